@@ -1,0 +1,178 @@
+from chainrule.v1 import job_pb2 as _job_pb2
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class OrderKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    ORDER_KIND_UNSPECIFIED: _ClassVar[OrderKind]
+    ORDER_KIND_GRADIENT: _ClassVar[OrderKind]
+    ORDER_KIND_EVALUATE_TRAINING: _ClassVar[OrderKind]
+    ORDER_KIND_EVALUATE_VALIDATION: _ClassVar[OrderKind]
+ORDER_KIND_UNSPECIFIED: OrderKind
+ORDER_KIND_GRADIENT: OrderKind
+ORDER_KIND_EVALUATE_TRAINING: OrderKind
+ORDER_KIND_EVALUATE_VALIDATION: OrderKind
+
+class TrainRequest(_message.Message):
+    __slots__ = ("hello", "ready", "part", "partial_sum", "failure")
+    HELLO_FIELD_NUMBER: _ClassVar[int]
+    READY_FIELD_NUMBER: _ClassVar[int]
+    PART_FIELD_NUMBER: _ClassVar[int]
+    PARTIAL_SUM_FIELD_NUMBER: _ClassVar[int]
+    FAILURE_FIELD_NUMBER: _ClassVar[int]
+    hello: Hello
+    ready: Ready
+    part: VectorPart
+    partial_sum: PartialSum
+    failure: Failure
+    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., ready: _Optional[_Union[Ready, _Mapping]] = ..., part: _Optional[_Union[VectorPart, _Mapping]] = ..., partial_sum: _Optional[_Union[PartialSum, _Mapping]] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ...) -> None: ...
+
+class TrainResponse(_message.Message):
+    __slots__ = ("assignment", "part", "order", "release")
+    ASSIGNMENT_FIELD_NUMBER: _ClassVar[int]
+    PART_FIELD_NUMBER: _ClassVar[int]
+    ORDER_FIELD_NUMBER: _ClassVar[int]
+    RELEASE_FIELD_NUMBER: _ClassVar[int]
+    assignment: Assignment
+    part: VectorPart
+    order: Order
+    release: Release
+    def __init__(self, assignment: _Optional[_Union[Assignment, _Mapping]] = ..., part: _Optional[_Union[VectorPart, _Mapping]] = ..., order: _Optional[_Union[Order, _Mapping]] = ..., release: _Optional[_Union[Release, _Mapping]] = ...) -> None: ...
+
+class Hello(_message.Message):
+    __slots__ = ("name", "process_id", "numpy_version", "blas")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    PROCESS_ID_FIELD_NUMBER: _ClassVar[int]
+    NUMPY_VERSION_FIELD_NUMBER: _ClassVar[int]
+    BLAS_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    process_id: int
+    numpy_version: str
+    blas: str
+    def __init__(self, name: _Optional[str] = ..., process_id: _Optional[int] = ..., numpy_version: _Optional[str] = ..., blas: _Optional[str] = ...) -> None: ...
+
+class Assignment(_message.Message):
+    __slots__ = ("job_id", "generation", "spec", "feature_count", "class_count", "first_shard", "shard_count", "shard_sizes")
+    JOB_ID_FIELD_NUMBER: _ClassVar[int]
+    GENERATION_FIELD_NUMBER: _ClassVar[int]
+    SPEC_FIELD_NUMBER: _ClassVar[int]
+    FEATURE_COUNT_FIELD_NUMBER: _ClassVar[int]
+    CLASS_COUNT_FIELD_NUMBER: _ClassVar[int]
+    FIRST_SHARD_FIELD_NUMBER: _ClassVar[int]
+    SHARD_COUNT_FIELD_NUMBER: _ClassVar[int]
+    SHARD_SIZES_FIELD_NUMBER: _ClassVar[int]
+    job_id: str
+    generation: int
+    spec: _job_pb2.JobSpec
+    feature_count: int
+    class_count: int
+    first_shard: int
+    shard_count: int
+    shard_sizes: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, job_id: _Optional[str] = ..., generation: _Optional[int] = ..., spec: _Optional[_Union[_job_pb2.JobSpec, _Mapping]] = ..., feature_count: _Optional[int] = ..., class_count: _Optional[int] = ..., first_shard: _Optional[int] = ..., shard_count: _Optional[int] = ..., shard_sizes: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class Ready(_message.Message):
+    __slots__ = ("job_id", "generation")
+    JOB_ID_FIELD_NUMBER: _ClassVar[int]
+    GENERATION_FIELD_NUMBER: _ClassVar[int]
+    job_id: str
+    generation: int
+    def __init__(self, job_id: _Optional[str] = ..., generation: _Optional[int] = ...) -> None: ...
+
+class VectorPart(_message.Message):
+    __slots__ = ("values",)
+    VALUES_FIELD_NUMBER: _ClassVar[int]
+    values: bytes
+    def __init__(self, values: _Optional[bytes] = ...) -> None: ...
+
+class Order(_message.Message):
+    __slots__ = ("job_id", "generation", "order", "kind", "step", "vector")
+    JOB_ID_FIELD_NUMBER: _ClassVar[int]
+    GENERATION_FIELD_NUMBER: _ClassVar[int]
+    ORDER_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    VECTOR_FIELD_NUMBER: _ClassVar[int]
+    job_id: str
+    generation: int
+    order: int
+    kind: OrderKind
+    step: int
+    vector: VectorPart
+    def __init__(self, job_id: _Optional[str] = ..., generation: _Optional[int] = ..., order: _Optional[int] = ..., kind: _Optional[_Union[OrderKind, str]] = ..., step: _Optional[int] = ..., vector: _Optional[_Union[VectorPart, _Mapping]] = ...) -> None: ...
+
+class PartialSum(_message.Message):
+    __slots__ = ("job_id", "generation", "order", "first_shard", "shard_count", "row_count", "sums", "vector", "not_finite", "compute_ms")
+    JOB_ID_FIELD_NUMBER: _ClassVar[int]
+    GENERATION_FIELD_NUMBER: _ClassVar[int]
+    ORDER_FIELD_NUMBER: _ClassVar[int]
+    FIRST_SHARD_FIELD_NUMBER: _ClassVar[int]
+    SHARD_COUNT_FIELD_NUMBER: _ClassVar[int]
+    ROW_COUNT_FIELD_NUMBER: _ClassVar[int]
+    SUMS_FIELD_NUMBER: _ClassVar[int]
+    VECTOR_FIELD_NUMBER: _ClassVar[int]
+    NOT_FINITE_FIELD_NUMBER: _ClassVar[int]
+    COMPUTE_MS_FIELD_NUMBER: _ClassVar[int]
+    job_id: str
+    generation: int
+    order: int
+    first_shard: int
+    shard_count: int
+    row_count: int
+    sums: _containers.RepeatedScalarFieldContainer[float]
+    vector: VectorPart
+    not_finite: NotFinite
+    compute_ms: float
+    def __init__(self, job_id: _Optional[str] = ..., generation: _Optional[int] = ..., order: _Optional[int] = ..., first_shard: _Optional[int] = ..., shard_count: _Optional[int] = ..., row_count: _Optional[int] = ..., sums: _Optional[_Iterable[float]] = ..., vector: _Optional[_Union[VectorPart, _Mapping]] = ..., not_finite: _Optional[_Union[NotFinite, _Mapping]] = ..., compute_ms: _Optional[float] = ...) -> None: ...
+
+class NotFinite(_message.Message):
+    __slots__ = ("shard", "row")
+    SHARD_FIELD_NUMBER: _ClassVar[int]
+    ROW_FIELD_NUMBER: _ClassVar[int]
+    shard: int
+    row: int
+    def __init__(self, shard: _Optional[int] = ..., row: _Optional[int] = ...) -> None: ...
+
+class Failure(_message.Message):
+    __slots__ = ("job_id", "generation", "message")
+    JOB_ID_FIELD_NUMBER: _ClassVar[int]
+    GENERATION_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    job_id: str
+    generation: int
+    message: str
+    def __init__(self, job_id: _Optional[str] = ..., generation: _Optional[int] = ..., message: _Optional[str] = ...) -> None: ...
+
+class Release(_message.Message):
+    __slots__ = ("job_id",)
+    JOB_ID_FIELD_NUMBER: _ClassVar[int]
+    job_id: str
+    def __init__(self, job_id: _Optional[str] = ...) -> None: ...
+
+class ReadShardRequest(_message.Message):
+    __slots__ = ("job_id", "shard", "validation")
+    JOB_ID_FIELD_NUMBER: _ClassVar[int]
+    SHARD_FIELD_NUMBER: _ClassVar[int]
+    VALIDATION_FIELD_NUMBER: _ClassVar[int]
+    job_id: str
+    shard: int
+    validation: bool
+    def __init__(self, job_id: _Optional[str] = ..., shard: _Optional[int] = ..., validation: _Optional[bool] = ...) -> None: ...
+
+class ReadShardResponse(_message.Message):
+    __slots__ = ("row_count", "features", "targets", "row_numbers")
+    ROW_COUNT_FIELD_NUMBER: _ClassVar[int]
+    FEATURES_FIELD_NUMBER: _ClassVar[int]
+    TARGETS_FIELD_NUMBER: _ClassVar[int]
+    ROW_NUMBERS_FIELD_NUMBER: _ClassVar[int]
+    row_count: int
+    features: bytes
+    targets: bytes
+    row_numbers: bytes
+    def __init__(self, row_count: _Optional[int] = ..., features: _Optional[bytes] = ..., targets: _Optional[bytes] = ..., row_numbers: _Optional[bytes] = ...) -> None: ...

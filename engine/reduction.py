@@ -1,0 +1,109 @@
+"""The balanced binary tree along which partial sums are added, whoever computes them.
+
+Floating-point addition is not associative, so the order of a sum decides its bits. Here it is fixed by the number of
+shards alone: a node of the tree covers an aligned range of shards, its sum is left + right, and a shard without rows is
+left out (adding zeros would turn -0.0 into 0.0). A worker adds up the maximal subtrees that it owns; the server adds up
+the rest of the same tree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.errors import SettingError
+from engine.parameters import Vector
+
+
+@dataclass(frozen=True, order=True)
+class Subtree:
+    """The node of the tree that covers the shards first … first + count - 1; count is a power of two."""
+
+    first: int
+    count: int
+
+    @property
+    def halves(self) -> tuple[Subtree, Subtree]:
+        """The two children, left and right."""
+        half = self.count // 2
+        return Subtree(self.first, half), Subtree(self.first + half, half)
+
+
+@dataclass
+class PartialSum:
+    """What a subtree's microbatches add up to.
+
+    gradient: (n,) float32, or None for an evaluation. sums: (k,) float64: the loss, then sums of the metrics."""
+
+    row_count: int
+    sums: NDArray[np.float64]
+    gradient: Vector | None = None
+
+    def add(self, other: PartialSum) -> None:
+        """Add the right sibling to this left one, in place."""
+        self.row_count += other.row_count
+        self.sums += other.sums
+        if self.gradient is not None and other.gradient is not None:
+            np.add(self.gradient, other.gradient, out=self.gradient)
+
+
+def check_shard_count(shard_count: int) -> None:
+    """Raise SettingError unless the number of shards is a power of two."""
+    if shard_count < 1 or shard_count & (shard_count - 1):
+        lower = 1 << max(shard_count, 1).bit_length() - 1
+        raise SettingError("training.shards", f"must be a power of two, got {shard_count}; take {lower} or {2 * lower}")
+
+
+def maximal_subtrees(*, first: int, stop: int) -> list[Subtree]:
+    """The fewest aligned subtrees that cover the shards first … stop - 1, from left to right."""
+    subtrees = []
+    while first < stop:
+        alignment = first & -first or 1 << (stop - first).bit_length() - 1
+        count = min(alignment, 1 << (stop - first).bit_length() - 1)
+        subtrees.append(Subtree(first, count))
+        first += count
+    return subtrees
+
+
+def assign(*, shard_count: int, worker_count: int) -> list[range]:
+    """A contiguous range of shards for each worker; sizes differ by at most one, earlier workers have more."""
+    quotient, remainder = divmod(shard_count, worker_count)
+    starts = [worker * quotient + min(worker, remainder) for worker in range(worker_count + 1)]
+    return [range(start, stop) for start, stop in zip(starts, starts[1:], strict=False)]
+
+
+def reduce_subtree(subtree: Subtree, leaf: Callable[[int], PartialSum | None]) -> PartialSum | None:
+    """The sum over a subtree, computing each shard by `leaf`; None where no shard has rows.
+
+    At most log2(count) + 1 partial sums are held at a time: the left sibling waits while the right one is computed."""
+    if subtree.count == 1:
+        return leaf(subtree.first)
+    left, right = subtree.halves
+    return _sum_of(reduce_subtree(left, leaf), reduce_subtree(right, leaf))
+
+
+def finish(root: Subtree, partial_sums: Mapping[Subtree, PartialSum | None]) -> PartialSum | None:
+    """The sum over the whole tree from the partial sums of disjoint subtrees that cover it.
+
+    Left partial sums are overwritten. Raises KeyError where a shard is covered by none."""
+    if root in partial_sums:
+        return partial_sums[root]
+    if root.count == 1:
+        raise KeyError(f"no partial sum covers shard {root.first}")
+    left, right = root.halves
+    return _sum_of(finish(left, partial_sums), finish(right, partial_sums))
+
+
+def covers(root: Subtree, subtrees: Iterable[Subtree]) -> bool:
+    """Whether disjoint subtrees cover every shard of the tree."""
+    return sum(subtree.count for subtree in subtrees) == root.count
+
+
+def _sum_of(left: PartialSum | None, right: PartialSum | None) -> PartialSum | None:
+    if left is None or right is None:
+        return left or right
+    left.add(right)
+    return left
