@@ -1,0 +1,57 @@
+"""`@`: dot, matrix–vector, vector–matrix and matrix–matrix product, by the shapes of one example.
+
+With an index letter for each axis a product is a sum over the letter that both operands share, and so is each of its
+derivatives; the letter `r` of the rows is summed wherever the result has none, which is just what an operand without
+rows needs.
+"""
+
+# ruff: noqa: ARG002  (all rules of a kind take the same arguments)
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from engine.graph import Node
+from engine.operations.kinds import Array, Misfit, Operation, Shape
+
+
+@dataclass(frozen=True)
+class Product(Operation):
+    """f = A @ B        ∂loss/∂A = g Bᵀ        ∂loss/∂B = Aᵀ g"""
+
+    def shape(self, *operands: Node, options: tuple[float, ...]) -> Shape:
+        a, b = operands
+        if not a.shape or not b.shape:
+            raise Misfit("'@' takes vectors and matrices; '*' multiplies by a scalar")
+        if len(a.shape) > 2 or len(b.shape) > 2:
+            raise Misfit("'@' takes vectors and matrices, no more than two axes")
+        if a.shape[-1] != b.shape[0]:
+            left = f"{a.shape[-1]} columns" if len(a.shape) == 2 else f"{a.shape[-1]} elements"
+            right = f"{b.shape[0]} rows" if len(b.shape) == 2 else f"{b.shape[0]} elements"
+            fitting = (*a.shape[:-1], b.shape[0])
+            raise Misfit(f"{left} cannot meet {right}; a left side of shape {fitting} would fit")
+        return a.shape[:-1] + b.shape[1:]
+
+    def forward(self, node: Node, *values: Array) -> Array:
+        a, b, f = _letters(node)
+        return np.asarray(np.einsum(f"{a},{b}->{f}", *values, optimize=True))
+
+    def pullback(self, node: Node, index: int, g: Array, f: Array, *values: Array) -> Array:
+        letters = _letters(node)
+        other = 1 - index
+        subscripts = f"{letters[2]},{letters[other]}->{letters[index]}"
+        return np.asarray(np.einsum(subscripts, g, values[other], optimize=True))
+
+
+def _letters(node: Node) -> tuple[str, str, str]:
+    """The axes of A, B and f: r the rows, i the rows of A, j what is summed over, k the columns of B."""
+    a, b = node.operands
+    i = "i" if len(a.shape) == 2 else ""
+    k = "k" if len(b.shape) == 2 else ""
+    rows = ["r" if operand.batched else "" for operand in (a, b, node)]
+    return rows[0] + i + "j", rows[1] + "j" + k, rows[2] + i + k
+
+
+PRODUCTS = (Product("matmul", "A B", 2, symbol="@"),)
