@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,7 +73,7 @@ def assign(*, shard_count: int, worker_count: int) -> list[range]:
     """A contiguous range of shards for each worker; sizes differ by at most one, earlier workers have more."""
     quotient, remainder = divmod(shard_count, worker_count)
     starts = [worker * quotient + min(worker, remainder) for worker in range(worker_count + 1)]
-    return [range(start, stop) for start, stop in zip(starts, starts[1:], strict=False)]
+    return [range(start, stop) for start, stop in pairwise(starts)]
 
 
 def reduce_subtree(subtree: Subtree, leaf: Callable[[int], PartialSum | None]) -> PartialSum | None:

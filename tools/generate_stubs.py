@@ -1,6 +1,6 @@
 """Compile protos/ into chainrule/v1: run it after every change of a .proto file.
 
-    python tools/generate_stubs.py [FOLDER]
+python tools/generate_stubs.py [FOLDER]
 """
 
 from __future__ import annotations
@@ -25,8 +25,12 @@ def generate(folder: Path) -> int:
     ]
     return int(
         protoc.main(
-            ["protoc", *(f"-I{include}" for include in includes)]
-            + [f"--python_out={folder}", f"--pyi_out={folder}", f"--grpc_python_out={folder}", *protos]
+            [
+                "protoc",
+                *(f"-I{include}" for include in includes),
+                *(f"--{kind}_out={folder}" for kind in ("python", "pyi", "grpc_python")),
+                *protos,
+            ]
         )
     )
 

@@ -71,7 +71,7 @@ class JobServiceServicer:
 
     def CreateJob(self, request, context):
         """Checks the whole job, down to shapes and data, and puts it in the queue. INVALID_ARGUMENT with every field that is
-        wrong; NOT_FOUND where the data set isn't there. Not idempotent.
+        wrong. Not idempotent.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

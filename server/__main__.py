@@ -1,0 +1,84 @@
+"""`python -P -m server`: the parameter server as a process.
+
+When it listens, it prints one line of JSON on standard output: {"address": "127.0.0.1:50051"}.
+"""
+
+from __future__ import annotations
+
+from chainrule.process import limit_blas_threads
+
+limit_blas_threads()
+
+import argparse
+import asyncio
+import json
+import logging
+import os
+import secrets
+import sys
+from pathlib import Path
+
+import grpc
+
+from chainrule.process import start_logging, stop_event
+from chainrule.v1 import job_service_pb2_grpc, worker_service_pb2_grpc
+from chainrule.wire import KEEPALIVE_OPTIONS
+from server.jobs import JobBook
+from server.scheduler import Scheduler
+from server.services import JobService, WorkerService
+
+log = logging.getLogger("server")
+GRACE_S = 2.0
+
+
+def main() -> int:
+    """Run until SIGTERM, SIGINT or, with --exit-with-stdin, the end of standard input; return the exit code."""
+    parser = argparse.ArgumentParser(prog="chainrule server")
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=50051, help="0 takes a free one")
+    parser.add_argument("--home", type=Path, default=os.environ.get("CHAINRULE_HOME") or Path.home() / ".chainrule")
+    parser.add_argument("--exit-with-stdin", action="store_true", help="end when standard input ends")
+    arguments = parser.parse_args()
+    start_logging("server")
+    if not 0 <= arguments.port <= 65535:
+        parser.error(f"--port must be from 0 to 65535, got {arguments.port}")
+    return asyncio.run(_serve(arguments))
+
+
+async def _serve(arguments: argparse.Namespace) -> int:
+    stop = stop_event(exit_with_stdin=arguments.exit_with_stdin)
+    # Without so_reuseport = 0 a second server would share the port, and each would get half of the calls.
+    server = grpc.aio.server(options=[("grpc.so_reuseport", 0), *KEEPALIVE_OPTIONS])
+    models_folder = arguments.home / "models"
+    try:
+        models_folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        return _refuse(f"the folder {models_folder} can't be made: {error.strerror}; choose another --home")
+    scheduler = Scheduler(JobBook(lambda: secrets.token_hex(6)), models_folder)
+    job_service_pb2_grpc.add_JobServiceServicer_to_server(JobService(scheduler), server)
+    worker_service_pb2_grpc.add_WorkerServiceServicer_to_server(WorkerService(scheduler), server)
+    host = f"[{arguments.host}]" if ":" in arguments.host else arguments.host
+    try:
+        port = server.add_insecure_port(f"{host}:{arguments.port}")
+    except RuntimeError:
+        return _refuse(
+            f"{host}:{arguments.port} can't be listened on: the port is in use or the address isn't this machine's; "
+            "choose another --port (0 takes a free one)"
+        )
+    await server.start()
+    print(json.dumps({"address": f"{host}:{port}"}), flush=True)  # noqa: T201 - the answer to whoever started us
+    log.info("listening on %s:%d, home %s", host, port, arguments.home)
+    await stop.wait()
+    log.info("stopping")
+    scheduler.close()
+    await server.stop(GRACE_S)
+    return 0
+
+
+def _refuse(message: str) -> int:
+    sys.stderr.write(f"error: {message}\n")
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

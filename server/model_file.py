@@ -1,0 +1,51 @@
+"""A trained model as a safetensors file: parameters by name, and all that predict needs as metadata.
+
+It is written to a temporary name, synced and renamed, so a reader never meets half a file.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+from google.protobuf import json_format
+from safetensors.numpy import save
+
+from engine.parameters import Vector, sha256_of
+from server.prepared_job import PreparedJob
+
+
+def encode(job: PreparedJob, *, job_id: str, parameters: Vector, step: int) -> bytes:
+    """The file's content. parameters: (n,) float32, those after `step` steps."""
+    tensors = {name: np.ascontiguousarray(view) for name, view in job.model.layout.views(parameters).items()}
+    metadata = {
+        "format": "chainrule-model-1",
+        "job": job_id,
+        "step": str(step),
+        "spec": json_format.MessageToJson(job.spec, preserving_proto_field_name=True, indent=None),
+        "preprocessing": job.preprocessing.to_json(),
+        # safetensors sorts its tensors; the vector and its hash follow this order.
+        "parameter_order": ",".join(parameter.name for parameter in job.model.layout.parameters),
+        "parameters_sha256": sha256_of(parameters),
+    }
+    return save(tensors, metadata)
+
+
+def write(path: Path, content: bytes) -> None:
+    """Write a file so that it is there whole and on the disk, or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

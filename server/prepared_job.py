@@ -1,0 +1,204 @@
+"""A job that was checked whole and is ready to train: the one place where a spec is validated.
+
+`prepare` fills in the defaults, loads the data, builds the model and draws the first parameters. It is slow (it reads
+data), so the server calls it in a thread.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from engine.initializers import initialize
+from engine.optimizers import UpdateRule, make_optimizer
+from numpy.typing import NDArray
+
+from chainrule.modeling import build_model
+from chainrule.v1 import job_pb2
+from engine.errors import EngineError, FormulaError, SettingError
+from engine.metrics import Measure
+from engine.microbatch import ShardRows
+from engine.model import Model
+from engine.reduction import check_shard_count
+from engine.sharding import BatchSchedule, Division, divide
+from engine.synchronous_sgd import ParameterState
+from server import data_set
+from server.errors import InvalidSpec
+from server.preprocessing import Preprocessing, learn
+
+MAX_SHARDS = 1024
+MAX_EPOCHS = 10_000_000
+
+
+@dataclass(frozen=True)
+class PreparedJob:
+    """Everything that decides a job's result. features: (rows, d) float32. targets: (rows,) float32 or int64."""
+
+    spec: job_pb2.JobSpec
+    model: Model
+    measure: Measure
+    rule: UpdateRule
+    division: Division
+    schedule: BatchSchedule
+    preprocessing: Preprocessing
+    features: NDArray[np.float32]
+    targets: NDArray[Any]
+    class_count: int
+
+    @property
+    def total_steps(self) -> int:
+        """The number of steps of the whole job."""
+        return self.spec.training.epochs * self.schedule.steps_per_epoch
+
+    @property
+    def has_validation(self) -> bool:
+        """Whether any row is kept for validation."""
+        return any(len(rows) for rows in self.division.validation)
+
+    def shard(self, number: int, *, validation: bool) -> ShardRows:
+        """The rows of one shard."""
+        rows = (self.division.validation if validation else self.division.training)[number]
+        return ShardRows(self.features[rows], self.targets[rows], rows)
+
+    def first_state(self) -> ParameterState:
+        """The parameters before the first step."""
+        parameters = initialize(self.model.layout, self.spec.training.seed, default={})
+        return ParameterState(self.rule, self.spec.training.optimizer.learning_rate, parameters)
+
+
+def prepare(spec: job_pb2.JobSpec) -> PreparedJob:
+    """The prepared job of a spec. Raises InvalidSpec with every field that is wrong."""
+    complete = with_defaults(spec)
+    violations = _violations(complete)
+    rule = None
+    try:
+        rule = make_optimizer(complete.training.optimizer.name, {})
+    except SettingError as error:
+        violations.append((_training_path(error.setting), error.reason))
+    if violations:
+        raise InvalidSpec(violations)
+    try:
+        data = data_set.load(complete.data.uri)
+        division = divide(
+            row_count=len(data.target),
+            shard_count=complete.training.shards,
+            validation_fraction=complete.data.validation_fraction,
+            seed=complete.training.seed,
+        )
+        if not complete.data.HasField("standardize"):
+            is_number = data.classes is None
+            complete.data.standardize.CopyFrom(job_pb2.Standardization(features=True, target=is_number))
+        preprocessing = learn(data, complete.data, division.training_rows)
+        features, targets = preprocessing.prepare(data)
+        class_count = preprocessing.class_count
+        model = build_model(complete, feature_count=features.shape[1], class_count=class_count)
+    except data_set.DataError as error:
+        raise InvalidSpec([(error.field, str(error))]) from error
+    except FormulaError as error:
+        where = "" if error.column is None else f"column {error.column}: "
+        raise InvalidSpec([(f"model.{error.field}", where + error.reason)]) from error
+    except SettingError as error:
+        raise InvalidSpec([(error.setting, error.reason)]) from error
+    except EngineError as error:
+        raise InvalidSpec([("model", str(error))]) from error
+    if rule is None:
+        raise TypeError("a spec without violations has an update rule")
+    prediction_shape = None if model.prediction is None else model.prediction.root.shape
+    return PreparedJob(
+        spec=complete,
+        model=model,
+        measure=Measure.of(prediction_shape, class_count=class_count, labels=complete.data.labels),
+        rule=rule,
+        division=division,
+        schedule=BatchSchedule(
+            seed=complete.training.seed,
+            shard_sizes=tuple(len(rows) for rows in division.training),
+            microbatch_size=complete.training.batch_size // complete.training.shards,
+        ),
+        preprocessing=preprocessing,
+        features=features,
+        targets=targets,
+        class_count=class_count,
+    )
+
+
+def with_defaults(spec: job_pb2.JobSpec) -> job_pb2.JobSpec:
+    """A copy of a spec with the defaults that job.proto names, all but `standardize`, which depends on the data."""
+    complete = job_pb2.JobSpec()
+    complete.CopyFrom(spec)
+    data, training = complete.data, complete.training
+    if not data.HasField("validation_fraction"):
+        data.validation_fraction = 0.2
+    if not training.HasField("shards"):
+        training.shards = 8
+    if not training.HasField("seed"):
+        training.seed = 0
+    if not training.HasField("min_workers"):
+        training.min_workers = 1
+    if not training.optimizer.HasField("name"):
+        training.optimizer.name = "sgd"
+    if not training.optimizer.HasField("learning_rate"):
+        training.optimizer.learning_rate = 0.01
+    return complete
+
+
+def _violations(spec: job_pb2.JobSpec) -> list[tuple[str, str]]:
+    """What can be seen to be wrong without the data, as (path, message)."""
+    found = []
+
+    def check(holds: bool, path: str, message: str) -> None:
+        if not holds:
+            found.append((path, message))
+
+    training, data = spec.training, spec.data
+    check(
+        re.fullmatch(r"[A-Za-z0-9._-]{1,63}", spec.name) is not None,
+        "name",
+        f"must be 1 to 63 letters, digits, '-', '_' or '.', got {spec.name[:80]!r}",
+    )
+    check(bool(spec.model.loss.strip()), "model.loss", "is missing; write the loss of one example as a formula")
+    check(bool(spec.model.parameters), "model.parameters", "is missing; name at least one parameter and its shape")
+    names = [parameter.name for parameter in spec.model.parameters]
+    for name in sorted({name for name in names if names.count(name) > 1}):
+        check(False, f"model.parameters.{name}", "is there twice; give each parameter its own name")
+    check(bool(data.uri), "data.uri", 'is missing; for example "sklearn:diabetes"')
+    fraction = data.validation_fraction
+    check(0 <= fraction < 1, "data.validation_fraction", f"must be at least 0 and below 1, got {fraction:g}")
+    check(
+        1 <= training.epochs <= MAX_EPOCHS,
+        "training.epochs",
+        f"must be from 1 to {MAX_EPOCHS}, got {training.epochs}",
+    )
+    check(training.batch_size >= 1, "training.batch_size", f"must be at least 1, got {training.batch_size}")
+    check(training.shards <= MAX_SHARDS, "training.shards", f"must be at most {MAX_SHARDS}, got {training.shards}")
+    try:
+        check_shard_count(training.shards)
+    except SettingError as error:
+        found.append((error.setting, error.reason))
+    else:
+        lower = training.batch_size // training.shards * training.shards
+        check(
+            training.batch_size % training.shards == 0,
+            "training.batch_size",
+            f"{training.batch_size} is not divisible by the {training.shards} shards; "
+            f"take {f'{lower} or ' if lower else ''}{lower + training.shards}",
+        )
+    check(
+        1 <= training.min_workers <= max(training.shards, 1),
+        "training.min_workers",
+        f"must be from 1 to the number of shards, {training.shards}, got {training.min_workers}",
+    )
+    learning_rate = training.optimizer.learning_rate
+    check(
+        math.isfinite(learning_rate) and learning_rate > 0,
+        "training.optimizer.learning_rate",
+        f"must be a number above 0, got {learning_rate:g}",
+    )
+    return found
+
+
+def _training_path(setting: str) -> str:
+    return f"training.{setting}" if setting.startswith("optimizer") else f"training.optimizer.{setting}"
