@@ -1,0 +1,242 @@
+"""The client of a chainrule server: one method for each call, plain protos in and out, typed errors.
+
+It holds one channel, which `close` (or the end of a `with`) releases; every wait has a deadline, or keepalive pings
+that find a dead server. It knows nothing of files but the model that it downloads.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import secrets
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, cast
+
+import grpc
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
+
+from chainrule.errors import (
+    AddressError,
+    InvalidJob,
+    JobNotFound,
+    ModelFileError,
+    PreconditionFailed,
+    ServerError,
+    ServerTimeout,
+    ServerUnavailable,
+)
+from chainrule.v1 import job_pb2, job_service_pb2_grpc
+from chainrule.v1 import job_service_pb2 as api
+
+DEFAULT_ADDRESS = "127.0.0.1:50051"
+# The server loads the data and builds the model before it answers.
+CREATE_TIMEOUT_S = 300.0
+DOWNLOAD_TIMEOUT_S = 3600.0
+
+_CHANNEL_OPTIONS: list[tuple[str, int]] = [
+    ("grpc.keepalive_time_ms", 20_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.keepalive_permit_without_calls", 0),
+    ("grpc.http2.max_pings_without_data", 0),
+    ("grpc.max_receive_message_length", 256 << 20),
+]
+
+
+def connect(address: str = DEFAULT_ADDRESS, *, timeout_s: float = 20.0) -> Client:
+    """A client of the server at HOST:PORT. Nothing is sent before the first call. Raises AddressError."""
+    return Client(address, timeout_s=timeout_s)
+
+
+class Client:
+    """Calls of one server. timeout_s: the deadline of a short call.
+
+    Every method raises ServerError, of the subclass that fits."""
+
+    def __init__(self, address: str = DEFAULT_ADDRESS, *, timeout_s: float = 20.0) -> None:
+        self.address = checked_address(address)
+        self._timeout_s = timeout_s
+        options = list(_CHANNEL_OPTIONS)
+        if _is_loopback(self.address):
+            options.append(("grpc.enable_http_proxy", 0))
+        self._channel = grpc.insecure_channel(self.address, options=options)
+        self._stub = job_service_pb2_grpc.JobServiceStub(self._channel)
+
+    def close(self) -> None:
+        """End the connection and every call on it."""
+        self._channel.close()
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def create_job(self, spec: job_pb2.JobSpec) -> job_pb2.Job:
+        """Put a job in the queue; its spec comes back complete. Raises InvalidJob with every wrong field."""
+        timeout_s = max(self._timeout_s, CREATE_TIMEOUT_S)
+        with self._errors(timeout_s):
+            response: api.CreateJobResponse = self._stub.CreateJob(api.CreateJobRequest(spec=spec), timeout=timeout_s)
+        return response.job
+
+    def get_job(self, job_id: str) -> job_pb2.Job:
+        """The job now. job_id: the id, or a beginning of at least 4 characters. Raises JobNotFound."""
+        with self._errors(self._timeout_s):
+            request = api.GetJobRequest(job_id=job_id)
+            response: api.GetJobResponse = self._stub.GetJob(request, timeout=self._timeout_s)
+        return response.job
+
+    def list_jobs(self) -> list[job_pb2.Job]:
+        """All jobs, the latest first."""
+        with self._errors(self._timeout_s):
+            return list(self._stub.ListJobs(api.ListJobsRequest(), timeout=self._timeout_s).jobs)
+
+    def watch_job(self, job_id: str) -> Iterator[job_pb2.Job]:
+        """The job now and again as it advances; the last one has a final state. Raises JobNotFound."""
+        with self._errors(self._timeout_s), _call(self._stub.WatchJob(api.WatchJobRequest(job_id=job_id))) as call:
+            for response in call:
+                yield response.job
+
+    def cancel_job(self, job_id: str) -> job_pb2.Job:
+        """End a job; its last parameters are kept. Raises JobNotFound, and PreconditionFailed where it has ended."""
+        with self._errors(self._timeout_s):
+            request = api.CancelJobRequest(job_id=job_id)
+            response: api.CancelJobResponse = self._stub.CancelJob(request, timeout=self._timeout_s)
+        return response.job
+
+    def download_model(self, job_id: str, path: str | Path) -> Path:
+        """Write the job's model to a safetensors file, whole or not at all; return its path.
+
+        An existing file is replaced. Raises JobNotFound, PreconditionFailed without a model, ModelFileError."""
+        path = Path(path)
+        request = api.DownloadModelRequest(job_id=job_id)
+        with (
+            self._errors(DOWNLOAD_TIMEOUT_S),
+            _call(self._stub.DownloadModel(request, timeout=DOWNLOAD_TIMEOUT_S)) as call,
+        ):
+            _replace(path, (response.content for response in call))
+        return path
+
+    @contextlib.contextmanager
+    def _errors(self, timeout_s: float) -> Iterator[None]:
+        try:
+            yield
+        except grpc.RpcError as error:
+            raise _translated(error, self.address, timeout_s) from None
+        except ValueError as error:
+            # gRPC says so where the channel was closed.
+            raise ServerUnavailable(f"the connection to {self.address} is closed ({error})") from None
+
+
+def checked_address(address: str) -> str:
+    """The address itself. Raises AddressError where it isn't HOST:PORT."""
+    found = re.fullmatch(r"(?P<host>[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.%]+\]):(?P<port>[0-9]{1,5})", address)
+    if found is None or not 1 <= int(found["port"]) <= 65535:
+        raise AddressError(f"{address!r} is no server address; write HOST:PORT, for example {DEFAULT_ADDRESS}")
+    return address
+
+
+def check_output(path: Path) -> None:
+    """Raise ModelFileError where a file can't be put at `path`. Makes the folder if it is missing."""
+    if path.exists() and not path.is_file():
+        raise ModelFileError(f"{path} is not a file; name a file for the model")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ModelFileError(f"the folder {path.parent} can't be made: {error.strerror}; choose another") from None
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise ModelFileError(f"the folder {path.parent} can't be written to; choose another file for the model")
+
+
+def _replace(path: Path, parts: Iterable[bytes]) -> None:
+    """Write a file beside `path`, sync it, and give it its name."""
+    check_output(path)
+    temporary = path.parent / f".{secrets.token_hex(6)}.partial"
+    try:
+        # os.open and not tempfile: the model gets the permissions that the user's umask gives.
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+        try:
+            with open(descriptor, "wb") as file:  # noqa: PTH123 - of a descriptor
+                for part in parts:
+                    file.write(part)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    except OSError as error:
+        raise ModelFileError(f"{path} can't be written: {error.strerror}; choose another file") from None
+
+
+@contextlib.contextmanager
+def _call(call: Any) -> Iterator[Any]:
+    """The call, cancelled at the end: whoever stops reading leaves nothing behind."""
+    try:
+        yield call
+    finally:
+        call.cancel()
+
+
+def _is_loopback(address: str) -> bool:
+    host = address.rpartition(":")[0].strip("[]").lower()
+    return host in ("localhost", "::1") or host.startswith("127.")
+
+
+def _translated(error: grpc.RpcError, address: str, timeout_s: float) -> ServerError:
+    """The typed error of a gRPC status and its google.rpc details."""
+    call = cast(grpc.Call, error)
+    code = call.code()
+    message = call.details() or code.name
+    violations, reason = _details(call)
+    match code:
+        case grpc.StatusCode.INVALID_ARGUMENT:
+            return InvalidJob(message, violations=violations, reason=reason)
+        case grpc.StatusCode.NOT_FOUND:
+            return JobNotFound(message, reason=reason)
+        case grpc.StatusCode.FAILED_PRECONDITION:
+            return PreconditionFailed(message, reason=reason)
+        case grpc.StatusCode.UNAVAILABLE:
+            why = message.rpartition("Failed to connect to remote host: ")[2]
+            return ServerUnavailable(
+                f"no chainrule server answers at {address} ({why}); start one with 'chainrule server' or name another",
+                reason=reason,
+            )
+        case grpc.StatusCode.DEADLINE_EXCEEDED:
+            return ServerTimeout(
+                f"the server at {address} didn't answer within {timeout_s:g} s; try again, or look at its log",
+                reason=reason,
+            )
+        case grpc.StatusCode.UNIMPLEMENTED:
+            return ServerError(
+                f"the program at {address} doesn't know this call; is it a chainrule server of this version?"
+            )
+        case _:
+            return ServerError(f"the server at {address} failed: {message} ({code.name})", reason=reason)
+
+
+def _details(call: grpc.Call) -> tuple[list[tuple[str, str]], str]:
+    """The field violations and the reason that ride along with a status."""
+    violations: list[tuple[str, str]] = []
+    reason = ""
+    try:
+        status = rpc_status.from_call(call)
+    except Exception:  # noqa: BLE001 - malformed details must not hide the error that they belong to
+        status = None
+    for detail in status.details if status is not None else ():
+        request, info = error_details_pb2.BadRequest(), error_details_pb2.ErrorInfo()
+        if detail.Unpack(request):
+            violations += [(violation.field, violation.description) for violation in request.field_violations]
+        elif detail.Unpack(info):
+            reason = info.reason
+    return violations, reason

@@ -1,0 +1,99 @@
+"""What a user of chainrule can catch. Every message says what is wrong, where, and what to do.
+
+ChainruleError
+├── JobFileError             a job file that is no JobSpec; `problems` holds all of them
+├── AddressError             a server address that isn't HOST:PORT
+├── ModelFileError           a model file that can't be written
+├── ClusterError             a process of a local cluster that didn't start, or died
+└── ServerError              what a server answered, or that it didn't
+    ├── InvalidJob           the job is wrong; `violations` holds every wrong field
+    ├── JobNotFound          no such job
+    ├── PreconditionFailed   the job's state doesn't allow the call
+    ├── ServerUnavailable    nobody answers at the address, or the connection broke
+    └── ServerTimeout        the answer didn't come in time
+
+This module knows nothing of gRPC: `chainrule.client` turns statuses into these errors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+Problem = tuple[str, str]
+
+
+class ChainruleError(Exception):
+    """The base of all errors of this package."""
+
+    @property
+    def problems(self) -> list[Problem]:
+        """Every problem as (path of a field or "", message)."""
+        return [("", str(self))]
+
+
+class _Problems(ChainruleError):
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        self._problems = list(problems)
+        super().__init__("; ".join(problem_line(problem) for problem in problems))
+
+    @property
+    def problems(self) -> list[Problem]:
+        return list(self._problems)
+
+
+class JobFileError(_Problems):
+    """A job file that can't be read as a job. The path of a problem is the key's, such as 'training.epochs'."""
+
+
+class AddressError(ChainruleError):
+    """An address that isn't HOST:PORT."""
+
+
+class ModelFileError(ChainruleError):
+    """A model file that can't be written."""
+
+
+class ClusterError(ChainruleError):
+    """A process of a local cluster that didn't start, or died."""
+
+
+class ServerError(ChainruleError):
+    """What a server answered. `reason` is the reason that it gave for programs, or ''."""
+
+    def __init__(self, message: str, *, reason: str = "") -> None:
+        self.reason = reason
+        super().__init__(message)
+
+
+class InvalidJob(ServerError):
+    """The server refuses a job. violations: (path of the field, what is wrong and what to do)."""
+
+    def __init__(self, message: str, *, violations: Sequence[Problem] = (), reason: str = "") -> None:
+        self.violations = list(violations)
+        super().__init__(message, reason=reason)
+
+    @property
+    def problems(self) -> list[Problem]:
+        return self.violations or super().problems
+
+
+class JobNotFound(ServerError):
+    """The server doesn't know the job."""
+
+
+class PreconditionFailed(ServerError):
+    """The job's state doesn't allow the call."""
+
+
+class ServerUnavailable(ServerError):
+    """Nobody answers at the address, or the connection broke."""
+
+
+class ServerTimeout(ServerError):
+    """The server didn't answer in time."""
+
+
+def problem_line(problem: Problem) -> str:
+    """'path: message', or only the message where there is no path."""
+    path, message = problem
+    return f"{path}: {message}" if path else message
