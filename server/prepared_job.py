@@ -12,16 +12,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from engine.initializers import initialize
-from engine.optimizers import UpdateRule, make_optimizer
 from numpy.typing import NDArray
 
 from chainrule.modeling import build_model
 from chainrule.v1 import job_pb2
 from engine.errors import EngineError, FormulaError, SettingError
+from engine.initializers import default_initializers, initialize
 from engine.metrics import Measure
 from engine.microbatch import ShardRows
 from engine.model import Model
+from engine.optimizers import UpdateRule, make_optimizer
 from engine.reduction import check_shard_count
 from engine.sharding import BatchSchedule, Division, divide
 from engine.synchronous_sgd import ParameterState
@@ -65,7 +65,8 @@ class PreparedJob:
 
     def first_state(self) -> ParameterState:
         """The parameters before the first step."""
-        parameters = initialize(self.model.layout, self.spec.training.seed, default={})
+        default = default_initializers(self.model.loss)
+        parameters = initialize(self.model.layout, self.spec.training.seed, default=default)
         return ParameterState(self.rule, self.spec.training.optimizer.learning_rate, parameters)
 
 
@@ -107,7 +108,7 @@ def prepare(spec: job_pb2.JobSpec) -> PreparedJob:
     if rule is None:
         raise TypeError("a spec without violations has an update rule")
     prediction_shape = None if model.prediction is None else model.prediction.root.shape
-    return PreparedJob(
+    prepared = PreparedJob(
         spec=complete,
         model=model,
         measure=Measure.of(prediction_shape, class_count=class_count, labels=complete.data.labels),
@@ -123,6 +124,11 @@ def prepare(spec: job_pb2.JobSpec) -> PreparedJob:
         targets=targets,
         class_count=class_count,
     )
+    try:
+        prepared.first_state()
+    except SettingError as error:
+        raise InvalidSpec([(error.setting, error.reason)]) from error
+    return prepared
 
 
 def with_defaults(spec: job_pb2.JobSpec) -> job_pb2.JobSpec:

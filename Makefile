@@ -1,0 +1,48 @@
+# make help shows what there is.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+# The first Python that is new enough; PYTHON=... chooses another.
+PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
+	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && command -v $$python && break; done)
+VENV := .venv
+WORKERS ?= 2
+PYTEST_ARGS ?=
+
+.PHONY: help install train test lint clean
+
+help: ## show this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## (.*)/  make \1\t\2/' | expand -t 18
+
+install: $(VENV)/.installed ## make .venv and install chainrule into it
+
+train: install ## train the four-layer network on real data, with a server and two workers on this machine
+	$(VENV)/bin/chainrule train examples/four_layer.toml --workers $(WORKERS)
+
+test: $(VENV)/.installed-test ## install what the tests need and run them (PYTEST_ARGS="-k name" chooses)
+	$(VENV)/bin/python -P -m pytest $(PYTEST_ARGS)
+
+lint: $(VENV)/.installed-lint ## ruff and mypy --strict
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+clean: ## remove .venv and every cache
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist *.egg-info
+
+$(VENV)/bin/pip:
+	@[ -n "$(PYTHON)" ] || { echo "error: chainrule needs Python 3.11 or newer; install it, or say make PYTHON=/path/to/python" >&2; exit 1; }
+	$(PYTHON) tools/make_venv.py $(VENV)
+
+$(VENV)/.installed: pyproject.toml $(VENV)/bin/pip
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check -e '.[sklearn]'
+	@touch $@
+
+$(VENV)/.installed-test: $(VENV)/.installed
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check -e '.[test]'
+	@touch $@
+
+$(VENV)/.installed-lint: $(VENV)/.installed-test
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check -e '.[lint]'
+	@touch $@

@@ -1,0 +1,33 @@
+"""The promise: the trained parameters are the same bits on any number of workers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.cluster
+
+JOBS = ["linear_hinge", "two_layer", "four_layer"]
+
+
+@pytest.mark.parametrize("example", JOBS)
+def test_1_2_3_and_8_workers_train_the_same_bits(
+    example: str, shortened: Callable[..., Path], train: Callable[..., dict[str, Any]]
+) -> None:
+    job_file = shortened(example, epochs=3)
+    results = {workers: train(job_file, workers=workers) for workers in (1, 2, 3, 8)}
+    assert {result["state"] for result in results.values()} == {"SUCCEEDED"}
+    assert len({result["parameters_sha256"] for result in results.values()}) == 1, {
+        workers: result["parameters_sha256"] for workers, result in results.items()
+    }
+    for key in ("loss", "validation_loss", "metrics", "steps", "row_count"):
+        assert all(result[key] == results[1][key] for result in results.values()), key
+
+
+def test_another_seed_trains_other_bits(shortened: Callable[..., Path], train: Callable[..., dict[str, Any]]) -> None:
+    first = train(shortened("two_layer", epochs=2), workers=1)
+    second = train(shortened("two_layer", epochs=2, seed=1), workers=1)
+    assert first["parameters_sha256"] != second["parameters_sha256"]

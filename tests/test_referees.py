@@ -1,0 +1,114 @@
+"""Two referees for the example jobs: PyTorch, and the engine alone in this process."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from chainrule.job_file import load_job_file
+from engine.microbatch import MicrobatchComputer
+from engine.synchronous_sgd import ParameterState, train_in_one_process
+from server.prepared_job import PreparedJob, prepare
+from server.training import Training
+
+EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
+JOBS = ["linear_hinge", "two_layer", "four_layer"]
+STEPS = 20
+
+
+def prepared_example(name: str) -> PreparedJob:
+    return prepare(load_job_file(EXAMPLES / f"{name}.toml"))
+
+
+def computer_of(job: PreparedJob) -> MicrobatchComputer:
+    shards = range(job.spec.training.shards)
+    return MicrobatchComputer(
+        job.model,
+        job.schedule,
+        job.measure,
+        training={shard: job.shard(shard, validation=False) for shard in shards},
+        validation={shard: job.shard(shard, validation=True) for shard in shards},
+    )
+
+
+def trained(job: PreparedJob) -> ParameterState:
+    state = job.first_state()
+    train_in_one_process(computer_of(job), state, steps=STEPS)
+    return state
+
+
+def batch_of(job: PreparedJob, step: int) -> tuple[NDArray[Any], NDArray[Any]]:
+    """The rows of a step, of all shards together."""
+    epoch, step_in_epoch = job.schedule.position(step)
+    rows = np.concatenate(
+        [
+            job.division.training[shard][job.schedule.order(shard, epoch)][job.schedule.rows(step_in_epoch)]
+            for shard in range(job.spec.training.shards)
+        ]
+    )
+    return job.features[rows], job.targets[rows]
+
+
+@pytest.mark.parametrize("name", JOBS)
+def test_twenty_steps_give_the_parameters_that_pytorch_gives(name: str) -> None:
+    torch = pytest.importorskip("torch", reason="PyTorch is the referee; 'make test' runs without it")
+    job = prepared_example(name)
+    parameters = {
+        key: torch.tensor(view.astype(np.float64), requires_grad=True)
+        for key, view in job.model.layout.views(job.first_state().parameters).items()
+    }
+    optimizer = torch.optim.SGD(parameters.values(), lr=job.spec.training.optimizer.learning_rate)
+    phi = torch.sigmoid
+    for step in range(1, STEPS + 1):
+        features, targets = batch_of(job, step)
+        x, y = torch.tensor(features, dtype=torch.float64), torch.tensor(targets, dtype=torch.float64)
+        if name == "linear_hinge":
+            losses = torch.relu(1 - (x @ parameters["w"]) * y)
+        elif name == "two_layer":
+            losses = (phi(x @ parameters["V"].T) @ parameters["w"] - y) ** 2
+        else:
+            h = phi(x)
+            for key in ("V1", "V2", "V3"):
+                h = phi(h @ parameters[key].T)
+            losses = (h @ parameters["w"] - y) ** 2
+        optimizer.zero_grad()
+        losses.mean().backward()
+        optimizer.step()
+    ours = job.model.layout.views(trained(job).parameters)
+    for key, tensor in parameters.items():
+        expected = tensor.detach().numpy()
+        np.testing.assert_allclose(ours[key], expected, rtol=1e-5, atol=1e-5 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("name", JOBS)
+@pytest.mark.parametrize("worker_count", [1, 3, 8])
+def test_the_server_gives_the_bits_of_one_plain_process(name: str, worker_count: int) -> None:
+    """The server's program with workers that are plain objects here; tests/cluster does it with processes."""
+    from worker.held_job import HeldJob
+
+    job = prepared_example(name)
+    job.spec.training.epochs = -(-STEPS // job.schedule.steps_per_epoch)
+    training = Training("job", job, clock=lambda: 0.0)
+    training.set_workers([f"worker-{number}" for number in range(worker_count)])
+    held: dict[str, HeldJob] = {}
+    while training.outbox:
+        name_of_worker, response = training.outbox.pop(0)
+        kind = response.WhichOneof("message")
+        if kind == "assignment":
+            held[name_of_worker] = HeldJob(
+                response.assignment, computer_of(job), np.empty(job.model.layout.size, np.float32)
+            )
+            from chainrule.v1 import worker_service_pb2 as pb
+
+            training.ready(name_of_worker, pb.Ready(job_id="job", generation=response.assignment.generation))
+        elif kind == "order":
+            for request in held[name_of_worker].compute(response.order):
+                training.receive(name_of_worker, request.partial_sum)
+    assert training.result is not None
+    state = job.first_state()
+    train_in_one_process(computer_of(job), state, steps=job.total_steps)
+    assert training.state.parameters.tobytes() == state.parameters.tobytes()
