@@ -1,0 +1,206 @@
+"""The command `chainrule`. It only declares commands and options; chainrule.commands holds what they do.
+
+gRPC is imported inside the commands, so that `chainrule --help` is quick.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+
+from chainrule.errors import ChainruleError
+from chainrule.failures import FAILED, WRONG_INPUT, CommandFailed, interrupted, report
+
+app = typer.Typer(
+    name="chainrule",
+    help="Write a loss as a formula; a parameter server trains it on many workers, with the same bits as on one.",
+    epilog="Exit codes: 0 succeeded, 1 failed, 2 wrong input, 130 interrupted.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+DEFAULT_SERVER = "127.0.0.1:50051"
+JobFile = Annotated[Path, typer.Argument(metavar="JOB.toml", help="The job file.")]
+JobId = Annotated[str, typer.Argument(metavar="JOB", help="The job's id, or its first 4 characters or more.")]
+Server = Annotated[
+    str, typer.Option("--server", metavar="HOST:PORT", envvar="CHAINRULE_SERVER", help="The server to talk to.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")]
+Output = Annotated[
+    Path | None,
+    typer.Option(
+        "--output", "-o", metavar="FILE", help="The model file; models/NAME-JOB.safetensors where none is given."
+    ),
+]
+
+
+@app.callback(invoke_without_command=True)
+def _options(version: Annotated[bool, typer.Option("--version", help="Print the version and end.")] = False) -> None:
+    if version:
+        from importlib.metadata import PackageNotFoundError
+        from importlib.metadata import version as installed_version
+
+        try:
+            typer.echo(f"chainrule {installed_version('chainrule')}")
+        except PackageNotFoundError:
+            typer.echo("chainrule, not installed")
+        raise typer.Exit
+
+
+@app.command()
+def train(
+    job_file: JobFile,
+    workers: Annotated[int, typer.Option("--workers", "-w", metavar="N", help="How many worker processes.")] = 2,
+    output: Output = None,
+    as_json: Json = False,
+) -> None:
+    """Train a job on this machine: start a server and N workers, write the model, end them all."""
+    from chainrule.commands.train import Training
+
+    # A shell starts background commands with SIGINT ignored; then ctrl-C or kill -INT could never end the cluster.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    Training(job_file=job_file, worker_count=workers, output=output, as_json=as_json).run()
+
+
+@app.command()
+def server(
+    host: Annotated[str, typer.Option("--host", help="The address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="0 takes a free one.")] = 50051,
+    home: Annotated[
+        Path | None, typer.Option("--home", help="Where the server keeps its files; CHAINRULE_HOME or ~/.chainrule.")
+    ] = None,
+    as_json: Json = False,  # noqa: ARG001 - the server's output is JSON anyway
+) -> None:
+    """Run a parameter server until ctrl-C or SIGTERM. It prints its address as one line of JSON."""
+    options = ["--host", host, "--port", str(port)]
+    if home is not None:
+        options += ["--home", str(home)]
+    _become("server", options)
+
+
+@app.command()
+def worker(
+    server: Server = DEFAULT_SERVER,
+    name: Annotated[str | None, typer.Option("--name", help="The worker's name; HOST-PID where none is given.")] = None,
+    connect_timeout_s: Annotated[
+        float | None, typer.Option("--connect-timeout-s", metavar="S", help="How long the server may be away.")
+    ] = None,
+    as_json: Json = False,  # noqa: ARG001 - a worker prints nothing but its log
+) -> None:
+    """Run a worker of a server until ctrl-C or SIGTERM."""
+    options = ["--server", server]
+    if name is not None:
+        options += ["--name", name]
+    if connect_timeout_s is not None:
+        options += ["--connect-timeout-s", str(connect_timeout_s)]
+    _become("worker", options)
+
+
+@app.command()
+def submit(
+    job_file: JobFile,
+    watch: Annotated[bool, typer.Option("--watch", help="Follow the job to its end.")] = False,
+    server: Server = DEFAULT_SERVER,
+    as_json: Json = False,
+) -> None:
+    """Put a job in a server's queue."""
+    from chainrule.commands import jobs
+
+    jobs.submit(server, job_file, watch=watch, as_json=as_json)
+
+
+@app.command("list")
+def list_jobs(server: Server = DEFAULT_SERVER, as_json: Json = False) -> None:
+    """List a server's jobs, the latest first."""
+    from chainrule.commands import jobs
+
+    jobs.list_jobs(server, as_json=as_json)
+
+
+@app.command()
+def status(job: JobId, server: Server = DEFAULT_SERVER, as_json: Json = False) -> None:
+    """Show how far a job is."""
+    from chainrule.commands import jobs
+
+    jobs.status(server, job, as_json=as_json)
+
+
+@app.command()
+def watch(job: JobId, server: Server = DEFAULT_SERVER, as_json: Json = False) -> None:
+    """Follow a job to its end; with --json, a line for each change."""
+    from chainrule.commands import jobs
+
+    jobs.watch(server, job, as_json=as_json)
+
+
+@app.command()
+def cancel(job: JobId, server: Server = DEFAULT_SERVER, as_json: Json = False) -> None:
+    """End a job; its last parameters are kept."""
+    from chainrule.commands import jobs
+
+    jobs.cancel(server, job, as_json=as_json)
+
+
+@app.command()
+def download(job: JobId, output: Output = None, server: Server = DEFAULT_SERVER, as_json: Json = False) -> None:
+    """Write a job's model to a safetensors file."""
+    from chainrule.commands import jobs
+
+    jobs.download(server, job, output, as_json=as_json)
+
+
+def main() -> NoReturn:
+    """The entry point of the command: run it with the process's arguments and exit."""
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal without UTF-8 gets escapes and not a traceback.
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    # gRPC's own log and its warnings about starting processes are not for our users.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command line; return its exit code. Failures are printed, never raised."""
+    as_json = "--json" in arguments
+    try:
+        code = typer.main.get_command(app).main(arguments or ["--help"], prog_name="chainrule", standalone_mode=False)
+    except CommandFailed as failure:
+        return report(failure, as_json=as_json)
+    except ChainruleError as error:
+        return report(CommandFailed.of(error), as_json=as_json)
+    except (KeyboardInterrupt, typer.Abort):
+        return report(interrupted(), as_json=as_json)
+    except BrokenPipeError:
+        # Whoever read our output has gone; without this Python complains when it flushes at the end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+    except Exception as error:
+        if hasattr(error, "format_message"):
+            # A usage error; its class is click's or typer's own, by version.
+            message = f"{error.format_message().rstrip('.')}; see 'chainrule --help'"
+            return report(CommandFailed(WRONG_INPUT, [("", message)], reason="USAGE"), as_json=as_json)
+        if os.environ.get("CHAINRULE_DEBUG"):
+            raise
+        message = f"an error of chainrule itself: {type(error).__name__}: {error}; CHAINRULE_DEBUG=1 shows where"
+        return report(CommandFailed(FAILED, [("", message)], reason="INTERNAL"), as_json=as_json)
+    if code == interrupted().code:
+        return report(interrupted(), as_json=as_json)
+    return code if isinstance(code, int) else 0
+
+
+def _become(module: str, options: list[str]) -> NoReturn:
+    """Replace this process by the server or a worker. -P: modules in the current folder must not shadow ours."""
+    sys.stdout.flush()
+    os.execv(sys.executable, [sys.executable, "-P", "-m", module, *options])  # noqa: S606
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,134 @@
+"""What commands print: JSON on standard output, lines and tables for people, errors on standard error.
+
+Everything is plain text that is printed as it is: neither a server's message nor a name can bring markup, control
+characters or a second line along.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
+from google.rpc import status_pb2
+
+from chainrule.text import number, one_line, table_lines, workers
+from chainrule.v1 import job_pb2
+
+FINAL_STATES = (job_pb2.JOB_STATE_SUCCEEDED, job_pb2.JOB_STATE_FAILED, job_pb2.JOB_STATE_CANCELLED)
+_NUMBERS = (FieldDescriptor.CPPTYPE_DOUBLE, FieldDescriptor.CPPTYPE_FLOAT)
+
+
+def print_line(text: str = "") -> None:
+    """A line on standard output."""
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+def print_json(value: Mapping[str, Any]) -> None:
+    """One line of JSON on standard output; NaN and infinity, which JSON lacks, become null."""
+    print_line(json.dumps(_finite(value), ensure_ascii=False, allow_nan=False))
+
+
+def print_note(text: str) -> None:
+    """A line on standard error."""
+    sys.stderr.write(one_line(text) + "\n")
+    sys.stderr.flush()
+
+
+def state_name(state: int) -> str:
+    """'RUNNING' for JOB_STATE_RUNNING; the number where this version doesn't know the state."""
+    try:
+        return job_pb2.JobState.Name(state).removeprefix("JOB_STATE_")
+    except ValueError:
+        return str(state)
+
+
+def fields_of(message: Message) -> dict[str, Any]:
+    """A message as JSON values: the proto's field names, states without prefix, times as ISO 8601.
+
+    Fields that know whether they are set are left out where they aren't."""
+    found: dict[str, Any] = {}
+    for each in message.DESCRIPTOR.fields:
+        value = getattr(message, each.name)
+        if each.is_repeated:
+            found[each.name] = [fields_of(item) if isinstance(item, Message) else item for item in value]
+        elif each.has_presence and not message.HasField(each.name):
+            continue
+        elif isinstance(value, Timestamp):
+            found[each.name] = value.ToJsonString()
+        elif isinstance(value, status_pb2.Status):
+            found[each.name] = {"code": value.code, "message": value.message}
+        elif isinstance(value, Message):
+            found[each.name] = fields_of(value)
+        elif each.enum_type is not None:
+            found[each.name] = state_name(value)
+        else:
+            found[each.name] = value
+    return found
+
+
+def job_lines(job: job_pb2.Job) -> list[str]:
+    """What `chainrule status` prints of a job."""
+    progress = job.progress
+    rows = [
+        ("job", f"{job.job_id} ({job.spec.name})"),
+        ("state", state_name(job.state).lower()),
+        ("step", f"{progress.step} of {progress.total_steps}, epoch {progress.epoch} of {job.spec.training.epochs}"),
+    ]
+    if job.waiting_for:
+        rows.append(("waits for", job.waiting_for))
+    if job.HasField("error"):
+        rows.append(("error", job.error.message))
+    if job.state not in FINAL_STATES and progress.step:
+        rows.append(("speed", f"{progress.steps_per_second:.0f} steps/s, {workers(progress.workers)}"))
+    lines = table_lines(rows)
+    if job.HasField("result"):
+        return [*lines, "", *result_lines(job)]
+    if progress.step:
+        lines += table_lines(_loss_rows(progress.loss, _validation_loss(progress)))
+    return lines
+
+
+def result_lines(job: job_pb2.Job, more: Sequence[tuple[str, str]] = ()) -> list[str]:
+    """A job's measures as a table, and under it the hash, the speed and `more`."""
+    result = job.result
+    measures = [["", "training", "validation"], ["loss", number(result.loss), ""]]
+    if (validation_loss := _validation_loss(result)) is not None:
+        measures[1][2] = number(validation_loss)
+    values = {metric.name: metric.value for metric in result.metrics}
+    for name in dict.fromkeys(name.removeprefix("validation_") for name in values):
+        shown = [number(values[key]) if key in values else "" for key in (name, f"validation_{name}")]
+        measures.append(["R²" if name == "r2" else name, *shown])
+    measures.append(["rows", str(result.row_count), str(result.validation_row_count)])
+    rows = [
+        ("parameters", str(result.parameter_count)),
+        ("parameters SHA-256", result.parameters_sha256),
+        ("speed", f"{result.samples_per_second:.0f} samples/s, {result.step_ms_median:.3f} ms a step (median)"),
+        *more,
+    ]
+    return [*table_lines(measures), "", *table_lines(rows)]
+
+
+def _loss_rows(loss: float, validation_loss: float | None) -> list[tuple[str, str]]:
+    rows = [("loss", number(loss))]
+    return rows if validation_loss is None else [*rows, ("validation loss", number(validation_loss))]
+
+
+def _validation_loss(message: job_pb2.Progress | job_pb2.Result) -> float | None:
+    return message.validation_loss if message.HasField("validation_loss") else None
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return value

@@ -1,0 +1,37 @@
+"""Pieces of text for people: numbers, durations, tables, and whatever came from outside made harmless."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+def one_line(text: str) -> str:
+    """The text with everything that isn't printable written as an escape, line breaks as spaces."""
+    joined = " ".join(part for part in text.splitlines() if part.strip())
+    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in joined)
+
+
+def number(value: float) -> str:
+    """Six significant digits."""
+    return f"{value:.6g}"
+
+
+def duration(seconds: float) -> str:
+    """'4.2 s', '3:07' or '2:03:07'."""
+    if seconds < 59.95:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def workers(count: int) -> str:
+    """'1 worker', '2 workers'."""
+    return f"{count} worker{'' if count == 1 else 's'}"
+
+
+def table_lines(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Rows as columns, two spaces apart, each as wide as its widest entry."""
+    safe = [[one_line(entry) for entry in row] for row in rows]
+    widths = [max(len(entry) for entry in column) for column in zip(*safe, strict=True)]
+    return ["  ".join(entry.ljust(width) for entry, width in zip(row, widths, strict=True)).rstrip() for row in safe]
