@@ -30,7 +30,7 @@ def _fans(shape: tuple[int, ...]) -> tuple[int, int]:
 def _uniform(bound: Callable[[int, int], float]) -> Initializer:
     def draw(shape: tuple[int, ...], random: np.random.Generator, gain: float) -> NDArray[np.float64]:
         limit = gain * bound(*_fans(shape))
-        return random.uniform(-limit, limit, shape)
+        return np.asarray(random.uniform(-limit, limit, shape))
 
     return draw
 
@@ -48,7 +48,7 @@ def _orthogonal(shape: tuple[int, ...], random: np.random.Generator, gain: float
     q, r = np.linalg.qr(random.standard_normal((max(fan_in, fan_out), min(fan_in, fan_out))))
     # The signs of R's diagonal are LAPACK's choice; with them positive, Q is unique.
     q = q * np.sign(np.diagonal(r))
-    return np.multiply(gain, q if fan_out >= fan_in else q.T).reshape(shape)
+    return np.asarray(np.multiply(gain, q if fan_out >= fan_in else q.T).reshape(shape))
 
 
 # A name, and in brackets what one number after it means: "glorot_uniform", "normal(0.01)", "glorot_uniform(4)".

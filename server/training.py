@@ -272,6 +272,7 @@ class Training:
                     result.metrics.add(name=prefix + name, value=value)
         if validation is not None:
             result.validation_loss = float(validation.sums[0]) / validation.row_count
+            result.validation_row_count = validation.row_count
         return result
 
     def _send(self, name: str, response: pb.TrainResponse) -> None:
