@@ -119,9 +119,9 @@ def is_worker(folder: Path, marker: str) -> bool:
         return False
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_training_ends_within_5_s_with_exit_code_130_and_leaves_nothing(
-    marker: str, shortened: Callable[..., Path], tmp_path: Path, number: signal.Signals
+@pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupted_training_ends_within_5_s_and_leaves_nothing(
+    marker: str, shortened: Callable[..., Path], tmp_path: Path, number: signal.Signals, exit_code: int
 ) -> None:
     job_file = shortened("four_layer", epochs=100_000)
     with subprocess.Popen(
@@ -135,7 +135,7 @@ def test_an_interrupted_training_ends_within_5_s_with_exit_code_130_and_leaves_n
         time.sleep(1.5)
         process.send_signal(number)
         _, errors = process.communicate(timeout=5)
-    assert process.returncode == 130
+    assert process.returncode == exit_code
     assert "Traceback" not in errors
     assert processes_with(marker) == []
 
@@ -266,17 +266,17 @@ def test_submit_list_status_watch_cancel_and_download(
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout.splitlines()[-1])
 
-    short = call("submit", shortened("two_layer", epochs=2))["job"]
+    short = call("submit", shortened("two_layer", epochs=2))["job_id"]
     final = call("watch", short)
     assert final["state"] == "SUCCEEDED"
-    assert call("status", short[:6])["job"] == short
+    assert call("status", short[:6])["job_id"] == short
     model = tmp_path / "model.safetensors"
     call("download", short, "-o", model)
     assert model.stat().st_size > 0
 
-    long = call("submit", shortened("four_layer", epochs=100_000))["job"]
+    long = call("submit", shortened("four_layer", epochs=100_000))["job_id"]
     wait_for(lambda: call("status", long)["state"] == "RUNNING")
-    queued = call("submit", shortened("two_layer", epochs=1))["job"]
+    queued = call("submit", shortened("two_layer", epochs=1))["job_id"]
     assert call("status", queued)["state"] == "QUEUED"
     assert long in call("status", queued)["waiting_for"]
     assert call("cancel", long)["state"] == "CANCELLED"
@@ -285,4 +285,4 @@ def test_submit_list_status_watch_cancel_and_download(
     assert refused.returncode == 1
     assert run("status", "ffffffff", "--server", cluster).returncode in (1, 2)
     listed = call("list")
-    assert {job["job"] for job in listed["jobs"]} == {short, long, queued}
+    assert {job["job_id"] for job in listed["jobs"]} == {short, long, queued}
