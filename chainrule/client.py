@@ -208,6 +208,8 @@ def _translated(error: grpc.RpcError, address: str, timeout_s: float) -> ServerE
             return PreconditionFailed(message, reason=reason)
         case grpc.StatusCode.UNAVAILABLE:
             why = message.rpartition("Failed to connect to remote host: ")[2]
+            if "errors resolving" in why or "DNS resolution failed" in why:
+                why = "its host name is unknown"
             return ServerUnavailable(
                 f"no chainrule server answers at {address} ({why}); start one with 'chainrule server' or name another",
                 reason=reason,

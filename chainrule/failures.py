@@ -6,6 +6,7 @@ Exit codes: 0 succeeded, 1 failed, 2 wrong input, 130 interrupted.
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -45,7 +46,12 @@ class CommandFailed(Exception):
         """The failure that an error of the package is."""
         code = WRONG_INPUT if isinstance(error, _WRONG_INPUT_ERRORS) else FAILED
         reason = error.reason if isinstance(error, ServerError) else ""
-        return cls(code, error.problems, reason=reason or type(error).__name__, fields=fields)
+        return cls(code, error.problems, reason=reason or _reason(error), fields=fields)
+
+
+def _reason(error: ChainruleError) -> str:
+    """'JOB_FILE_ERROR' for a JobFileError."""
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", type(error).__name__).upper()
 
 
 def wrong_input(path: str, message: str) -> CommandFailed:

@@ -44,9 +44,13 @@ class Child:
         code = self.process.poll()
         if code is None:
             return None
+        if -code in (signal.SIGKILL, signal.SIGTERM):
+            # Somebody else's doing: what the process logged before says nothing about it.
+            return f"{self.name} ended (killed by {_signal_name(-code)})"
         how = f"exit status {code}" if code >= 0 else f"killed by {_signal_name(-code)}"
-        lines = self.log_path.read_text(errors="replace").strip().splitlines()[-SHOWN_LOG_LINES:]
-        said = " | ".join(line.strip() for line in lines)
+        lines = [line.strip() for line in self.log_path.read_text(errors="replace").splitlines() if line.strip()]
+        errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
+        said = " | ".join(errors or lines[-SHOWN_LOG_LINES:])
         return f"{self.name} ended ({how})" + (f": {said}" if said else "")
 
 

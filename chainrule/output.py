@@ -81,18 +81,21 @@ def job_lines(job: job_pb2.Job) -> list[str]:
         ("state", state_name(job.state).lower()),
         ("step", f"{progress.step} of {progress.total_steps}, epoch {progress.epoch} of {job.spec.training.epochs}"),
     ]
-    if job.waiting_for:
+    is_final = job.state in FINAL_STATES
+    # Every step waits for its partial sums; that is worth a line only where steps stand still.
+    if job.waiting_for and not progress.steps_per_second:
         rows.append(("waits for", job.waiting_for))
     if job.HasField("error"):
         rows.append(("error", job.error.message))
-    if job.state not in FINAL_STATES and progress.step:
+    if not is_final and progress.steps_per_second:
         rows.append(("speed", f"{progress.steps_per_second:.0f} steps/s, {workers(progress.workers)}"))
-    lines = table_lines(rows)
     if job.HasField("result"):
-        return [*lines, "", *result_lines(job)]
+        return [*table_lines(rows), "", *result_lines(job)]
     if progress.step:
-        lines += table_lines(_loss_rows(progress.loss, _validation_loss(progress)))
-    return lines
+        rows.append(("loss", number(progress.loss)))
+    if (validation_loss := _validation_loss(progress)) is not None:
+        rows.append(("validation loss", number(validation_loss)))
+    return table_lines(rows)
 
 
 def result_lines(job: job_pb2.Job, more: Sequence[tuple[str, str]] = ()) -> list[str]:
@@ -113,11 +116,6 @@ def result_lines(job: job_pb2.Job, more: Sequence[tuple[str, str]] = ()) -> list
         *more,
     ]
     return [*table_lines(measures), "", *table_lines(rows)]
-
-
-def _loss_rows(loss: float, validation_loss: float | None) -> list[tuple[str, str]]:
-    rows = [("loss", number(loss))]
-    return rows if validation_loss is None else [*rows, ("validation loss", number(validation_loss))]
 
 
 def _validation_loss(message: job_pb2.Progress | job_pb2.Result) -> float | None:

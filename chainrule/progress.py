@@ -9,6 +9,7 @@ from types import TracebackType
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
+from rich.table import Column
 from rich.text import Text
 
 from chainrule.output import state_name
@@ -16,6 +17,8 @@ from chainrule.text import duration, number, one_line, workers
 from chainrule.v1 import job_pb2
 
 PLAIN_INTERVAL_S = 2.0
+# A terminal where the job's name has room beside bar and facts.
+WIDE_COLUMNS = 100
 
 
 class ProgressDisplay:
@@ -34,7 +37,7 @@ class ProgressDisplay:
             self._bar = Progress(
                 TextColumn("{task.description}", markup=False),
                 BarColumn(bar_width=None),
-                _Facts(),
+                _Facts(table_column=Column(no_wrap=True, overflow="ellipsis")),
                 console=self._console,
                 redirect_stdout=False,
                 redirect_stderr=False,
@@ -56,14 +59,14 @@ class ProgressDisplay:
         if self._bar is not None:
             self._bar.update(
                 self._bar.task_ids[0],
-                description=one_line(job.spec.name),
+                description=one_line(job.spec.name) if self._console.width >= WIDE_COLUMNS else "",
                 completed=job.progress.step,
                 total=job.progress.total_steps or None,
-                facts=one_line(facts(job)),
+                facts=one_line("  ".join(facts(job, loss_name="val", digits=4))),
             )
             return
         now_s = self._clock()
-        text = f"{job.spec.name}: {facts(job)}"
+        text = f"{job.spec.name}: {' · '.join(facts(job))}"
         # A running job changes all the time, and what it waits for may flicker.
         is_new = job.state != job_pb2.JOB_STATE_RUNNING
         if text != self._shown and (is_new or now_s - self._shown_at_s >= PLAIN_INTERVAL_S):
@@ -86,21 +89,20 @@ class _Facts(ProgressColumn):
         return Text(str(task.fields.get("facts", "")))
 
 
-def facts(job: job_pb2.Job) -> str:
-    """'step 40/100 · loss 0.52 · validation loss 0.61 · 512 steps/s · 2 workers · ETA 0.1 s'."""
+def facts(job: job_pb2.Job, *, loss_name: str = "validation loss", digits: int = 6) -> list[str]:
+    """Such as 'step 40/100', 'loss 0.52', 'validation loss 0.61', '512 steps/s', '2 workers', 'ETA 0.1 s'."""
     progress = job.progress
     if job.state == job_pb2.JOB_STATE_QUEUED:
-        return f"waits for {job.waiting_for}" if job.waiting_for else "queued"
+        return [f"waits for {job.waiting_for}" if job.waiting_for else "queued"]
     parts = [f"step {progress.step}/{progress.total_steps}"]
     if progress.step:
-        parts.append(f"loss {number(progress.loss)}")
+        parts.append(f"loss {number(progress.loss, digits)}")
     if progress.HasField("validation_loss"):
-        parts.append(f"validation loss {number(progress.validation_loss)}")
+        parts.append(f"{loss_name} {number(progress.validation_loss, digits)}")
     if job.state != job_pb2.JOB_STATE_RUNNING:
-        return " · ".join([*parts, state_name(job.state).lower()])
+        return [*parts, state_name(job.state).lower()]
     if progress.steps_per_second <= 0:
         # Every step waits for its partial sums; that is worth a word only where steps stand still.
-        return " · ".join([*parts, f"waits for {job.waiting_for}" if job.waiting_for else workers(progress.workers)])
+        return [*parts, f"waits for {job.waiting_for}" if job.waiting_for else workers(progress.workers)]
     left_s = max(progress.total_steps - progress.step, 0) / progress.steps_per_second
-    rate = f"{progress.steps_per_second:.0f} steps/s"
-    return " · ".join([*parts, rate, workers(progress.workers), f"ETA {duration(left_s)}"])
+    return [*parts, f"{progress.steps_per_second:.0f} steps/s", workers(progress.workers), f"ETA {duration(left_s)}"]

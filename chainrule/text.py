@@ -11,9 +11,9 @@ def one_line(text: str) -> str:
     return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in joined)
 
 
-def number(value: float) -> str:
-    """Six significant digits."""
-    return f"{value:.6g}"
+def number(value: float, digits: int = 6) -> str:
+    """So many significant digits."""
+    return f"{value:.{digits}g}"
 
 
 def duration(seconds: float) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -48,6 +49,11 @@ class Training:
             raise
         except KeyboardInterrupt:
             raise interrupted(self._known("CANCELLED")) from None
+        except SystemExit as ended:
+            # From the cluster's signal handlers: SIGTERM or SIGHUP.
+            code = ended.code if isinstance(ended.code, int) else FAILED
+            problem = ("", f"ended by {signal.Signals(code - 128).name}" if code > 128 else "ended")
+            raise CommandFailed(code, [problem], reason="INTERRUPTED", fields=self._known("CANCELLED")) from None
         wall_s = time.monotonic() - started_s
         if self.as_json:
             print_json(self._summary(model_path, wall_s))
