@@ -8,6 +8,12 @@ from typing import Any
 
 import pytest
 
+from chainrule.job_file import load_job_file
+from engine.microbatch import MicrobatchComputer
+from engine.parameters import sha256_of
+from engine.synchronous_sgd import train_in_one_process
+from server.prepared_job import prepare
+
 pytestmark = pytest.mark.cluster
 
 JOBS = ["linear_hinge", "two_layer", "four_layer"]
@@ -31,3 +37,22 @@ def test_another_seed_trains_other_bits(shortened: Callable[..., Path], train: C
     first = train(shortened("two_layer", epochs=2), workers=1)
     second = train(shortened("two_layer", epochs=2, seed=1), workers=1)
     assert first["parameters_sha256"] != second["parameters_sha256"]
+
+
+@pytest.mark.parametrize("example", JOBS)
+def test_processes_train_the_bits_of_the_engine_alone(
+    example: str, shortened: Callable[..., Path], train: Callable[..., dict[str, Any]]
+) -> None:
+    job_file = shortened(example, epochs=3)
+    job = prepare(load_job_file(job_file))
+    shards = range(job.spec.training.shards)
+    computer = MicrobatchComputer(
+        job.model,
+        job.schedule,
+        job.measure,
+        training={shard: job.shard(shard, validation=False) for shard in shards},
+        validation={},
+    )
+    state = job.first_state()
+    train_in_one_process(computer, state, steps=job.total_steps)
+    assert train(job_file, workers=2)["parameters_sha256"] == sha256_of(state.parameters)

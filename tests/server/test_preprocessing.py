@@ -1,0 +1,87 @@
+"""Preparation: learnt from the training rows alone, undone in predictions, read back exactly."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from chainrule.v1 import job_pb2
+from server.data_set import DataError, DataSet
+from server.preprocessing import Preprocessing, learn
+
+finite = st.floats(allow_nan=False, allow_infinity=False)
+ROWS = np.arange(6)
+
+
+def numbers() -> DataSet:
+    random = np.random.default_rng(0)
+    return DataSet("test:numbers", random.normal(5, 3, (8, 2)), random.normal(100, 20, 8), ("a", "b"))
+
+
+def classes() -> DataSet:
+    return DataSet("test:classes", np.ones((4, 1)), np.array([0, 1, 1, 0]), ("a",), ("no", "yes"))
+
+
+def spec(*, features: bool = False, target: bool = False, labels: tuple[float, ...] = ()) -> job_pb2.DataSpec:
+    return job_pb2.DataSpec(standardize=job_pb2.Standardization(features=features, target=target), labels=labels)
+
+
+def test_training_rows_get_mean_0_and_variance_1_and_other_rows_do_not_count() -> None:
+    data = numbers()
+    learnt = learn(data, spec(features=True, target=True), ROWS)
+    features, targets = learnt.prepare(data)
+    for values in (*features[ROWS].T, targets[ROWS]):
+        np.testing.assert_allclose([values.mean(), values.std()], [0, 1], atol=1e-6)
+    data.features[6:] = 1e9
+    assert learn(data, spec(features=True, target=True), ROWS) == learnt
+
+
+def test_a_prediction_is_given_back_in_the_targets_own_unit() -> None:
+    data = numbers()
+    learnt = learn(data, spec(target=True), ROWS)
+    np.testing.assert_allclose(learnt.target_of(learnt.prepare(data)[1]), data.target, rtol=1e-6)
+
+
+def test_a_constant_column_stays_finite() -> None:
+    data = numbers()
+    data.features[:, 0] = 7
+    features, _ = learn(data, spec(features=True), ROWS).prepare(data)
+    assert np.array_equal(features[:, 0], np.zeros(8, np.float32))
+
+
+def test_labels_are_given_in_the_sorted_order_of_the_classes_and_read_back_from_the_nearest_number() -> None:
+    learnt = learn(classes(), spec(labels=(1, -1)), np.arange(4))
+    assert learnt.prepare(classes())[1].tolist() == [1, -1, -1, 1]
+    assert learnt.class_count == 0
+    assert learnt.target_of(np.array([3.0, -0.1, 0.1])).tolist() == [0, 1, 0]
+
+
+def test_classes_without_labels_are_integers_and_the_greatest_score_wins() -> None:
+    learnt = learn(classes(), spec(), np.arange(4))
+    assert learnt.prepare(classes())[1].dtype == np.int64
+    assert learnt.class_count == 2
+    assert learnt.target_of(np.array([[0.1, 0.9], [2.0, 1.0]])).tolist() == [1, 0]
+
+
+@pytest.mark.parametrize(
+    ("data", "asked", "field", "said"),
+    [
+        (numbers(), spec(labels=(1, -1)), "data.labels", "takes no labels"),
+        (classes(), spec(labels=(1, 0, -1)), "data.labels", "3 labels for 2 classes"),
+        (classes(), spec(labels=(1, 1)), "data.labels", "different finite numbers"),
+        (classes(), spec(target=True), "data.standardize", "can't be standardized"),
+    ],
+)
+def test_what_does_not_fit_the_target_is_refused(data: DataSet, asked: job_pb2.DataSpec, field: str, said: str) -> None:
+    with pytest.raises(DataError, match=said) as caught:
+        learn(data, asked, np.arange(4))
+    assert caught.value.field == field
+
+
+@given(st.lists(finite, min_size=1, max_size=4), finite)
+def test_json_reads_back_exactly(numbers_: list[float], target_mean: float) -> None:
+    names = tuple(f"column {index}" for index in range(len(numbers_)))
+    learnt = Preprocessing(names, tuple(numbers_), tuple(numbers_), target_mean, 2.5, None, (1.0, -1.0))
+    assert Preprocessing.from_json(learnt.to_json()) == learnt
