@@ -35,17 +35,17 @@ class Product(Operation):
         return a.shape[:-1] + b.shape[1:]
 
     def forward(self, node: Node, *values: Array) -> Array:
-        a, b, f = _letters(node)
+        a, b, f = letters_of(node)
         return np.asarray(np.einsum(f"{a},{b}->{f}", *values, optimize=True))
 
     def pullback(self, node: Node, index: int, g: Array, f: Array, *values: Array) -> Array:
-        letters = _letters(node)
+        letters = letters_of(node)
         other = 1 - index
         subscripts = f"{letters[2]},{letters[other]}->{letters[index]}"
         return np.asarray(np.einsum(subscripts, g, values[other], optimize=True))
 
 
-def _letters(node: Node) -> tuple[str, str, str]:
+def letters_of(node: Node) -> tuple[str, str, str]:
     """The axes of A, B and f: r the rows, i the rows of A, j what is summed over, k the columns of B."""
     a, b = node.operands
     i = "i" if len(a.shape) == 2 else ""

@@ -1,0 +1,118 @@
+"""From a graph to instructions: forward through the nodes, then backward, as `engine.backpropagation` does.
+
+It calls the very functions that define the operations, with `Traced` in place of arrays. Only products have a rule of
+their own here, because BLAS wants matrices.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from engine.backpropagation import is_differentiated
+from engine.graph import Graph, Node
+from engine.operations import OPERATIONS, Axiswise, Product
+from engine.operations.products import letters_of
+from engine.parameters import ParameterLayout
+from engine.plan.products import product
+from engine.plan.trace import Buffer, Trace, Traced
+
+
+@dataclass
+class Lowering:
+    """The instructions of a graph for `row_count` rows, and where its leaves and results are."""
+
+    row_count: int
+    trace: Trace = field(default_factory=Trace)
+    f: dict[Node, Traced] = field(default_factory=dict)
+
+    def leaves(self, graph: Graph, layout: ParameterLayout, statistics: ParameterLayout) -> None:
+        """Give each leaf its place."""
+        starts = {
+            ("parameter", parameter.name): start
+            for parameter, start in zip(layout.parameters, layout.offsets, strict=True)
+        } | {
+            ("statistic", parameter.name): start
+            for parameter, start in zip(statistics.parameters, statistics.offsets, strict=True)
+        }
+        for node in graph.nodes:
+            if node.operation == "constant":
+                self.f[node] = self.trace.number(node.value)
+            elif node.is_leaf and node not in self.f:
+                shape = (self.row_count, *node.shape) if node.batched else node.shape
+                kind = "kept" if node.operation == "mask" else node.operation
+                buffer = Buffer(
+                    kind,
+                    shape,
+                    name=node.name,
+                    start=starts.get((node.operation, node.name), 0),
+                    dtype="float32" if node.class_count is None else "int64",
+                )
+                self.f[node] = Traced(self.trace, buffer, shape)
+
+    def forward(self, graph: Graph) -> None:
+        """Record the value of every node."""
+        self.trace.forget()
+        for node in graph.nodes:
+            if node not in self.f:
+                operation = OPERATIONS[node.operation]
+                values = self._operand_values(node)
+                if isinstance(operation, Product):
+                    f = product(self.trace, values[0], values[1], letters_of(node))
+                else:
+                    f = self.trace.traced(operation.forward(node, *values))
+                self.f[node] = f.broadcast_to((self.row_count, *node.shape) if node.batched else node.shape)
+
+    def backward(self, graph: Graph) -> dict[Node, Traced]:
+        """Record g of every node that a parameter is below; return g of the parameters."""
+        self.trace.forget()
+        root = graph.root
+        needed = _above_parameters(graph)
+        one = self.trace.number(1.0 if root.batched else float(self.row_count))
+        g: dict[Node, Traced] = {root: one.broadcast_to((self.row_count,) if root.batched else ())}
+        for node in reversed(graph.nodes):
+            if node.is_leaf or node not in g:
+                continue
+            values = self._operand_values(node)
+            gradient = g.pop(node)
+            for index, operand in enumerate(node.operands):
+                if operand in needed and is_differentiated(operand):
+                    contribution = self._pullback(node, index, gradient, values)
+                    contribution = self._summed_to(operand, contribution)
+                    g[operand] = g[operand] + contribution if operand in g else contribution
+        return {node: g[node] for node in graph.parameters if node in g}
+
+    def _pullback(self, node: Node, index: int, g: Traced, values: list[Traced]) -> Traced:
+        operation = OPERATIONS[node.operation]
+        if isinstance(operation, Product):
+            letters = letters_of(node)
+            other = 1 - index
+            pair = (g, values[other]), (letters[2], letters[other])
+            if index == 1:  # the order of the axes in Aᵀ g
+                pair = (values[other], g), (letters[other], letters[2])
+            return product(self.trace, *pair[0], (*pair[1], letters[index]))
+        return self.trace.traced(operation.pullback(node, index, g, self.f[node], *values))
+
+    def _operand_values(self, node: Node) -> list[Traced]:
+        values = [self.f[operand] for operand in node.operands]
+        if node.batched and isinstance(OPERATIONS[node.operation], Axiswise):
+            return [
+                value if operand.batched else value.broadcast_to((self.row_count, *operand.shape))
+                for operand, value in zip(node.operands, values, strict=True)
+            ]
+        return values
+
+    def _summed_to(self, operand: Node, contribution: Traced) -> Traced:
+        if operand.batched:
+            return contribution.broadcast_to((self.row_count, *operand.shape))
+        if contribution.ndim > len(operand.shape):
+            contribution = contribution.broadcast_to((self.row_count, *contribution.shape[1:])).sum(axis=0)
+        return contribution.broadcast_to(operand.shape)
+
+
+def _above_parameters(graph: Graph) -> set[Node]:
+    """The nodes that depend on a parameter: only their g is needed."""
+    above: set[Node] = set()
+    for node in graph.nodes:
+        if node.operation == "parameter" or any(operand in above for operand in node.operands):
+            above.add(node)
+    return above

@@ -1,0 +1,312 @@
+"""A model's computation for one number of rows: the loss with its gradient, the loss alone, the prediction alone.
+
+What is computed is what `engine.backpropagation` defines; here it is compiled once, into a list of calls that write to
+memory that is there already. A plan is for one thread at a time.
+"""
+
+from __future__ import annotations
+
+import contextvars
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.backpropagation import Randomness
+from engine.errors import SettingError, ValueMismatch
+from engine.graph import Graph, Node
+from engine.model import Model
+from engine.plan.code import Program, compile_program
+from engine.plan.lowering import Lowering
+from engine.plan.results import is_own, write_directly
+from engine.plan.trace import Buffer, Instruction, Traced
+from engine.randomness import generator
+
+Array = NDArray[Any]
+BACKENDS = ("numpy",)
+# Of how many pairs of (parameters, gradient) a plan remembers the views: two, so that a caller may alternate.
+REMEMBERED = 2
+
+
+class _Compiled:
+    """One program with its checks: the part that all plans share."""
+
+    def __init__(self, model: Model, graphs: list[Graph], row_count: int) -> None:
+        if row_count < 1:
+            raise SettingError("row_count", f"{row_count} rows cannot be computed")
+        self._layout = model.layout
+        self._statistics_layout = model.statistics
+        self._statistics = np.zeros(model.statistics.size, np.float32)
+        nodes = {node: None for graph in graphs for node in graph.nodes}
+        self._input_nodes = [node for node in nodes if node.operation == "input"]
+        self._needs_statistics = any(node.operation == "statistic" for node in nodes)
+        self._bound: list[tuple[Array, Array | None, Callable[..., None]]] = []
+        self._checked: list[Array | None] = [None] * len(self._input_nodes)
+        self._row_count = row_count
+        # NaN and infinity are for the caller to find: no warnings. numpy keeps that setting in the context.
+        self._context = contextvars.copy_context()
+        self._context.run(np.seterr, all="ignore")
+        self._program: Program
+
+    def compile(self, instructions: list[Instruction], lowering: Lowering) -> None:
+        inputs = {node.name: lowering.f[node].buffer for node in self._input_nodes}
+        self._program = compile_program(
+            instructions, {name: buffer for name, buffer in inputs.items() if buffer is not None}, self._statistics
+        )
+
+    def run(self, parameters: Array, inputs: Mapping[str, Array], gradient: Array | None) -> None:
+        """Compute. Raises ValueMismatch for arrays that do not fit."""
+        bound = self._bound
+        if bound and bound[0][0] is parameters and bound[0][1] is gradient:
+            step = bound[0][2]
+        else:
+            step = self._step_for(parameters, gradient)
+        arrays = []
+        for index, node in enumerate(self._input_nodes):
+            try:
+                array = inputs[node.name]
+            except KeyError:
+                raise ValueMismatch(f"input '{node.name}' has no value") from None
+            if array is not self._checked[index] or node.class_count is not None:
+                array = self._fitting(index, node, array)
+            arrays.append(array)
+        self._context.run(step, *arrays)
+
+    def set_statistics(self, statistics: Array | None) -> None:
+        if not self._needs_statistics:
+            return
+        if statistics is None:
+            raise ValueMismatch("the model has batch_norm, whose evaluation needs its running statistics")
+        if statistics.shape != self._statistics.shape:
+            raise ValueMismatch(
+                f"the model has {self._statistics.size} running statistics, but the vector has shape {statistics.shape}"
+            )
+        self._statistics[...] = statistics
+
+    @property
+    def size_bytes(self) -> int:
+        """What the plan holds for temporaries."""
+        return 4 * self._program.arena_size
+
+    @property
+    def source(self) -> str:
+        """The Python that runs, for looking at."""
+        return self._program.source
+
+    def _step_for(self, parameters: Array, gradient: Array | None) -> Callable[..., None]:
+        """The step for these arrays. What is remembered holds them, so an identity is never that of another array."""
+        for index, (known, known_gradient, step) in enumerate(self._bound):
+            if known is parameters and known_gradient is gradient:
+                self._bound.insert(0, self._bound.pop(index))
+                return step
+        for name, vector in (("parameters", parameters), ("gradient", gradient)):
+            if vector is not None and (vector.shape != (self._layout.size,) or vector.dtype != np.float32):
+                raise ValueMismatch(
+                    f"the {name} must be ({self._layout.size},) float32, but are {vector.shape} {vector.dtype}"
+                )
+            if vector is not None and not vector.flags.c_contiguous:
+                raise ValueMismatch(f"the {name} must follow each other in memory, but have stride {vector.strides}")
+        step = self._program.bind(parameters, gradient)
+        self._bound.insert(0, (parameters, gradient, step))
+        del self._bound[REMEMBERED:]
+        return step
+
+    def _fitting(self, index: int, node: Node, array: Array) -> Array:
+        """The array as the program takes it. One that fits is remembered, and not looked at again."""
+        array = np.asarray(array)
+        shape = (self._row_count, *node.shape)
+        if array.shape != shape:
+            raise ValueMismatch(f"input '{node.name}' must have shape {shape}, but has {array.shape}")
+        if node.class_count is None:
+            if array.dtype == np.float32 and array.flags.c_contiguous:
+                self._checked[index] = array
+                return array
+            return np.ascontiguousarray(array, np.float32)
+        if array.dtype.kind not in "iu":
+            raise ValueMismatch(f"input '{node.name}' holds classes and must be of integers, but is {array.dtype}")
+        classes = np.ascontiguousarray(array, np.int64)
+        # As unsigned numbers the negative ones are the largest: one look finds both ends.
+        if int(classes.view(np.uint64).max()) >= node.class_count:
+            raise ValueMismatch(
+                f"input '{node.name}' holds classes from 0 to {node.class_count - 1}, but has values from "
+                f"{array.min()} to {array.max()}"
+            )
+        return classes
+
+
+class TrainingPlan:
+    """The loss and its gradient for batches of `row_count` rows.
+
+    row_losses: (row_count,) float32, each row's loss after `gradient`; a view that stays the same.
+    statistics_sums: (statistics.size,) float64, for each batch_norm Σ a and Σ a² over the rows."""
+
+    def __init__(self, model: Model, row_count: int, *, backend: str = "numpy") -> None:
+        if backend not in BACKENDS:
+            raise SettingError("backend", f"unknown backend '{backend}'; there is {', '.join(BACKENDS)}")
+        self.model = model
+        self.row_count = row_count
+        self.row_losses = np.zeros(row_count, np.float32)
+        self.statistics_sums = np.zeros(model.statistics.size)
+        self._losses = _Losses(self.row_losses)
+        self._compiled = _Compiled(model, [model.loss], row_count)
+        self._masks: list[tuple[Node, NDArray[np.float32]]] = []
+        lowering = Lowering(row_count)
+        lowering.leaves(model.loss, model.layout, model.statistics)
+        for node in model.loss.nodes:
+            if node.operation == "mask":
+                buffer = _buffer(lowering.f[node])
+                buffer.value = np.zeros(buffer.shape, np.float32)
+                self._masks.append((node, buffer.value))
+        lowering.forward(model.loss)
+        _store(lowering, model.loss.root, self.row_losses)
+        self._sum_statistics(lowering)
+        gradients = lowering.backward(model.loss)
+        write_directly(lowering.trace, gradients, model.layout)
+        self._compiled.compile(lowering.trace.instructions, lowering)
+
+    def _sum_statistics(self, lowering: Lowering) -> None:
+        sums = list(self.model.statistics.views(self.statistics_sums).values())
+        for index, node in enumerate(self.model.normalized):
+            if node in lowering.f:
+                rows = lowering.trace.full(lowering.f[node])
+                for operation, total in (("sum_rows", sums[2 * index]), ("sum_squares", sums[2 * index + 1])):
+                    out = Traced(lowering.trace, Buffer("kept", total.shape, value=total), total.shape)
+                    lowering.trace.instructions.append(Instruction(operation, [rows], out))
+
+    def gradient(
+        self,
+        parameters: NDArray[np.float32],
+        inputs: Mapping[str, Array],
+        out: NDArray[np.float32],
+        *,
+        randomness: Randomness | None = None,
+    ) -> float:
+        """Write Σ over rows of ∂loss/∂parameters to `out`; return Σ over rows of the loss.
+
+        parameters, out: (layout.size,) float32; the same arrays each time are fastest. inputs: by name, (rows, *shape)
+        float32, classes int64. randomness: (seed, step, shard), needed with dropout. Raises ValueMismatch."""
+        if self._masks:
+            self._draw_masks(randomness)
+        self._compiled.run(parameters, inputs, out)
+        return self._losses.total()
+
+    def _draw_masks(self, randomness: Randomness | None) -> None:
+        if randomness is None:
+            raise ValueMismatch("the loss has dropout, which needs randomness=(seed, step, shard)")
+        seed, step, shard = randomness
+        for node, mask in self._masks:
+            draw_mask(node, mask, seed=seed, step=step, shard=shard)
+
+    @property
+    def size_bytes(self) -> int:
+        """What the plan holds for temporaries; the gradient is the caller's."""
+        return self._compiled.size_bytes
+
+    @property
+    def source(self) -> str:
+        """The Python that runs, for looking at."""
+        return self._compiled.source
+
+
+class EvaluationPlan:
+    """The loss and the prediction for `row_count` rows, without dropout and with running statistics.
+
+    row_losses: (row_count,) float32, each row's loss after `evaluate`."""
+
+    def __init__(self, model: Model, row_count: int) -> None:
+        self.model = model
+        self.row_count = row_count
+        self.row_losses = np.zeros(row_count, np.float32)
+        self._losses = _Losses(self.row_losses)
+        graphs = [model.evaluation_loss] if model.prediction is None else [model.evaluation_loss, model.prediction]
+        self._compiled = _Compiled(model, graphs, row_count)
+        lowering = Lowering(row_count)
+        for graph in graphs:
+            lowering.leaves(graph, model.layout, model.statistics)
+            lowering.forward(graph)
+        _store(lowering, model.evaluation_loss.root, self.row_losses)
+        self._predictions: NDArray[np.float32] | None = None
+        if model.prediction is not None:
+            self._predictions = np.zeros((row_count, *model.prediction.root.shape), np.float32)
+            _store(lowering, model.prediction.root, self._predictions)
+        self._compiled.compile(lowering.trace.instructions, lowering)
+
+    def evaluate(
+        self,
+        parameters: NDArray[np.float32],
+        inputs: Mapping[str, Array],
+        statistics: NDArray[np.float64] | None = None,
+    ) -> tuple[float, NDArray[np.float32] | None]:
+        """Return Σ over rows of the loss, and the predictions (rows, *shape), None without a prediction formula.
+
+        The predictions are overwritten by the next call. statistics: (statistics.size,) float64, needed with
+        batch_norm. Raises ValueMismatch."""
+        self._compiled.set_statistics(statistics)
+        self._compiled.run(parameters, inputs, None)
+        return self._losses.total(), self._predictions
+
+
+class PredictionPlan:
+    """The prediction alone, for `row_count` rows; no target is needed."""
+
+    def __init__(self, model: Model, row_count: int) -> None:
+        if model.prediction is None:
+            raise ValueMismatch("the model has no prediction; give the job a prediction formula")
+        self.model = model
+        self.row_count = row_count
+        self._compiled = _Compiled(model, [model.prediction], row_count)
+        lowering = Lowering(row_count)
+        lowering.leaves(model.prediction, model.layout, model.statistics)
+        lowering.forward(model.prediction)
+        self._predictions = np.zeros((row_count, *model.prediction.root.shape), np.float32)
+        _store(lowering, model.prediction.root, self._predictions)
+        self._compiled.compile(lowering.trace.instructions, lowering)
+
+    def predict(
+        self,
+        parameters: NDArray[np.float32],
+        x: Array | Mapping[str, Array],
+        statistics: NDArray[np.float64] | None = None,
+    ) -> NDArray[np.float32]:
+        """The predictions (rows, *shape) float32, overwritten by the next call. Arguments as in Model.predict."""
+        self._compiled.set_statistics(statistics)
+        self._compiled.run(parameters, self.model.prediction_inputs(x), None)
+        return self._predictions
+
+
+class _Losses:
+    """Σ of the row losses, in float64."""
+
+    def __init__(self, row_losses: NDArray[np.float32]) -> None:
+        self._rows = row_losses
+        self._wide = np.zeros(row_losses.shape)
+        self._ones = np.ones(row_losses.shape)
+
+    def total(self) -> float:
+        np.copyto(self._wide, self._rows)
+        return float(self._wide.dot(self._ones))
+
+
+def draw_mask(node: Node, out: NDArray[np.float32], *, seed: int, step: int, shard: int) -> None:
+    """Fill `out` with the mask of a dropout: the bits of `engine.backpropagation.drawn_mask`, without a new array."""
+    (rate,) = node.options
+    generator("dropout", seed=seed, words=(step, shard, node.name)).random(out=out, dtype=np.float32)
+    np.greater_equal(out, np.float32(rate), out=out)
+    np.multiply(out, np.float32(1 / (1 - rate)), out=out)
+
+
+def _buffer(value: Traced) -> Buffer:
+    if value.buffer is None:
+        raise TypeError("a number has no memory")
+    return value.buffer
+
+
+def _store(lowering: Lowering, root: Node, out: NDArray[np.float32]) -> None:
+    """Let a root's value be in `out`: there from the start, or copied where it is another array's view."""
+    value = lowering.f[root]
+    if is_own(value) and value.size == out.size:
+        buffer = _buffer(value)
+        buffer.kind, buffer.value = "kept", out.reshape(buffer.shape)
+    else:
+        lowering.trace.write(Traced(lowering.trace, Buffer("kept", out.shape, value=out), out.shape), value)
