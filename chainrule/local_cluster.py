@@ -1,17 +1,21 @@
 """A server and workers on this machine, as child processes that live exactly as long as the `with` block.
 
 The children have sessions of their own, so a terminal's ctrl-C reaches only the parent, which ends them. Their
-standard input is a pipe from the parent: when the parent is gone, even by kill -9, they see its end and leave.
+standard input is a pipe from the parent: when the parent is gone, even by kill -9, they see its end and leave. What
+such a parent leaves in the folder of temporary files goes when the next cluster starts.
 This module knows nothing of jobs or gRPC.
 """
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import select
+import shutil
 import signal
+import stat
 import subprocess
 import sys
 import tempfile
@@ -21,7 +25,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Any
+from typing import Any, TextIO
 
 from chainrule.errors import ClusterError
 from chainrule.process import BLAS_THREAD_VARIABLES
@@ -29,6 +33,11 @@ from chainrule.process import BLAS_THREAD_VARIABLES
 START_TIMEOUT_S = 20.0
 STOP_TIMEOUT_S = 3.0
 SHOWN_LOG_LINES = 5
+HOME_PREFIX = "chainrule-"
+# Its lock is held for as long as the folder is in use.
+LOCK_NAME = "lock"
+# A new folder is not locked at once, and the children of a killed parent need a moment to leave.
+ABANDONED_AFTER_S = 60.0
 
 
 @dataclass
@@ -65,6 +74,7 @@ class LocalCluster:
     address: str = field(default="", init=False)
     _children: list[Child] = field(default_factory=list, init=False)
     _home: tempfile.TemporaryDirectory[str] | None = field(default=None, init=False)
+    _lock: TextIO | None = field(default=None, init=False)
     _old_handlers: dict[int, Any] = field(default_factory=dict, init=False)
     _reported: set[str] = field(default_factory=set, init=False)
 
@@ -119,12 +129,18 @@ class LocalCluster:
                 if self._home is not None:
                     self._home.cleanup()
                     self._home = None
+                if self._lock is not None:
+                    self._lock.close()
+                    self._lock = None
         finally:
             while self._old_handlers:
                 signal.signal(*self._old_handlers.popitem())
 
     def _start(self) -> None:
-        self._home = tempfile.TemporaryDirectory(prefix="chainrule-", ignore_cleanup_errors=True)
+        _remove_abandoned()
+        self._home = tempfile.TemporaryDirectory(prefix=HOME_PREFIX, ignore_cleanup_errors=True)
+        self._lock = (Path(self._home.name) / LOCK_NAME).open("w")
+        fcntl.flock(self._lock, fcntl.LOCK_EX)
         options = ["--host", "127.0.0.1", "--port", "0", "--home", str(Path(self._home.name) / "home")]
         server = self._spawn("server", "server", options, stdout=subprocess.PIPE)
         self.address = _address(server)
@@ -161,6 +177,19 @@ class LocalCluster:
         for number in (signal.SIGTERM, signal.SIGHUP):
             if signal.getsignal(number) == signal.SIG_DFL:
                 self._old_handlers[number] = signal.signal(number, _raise_exit)
+
+
+def _remove_abandoned() -> None:
+    """Remove the folders of clusters whose parent was killed: ours, and with a lock that nobody holds."""
+    for lock_path in Path(tempfile.gettempdir()).glob(f"{HOME_PREFIX}*/{LOCK_NAME}"):
+        with contextlib.suppress(OSError):
+            status = lock_path.parent.lstat()
+            is_ours = stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid()
+            if not is_ours or time.time() - lock_path.stat().st_mtime < ABANDONED_AFTER_S:
+                continue
+            with lock_path.open("r") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(lock_path.parent, ignore_errors=True)
 
 
 def _address(server: Child) -> str:

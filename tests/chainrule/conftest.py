@@ -1,0 +1,85 @@
+"""A small server in this process, that answers with what a test puts into it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+import grpc
+import pytest
+from google.protobuf import any_pb2
+from google.protobuf.message import Message
+from google.rpc import status_pb2
+from grpc_status import rpc_status
+
+from chainrule.v1 import job_pb2, job_service_pb2_grpc
+from chainrule.v1 import job_service_pb2 as api
+
+
+@dataclass
+class FakeServer(job_service_pb2_grpc.JobServiceServicer):
+    """states: what WatchJob tells of the job. failure: what every call answers, where it is set."""
+
+    address: str = ""
+    job: job_pb2.Job = field(default_factory=lambda: job_pb2.Job(job_id="abcdef012345"))
+    states: list[Any] = field(default_factory=list)
+    model: list[bytes] = field(default_factory=lambda: [b"mod", b"el"])
+    failure: status_pb2.Status | None = None
+    # A download breaks with `failure` after so many parts.
+    fails_after: int = 0
+    specs: list[job_pb2.JobSpec] = field(default_factory=list)
+
+    def fail(self, code: grpc.StatusCode, message: str, *details: Message) -> None:
+        """Answer every call with this status."""
+        packed = []
+        for detail in details:
+            packed.append(any_pb2.Any())
+            packed[-1].Pack(detail)
+        self.failure = status_pb2.Status(code=code.value[0], message=message, details=packed)
+
+    def _check(self, context: Any) -> None:
+        if self.failure is not None:
+            context.abort_with_status(rpc_status.to_status(self.failure))
+
+    def CreateJob(self, request: Any, context: Any) -> Any:  # noqa: N802
+        self._check(context)
+        self.specs.append(request.spec)
+        return api.CreateJobResponse(job=self.job)
+
+    def GetJob(self, request: Any, context: Any) -> Any:  # noqa: ARG002, N802
+        self._check(context)
+        return api.GetJobResponse(job=self.job)
+
+    def ListJobs(self, request: Any, context: Any) -> Any:  # noqa: ARG002, N802
+        self._check(context)
+        return api.ListJobsResponse(jobs=[self.job])
+
+    def WatchJob(self, request: Any, context: Any) -> Any:  # noqa: ARG002, N802
+        self._check(context)
+        for state in self.states:
+            self.job.state = state
+            yield api.WatchJobResponse(job=self.job)
+
+    def CancelJob(self, request: Any, context: Any) -> Any:  # noqa: ARG002, N802
+        self._check(context)
+        return api.CancelJobResponse(job=self.job)
+
+    def DownloadModel(self, request: Any, context: Any) -> Any:  # noqa: ARG002, N802
+        for part in self.model[: self.fails_after] if self.failure else self.model:
+            yield api.DownloadModelResponse(content=part)
+        self._check(context)
+
+
+@pytest.fixture
+def fake_server() -> Iterator[FakeServer]:
+    """A FakeServer that listens at its `address`."""
+    fake = FakeServer()
+    with ThreadPoolExecutor(max_workers=4) as executor:
+        server = grpc.server(executor)
+        job_service_pb2_grpc.add_JobServiceServicer_to_server(fake, server)
+        fake.address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+        server.start()
+        yield fake
+        server.stop(0).wait()
