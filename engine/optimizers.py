@@ -1,14 +1,16 @@
 """Update rules: how a mean gradient becomes the next parameters.
 
 A rule is pure and works element by element on the flat vector, so that it gives the same bits however the vector is cut
-into ranges. What it reads is never written: the next parameters and the next state go to buffers of the caller.
+into ranges. What it reads is never written: the next parameters and the next state go to buffers of the caller, which
+may be the very buffers that were read.
 """
 
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import ClassVar, Protocol
 
 import numpy as np
@@ -16,9 +18,11 @@ import numpy as np
 from engine.errors import SettingError
 from engine.parameters import Vector
 
+State = Mapping[str, Vector]
+
 
 class UpdateRule(Protocol):
-    """An update rule. state_names: the flat vectors that it keeps. scratch_rows: how many more it needs to work."""
+    """An update rule. state_names: the flat vectors that it keeps, zeros at first. scratch_rows: vectors to work in."""
 
     name: ClassVar[str]
     state_names: ClassVar[tuple[str, ...]]
@@ -28,12 +32,12 @@ class UpdateRule(Protocol):
         self,
         parameters: Vector,
         gradient: Vector,
-        state: Mapping[str, Vector],
+        state: State,
         *,
         step: int,
         learning_rate: float,
         out: Vector,
-        out_state: Mapping[str, Vector],
+        out_state: State,
         scratch: Vector,
     ) -> None:
         """Write the parameters and the state after a step to `out` and `out_state`.
@@ -46,7 +50,7 @@ class UpdateRule(Protocol):
 class Sgd:
     """Stochastic gradient descent.
 
-    parameters ← parameters - learning_rate · gradient
+    θ ← θ - learning_rate · g
     Source: Robbins & Monro 1951."""
 
     name: ClassVar[str] = "sgd"
@@ -57,12 +61,12 @@ class Sgd:
         self,
         parameters: Vector,
         gradient: Vector,
-        state: Mapping[str, Vector],  # noqa: ARG002 - it has none
+        state: State,
         *,
-        step: int,  # noqa: ARG002 - every step is alike
+        step: int,
         learning_rate: float,
         out: Vector,
-        out_state: Mapping[str, Vector],  # noqa: ARG002 - as state
+        out_state: State,
         scratch: Vector,
     ) -> None:
         """See UpdateRule."""
@@ -70,16 +74,289 @@ class Sgd:
         np.subtract(parameters, scratch[0], out=out)
 
 
-OPTIMIZERS: dict[str, type[Sgd]] = {"sgd": Sgd}
+@dataclass(frozen=True)
+class Momentum:
+    """SGD with a velocity that remembers earlier gradients.
+
+    v ← momentum · v + g        θ ← θ - learning_rate · v
+    Source: Polyak 1964, in the form of Sutskever et al. 2013 without the learning rate in v."""
+
+    momentum: float = 0.9
+    name: ClassVar[str] = "momentum"
+    state_names: ClassVar[tuple[str, ...]] = ("velocity",)
+    scratch_rows: ClassVar[int] = 1
+
+    def __post_init__(self) -> None:
+        _check_fraction(momentum=self.momentum)
+
+    def update(
+        self,
+        parameters: Vector,
+        gradient: Vector,
+        state: State,
+        *,
+        step: int,
+        learning_rate: float,
+        out: Vector,
+        out_state: State,
+        scratch: Vector,
+    ) -> None:
+        """See UpdateRule."""
+        velocity = out_state["velocity"]
+        np.multiply(state["velocity"], np.float32(self.momentum), out=velocity)
+        np.add(velocity, gradient, out=velocity)
+        np.multiply(velocity, np.float32(learning_rate), out=scratch[0])
+        np.subtract(parameters, scratch[0], out=out)
+
+
+@dataclass(frozen=True)
+class Nesterov:
+    """Momentum that looks ahead.
+
+    v ← momentum · v + g        θ ← θ - learning_rate · (g + momentum · v)
+    Source: Nesterov 1983, in the form of Sutskever et al. 2013."""
+
+    momentum: float = 0.9
+    name: ClassVar[str] = "nesterov"
+    state_names: ClassVar[tuple[str, ...]] = ("velocity",)
+    scratch_rows: ClassVar[int] = 1
+
+    def __post_init__(self) -> None:
+        _check_fraction(momentum=self.momentum)
+
+    def update(
+        self,
+        parameters: Vector,
+        gradient: Vector,
+        state: State,
+        *,
+        step: int,
+        learning_rate: float,
+        out: Vector,
+        out_state: State,
+        scratch: Vector,
+    ) -> None:
+        """See UpdateRule."""
+        momentum = np.float32(self.momentum)
+        velocity = out_state["velocity"]
+        np.multiply(state["velocity"], momentum, out=velocity)
+        np.add(velocity, gradient, out=velocity)
+        np.multiply(velocity, momentum, out=scratch[0])
+        np.add(scratch[0], gradient, out=scratch[0])
+        np.multiply(scratch[0], np.float32(learning_rate), out=scratch[0])
+        np.subtract(parameters, scratch[0], out=out)
+
+
+@dataclass(frozen=True)
+class Adagrad:
+    """Each element's step shrinks with the sum of its squared gradients.
+
+    s ← s + g²        θ ← θ - learning_rate · g / (√s + epsilon)
+    Source: Duchi, Hazan & Singer 2011."""
+
+    epsilon: float = 1e-10
+    name: ClassVar[str] = "adagrad"
+    state_names: ClassVar[tuple[str, ...]] = ("squared_sum",)
+    scratch_rows: ClassVar[int] = 2
+
+    def __post_init__(self) -> None:
+        _check_positive(epsilon=self.epsilon)
+
+    def update(
+        self,
+        parameters: Vector,
+        gradient: Vector,
+        state: State,
+        *,
+        step: int,
+        learning_rate: float,
+        out: Vector,
+        out_state: State,
+        scratch: Vector,
+    ) -> None:
+        """See UpdateRule."""
+        np.multiply(gradient, gradient, out=scratch[0])
+        np.add(state["squared_sum"], scratch[0], out=out_state["squared_sum"])
+        _scaled_step(parameters, gradient, out_state["squared_sum"], learning_rate, self.epsilon, out, scratch)
+
+
+@dataclass(frozen=True)
+class RmsProp:
+    """Adagrad with a moving average instead of the sum.
+
+    s ← decay · s + (1 - decay) · g²        θ ← θ - learning_rate · g / (√s + epsilon)
+    Source: Tieleman & Hinton 2012, lecture 6.5."""
+
+    decay: float = 0.99
+    epsilon: float = 1e-8
+    name: ClassVar[str] = "rmsprop"
+    state_names: ClassVar[tuple[str, ...]] = ("squared_mean",)
+    scratch_rows: ClassVar[int] = 2
+
+    def __post_init__(self) -> None:
+        _check_fraction(decay=self.decay)
+        _check_positive(epsilon=self.epsilon)
+
+    def update(
+        self,
+        parameters: Vector,
+        gradient: Vector,
+        state: State,
+        *,
+        step: int,
+        learning_rate: float,
+        out: Vector,
+        out_state: State,
+        scratch: Vector,
+    ) -> None:
+        """See UpdateRule."""
+        np.multiply(gradient, gradient, out=scratch[0])
+        _move(state["squared_mean"], scratch[0], self.decay, out_state["squared_mean"], scratch[1])
+        _scaled_step(parameters, gradient, out_state["squared_mean"], learning_rate, self.epsilon, out, scratch)
+
+
+@dataclass(frozen=True)
+class Adam:
+    """Moving averages of the gradient and of its square, both corrected for their start at 0.
+
+    m ← beta1 · m + (1 - beta1) · g        v ← beta2 · v + (1 - beta2) · g²
+    θ ← θ - learning_rate · (m / (1 - beta1ᵗ)) / (√(v / (1 - beta2ᵗ)) + epsilon)
+    Source: Kingma & Ba 2015, algorithm 1 (arXiv:1412.6980)."""
+
+    beta1: float = 0.9
+    beta2: float = 0.999
+    epsilon: float = 1e-8
+    name: ClassVar[str] = "adam"
+    state_names: ClassVar[tuple[str, ...]] = ("first_moment", "second_moment")
+    scratch_rows: ClassVar[int] = 2
+
+    def __post_init__(self) -> None:
+        _check_fraction(beta1=self.beta1, beta2=self.beta2)
+        _check_positive(epsilon=self.epsilon)
+
+    def update(
+        self,
+        parameters: Vector,
+        gradient: Vector,
+        state: State,
+        *,
+        step: int,
+        learning_rate: float,
+        out: Vector,
+        out_state: State,
+        scratch: Vector,
+    ) -> None:
+        """See UpdateRule."""
+        first, second = out_state["first_moment"], out_state["second_moment"]
+        _move(state["first_moment"], gradient, self.beta1, first, scratch[0])
+        np.multiply(gradient, gradient, out=scratch[0])
+        _move(state["second_moment"], scratch[0], self.beta2, second, scratch[1])
+        # The corrections are scalars: √(v / c2) = √v / √c2, so no vector is divided twice.
+        np.sqrt(second, out=scratch[0])
+        np.divide(scratch[0], np.float32(math.sqrt(1 - self.beta2**step)), out=scratch[0])
+        np.add(scratch[0], np.float32(self.epsilon), out=scratch[0])
+        np.multiply(first, np.float32(learning_rate / (1 - self.beta1**step)), out=scratch[1])
+        np.divide(scratch[1], scratch[0], out=scratch[1])
+        np.subtract(parameters, scratch[1], out=out)
+
+
+@dataclass(frozen=True)
+class AdamW(Adam):
+    """Adam with weight decay that doesn't go through the moments.
+
+    θ ← θ · (1 - learning_rate · weight_decay), then as Adam.
+    Source: Loshchilov & Hutter 2019, algorithm 2 (arXiv:1711.05101)."""
+
+    weight_decay: float = 0.01
+    name: ClassVar[str] = "adamw"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not (math.isfinite(self.weight_decay) and self.weight_decay >= 0):
+            raise SettingError("optimizer.weight_decay", f"must be a number of at least 0, got {self.weight_decay:g}")
+
+    def update(
+        self,
+        parameters: Vector,
+        gradient: Vector,
+        state: State,
+        *,
+        step: int,
+        learning_rate: float,
+        out: Vector,
+        out_state: State,
+        scratch: Vector,
+    ) -> None:
+        """See UpdateRule."""
+        np.multiply(parameters, np.float32(1 - learning_rate * self.weight_decay), out=out)
+        super().update(
+            out,
+            gradient,
+            state,
+            step=step,
+            learning_rate=learning_rate,
+            out=out,
+            out_state=out_state,
+            scratch=scratch,
+        )
+
+
+OPTIMIZERS: dict[str, type[UpdateRule]] = {
+    rule.name: rule for rule in (Sgd, Momentum, Nesterov, Adagrad, RmsProp, Adam, AdamW)
+}
+
+
+def settings_of(name: str) -> tuple[str, ...]:
+    """The settings that a rule takes besides the learning rate."""
+    return tuple(field.name for field in fields(OPTIMIZERS[name]))  # type: ignore[arg-type]
 
 
 def make_optimizer(name: str, settings: Mapping[str, float]) -> UpdateRule:
-    """The rule of a name with its settings. Raises SettingError for an unknown name or setting."""
+    """The rule of a name with its settings. Raises SettingError for what is unknown or out of range."""
     rule = OPTIMIZERS.get(name)
     if rule is None:
         near = difflib.get_close_matches(name, OPTIMIZERS, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"there is {', '.join(OPTIMIZERS)}"
+        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(OPTIMIZERS)}"
         raise SettingError("optimizer.name", f"unknown optimizer {name!r}; {hint}")
-    if settings:
-        raise SettingError(f"optimizer.{min(settings)}", f"is no setting of {name}")
-    return rule()
+    known = settings_of(name)
+    for setting in settings:
+        if setting not in known:
+            takes = f"it takes {', '.join(known)}" if known else "it takes none but learning_rate"
+            raise SettingError(f"optimizer.{setting}", f"is no setting of {name}; {takes}")
+    return rule(**settings)
+
+
+def _move(average: Vector, value: Vector, decay: float, out: Vector, scratch: Vector) -> None:
+    """out = decay · average + (1 - decay) · value. scratch may not be value."""
+    np.multiply(value, np.float32(1 - decay), out=scratch)
+    np.multiply(average, np.float32(decay), out=out)
+    np.add(out, scratch, out=out)
+
+
+def _scaled_step(
+    parameters: Vector,
+    gradient: Vector,
+    squares: Vector,
+    learning_rate: float,
+    epsilon: float,
+    out: Vector,
+    scratch: Vector,
+) -> None:
+    """out = parameters - learning_rate · gradient / (√squares + epsilon)."""
+    np.sqrt(squares, out=scratch[0])
+    np.add(scratch[0], np.float32(epsilon), out=scratch[0])
+    np.multiply(gradient, np.float32(learning_rate), out=scratch[1])
+    np.divide(scratch[1], scratch[0], out=scratch[1])
+    np.subtract(parameters, scratch[1], out=out)
+
+
+def _check_fraction(**settings: float) -> None:
+    for name, value in settings.items():
+        if not 0 <= value < 1:
+            raise SettingError(f"optimizer.{name}", f"must be at least 0 and below 1, got {value:g}")
+
+
+def _check_positive(**settings: float) -> None:
+    for name, value in settings.items():
+        if not (math.isfinite(value) and value > 0):
+            raise SettingError(f"optimizer.{name}", f"must be a number above 0, got {value:g}")

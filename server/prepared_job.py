@@ -76,9 +76,9 @@ def prepare(spec: job_pb2.JobSpec) -> PreparedJob:
     violations = _violations(complete)
     rule = None
     try:
-        rule = make_optimizer(complete.training.optimizer.name, {})
+        rule = make_optimizer(complete.training.optimizer.name, _optimizer_settings(complete.training.optimizer))
     except SettingError as error:
-        violations.append((_training_path(error.setting), error.reason))
+        violations.append((f"training.{error.setting}", error.reason))
     if violations:
         raise InvalidSpec(violations)
     try:
@@ -206,5 +206,6 @@ def _violations(spec: job_pb2.JobSpec) -> list[tuple[str, str]]:
     return found
 
 
-def _training_path(setting: str) -> str:
-    return f"training.{setting}" if setting.startswith("optimizer") else f"training.optimizer.{setting}"
+def _optimizer_settings(optimizer: job_pb2.Optimizer) -> dict[str, float]:
+    """What is set of the rule's own settings."""
+    return {field.name: value for field, value in optimizer.ListFields() if field.name not in ("name", "learning_rate")}

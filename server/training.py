@@ -30,6 +30,8 @@ EVALUATE_TRAINING = pb.ORDER_KIND_EVALUATE_TRAINING
 EVALUATE_VALIDATION = pb.ORDER_KIND_EVALUATE_VALIDATION
 
 Clock = Callable[[], float]
+# An order younger than this is no reason to say that the job waits.
+ADVANCING_S = 1.0
 
 
 class TrainingFailed(Exception):
@@ -63,6 +65,7 @@ class Training:
     _order_kind: pb.OrderKind = GRADIENT
     # Whether the members of this generation hold the current parameters.
     _pulled_step: int = -1
+    _issued_at_s: float = 0.0
     _partial_sums: dict[Subtree, PartialSum | None] = field(default_factory=dict)
     _step_times_s: list[float] = field(default_factory=list)
     _first_order_at_s: float = 0.0
@@ -81,7 +84,7 @@ class Training:
 
     @property
     def waiting_for(self) -> str:
-        """For whom the training waits, in words."""
+        """For whom the training waits, in words; empty while its orders are answered within a second."""
         if not self._members:
             return "a worker: none is connected; the job goes on with the first that joins"
         loading = [name for name, member in self._members.items() if not member.ready]
@@ -92,7 +95,11 @@ class Training:
             for name, member in self._members.items()
             if any(subtree not in self._partial_sums for subtree in _subtrees(member.shards))
         ]
-        return f"partial sums of step {self.state.step + 1} from {', '.join(owing)}"
+        silent_s = self.clock() - self._issued_at_s
+        if silent_s < ADVANCING_S:
+            return ""
+        what = f"step {self.state.step + 1}" if self._order_kind == GRADIENT else "an evaluation"
+        return f"partial sums of {what} from {', '.join(owing)}, for {silent_s:.1f} s"
 
     def set_workers(self, names: Sequence[str]) -> None:
         """Divide the shards among these workers, in a new generation; any that are more than the shards get none."""
@@ -195,6 +202,7 @@ class Training:
 
     def _issue(self) -> None:
         """Give the current order to every member, with the parameters where they don't hold them yet."""
+        self._issued_at_s = self.clock()
         self._order_number += 1
         self._partial_sums.clear()
         order = pb.Order(

@@ -10,10 +10,13 @@ import pytest
 from numpy.typing import NDArray
 
 from chainrule.job_file import load_job_file
+from chainrule.v1 import worker_service_pb2 as pb
 from engine.microbatch import MicrobatchComputer
+from engine.parameters import Vector
 from engine.synchronous_sgd import ParameterState, train_in_one_process
 from server.prepared_job import PreparedJob, prepare
 from server.training import Training
+from worker.held_job import HeldJob
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 JOBS = ["linear_hinge", "two_layer", "four_layer"]
@@ -87,11 +90,15 @@ def test_twenty_steps_give_the_parameters_that_pytorch_gives(name: str) -> None:
 @pytest.mark.parametrize("name", JOBS)
 @pytest.mark.parametrize("worker_count", [1, 3, 8])
 def test_the_server_gives_the_bits_of_one_plain_process(name: str, worker_count: int) -> None:
-    """The server's program with workers that are plain objects here; tests/cluster does it with processes."""
-    from worker.held_job import HeldJob
-
     job = prepared_example(name)
     job.spec.training.epochs = -(-STEPS // job.schedule.steps_per_epoch)
+    state = job.first_state()
+    train_in_one_process(computer_of(job), state, steps=job.total_steps)
+    assert trained_by_a_server(job, worker_count=worker_count).tobytes() == state.parameters.tobytes()
+
+
+def trained_by_a_server(job: PreparedJob, *, worker_count: int) -> Vector:
+    """The server's program with workers that are plain objects here; tests/cluster does it with processes."""
     training = Training("job", job, clock=lambda: 0.0)
     training.set_workers([f"worker-{number}" for number in range(worker_count)])
     held: dict[str, HeldJob] = {}
@@ -102,13 +109,21 @@ def test_the_server_gives_the_bits_of_one_plain_process(name: str, worker_count:
             held[name_of_worker] = HeldJob(
                 response.assignment, computer_of(job), np.empty(job.model.layout.size, np.float32)
             )
-            from chainrule.v1 import worker_service_pb2 as pb
-
             training.ready(name_of_worker, pb.Ready(job_id="job", generation=response.assignment.generation))
         elif kind == "order":
             for request in held[name_of_worker].compute(response.order):
                 training.receive(name_of_worker, request.partial_sum)
     assert training.result is not None
+    return training.state.parameters
+
+
+@pytest.mark.parametrize("optimizer", ["momentum", "adam", "adamw"])
+def test_a_rule_with_state_gives_the_same_bits_through_the_server(optimizer: str) -> None:
+    spec = load_job_file(EXAMPLES / "two_layer.toml")
+    spec.training.optimizer.name = optimizer
+    spec.training.optimizer.learning_rate = 0.01
+    spec.training.epochs = 2
+    job = prepare(spec)
     state = job.first_state()
     train_in_one_process(computer_of(job), state, steps=job.total_steps)
-    assert training.state.parameters.tobytes() == state.parameters.tobytes()
+    assert trained_by_a_server(job, worker_count=3).tobytes() == state.parameters.tobytes()

@@ -73,7 +73,9 @@ def test_a_step_is_applied_once_all_partial_sums_are_there_and_not_before(job: P
     before = training.state.parameters.copy()
     training.receive("a", push(order, shard=0))
     assert np.array_equal(training.state.parameters, before)
-    assert training.waiting_for.endswith("from b")
+    assert training.waiting_for == ""
+    training.clock = lambda: 2.5
+    assert training.waiting_for == "partial sums of step 1 from b, for 2.5 s"
     training.receive("b", push(order, shard=1, value=3.0))
     assert training.progress.step == 1
     np.testing.assert_allclose(training.state.parameters, before - 0.01 * (4 / 8), rtol=1e-6)
