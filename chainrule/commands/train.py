@@ -16,7 +16,7 @@ from chainrule.errors import ChainruleError, ClusterError, ModelFileError, Serve
 from chainrule.failures import FAILED, CommandFailed, interrupted, wrong_input
 from chainrule.job_file import load_job_file
 from chainrule.local_cluster import LocalCluster
-from chainrule.output import FINAL_STATES, print_json, print_line, result_lines, state_name
+from chainrule.output import FINAL_STATES, print_json, print_line, print_note, result_lines, state_name
 from chainrule.progress import ProgressDisplay
 from chainrule.text import duration, workers
 from chainrule.v1 import job_pb2
@@ -90,6 +90,9 @@ class Training:
             for job in _follow(client, cluster, self.job, display):
                 self.job = job
                 display.show(job)
+            if self.job.state == job_pb2.JOB_STATE_FAILED and self.job.progress.step:
+                kept = client.download_model(self.job.job_id, path)
+                print_note(f"the parameters of step {self.job.progress.step}, the last good ones, are in {kept}")
             check_success(self.job)
             return client.download_model(self.job.job_id, path)
 

@@ -200,6 +200,20 @@ def test_a_loss_that_becomes_nan_fails_the_job_with_step_and_row(
     assert "row" in done.stderr
 
 
+def test_a_job_that_diverges_leaves_its_last_good_parameters(
+    marker: str, shortened: Callable[..., Path], tmp_path: Path
+) -> None:
+    from safetensors.numpy import load_file
+
+    job_file = shortened("two_layer", epochs=200)
+    job_file.write_text(job_file.read_text().replace("learning_rate = 0.05", "learning_rate = 1e6"))
+    done = run("train", job_file, "--workers", "2", "--output", "kept.safetensors", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "not finite" in done.stderr
+    assert "kept.safetensors" in done.stderr
+    assert all(np.isfinite(tensor).all() for tensor in load_file(tmp_path / "kept.safetensors").values())
+
+
 def test_more_workers_than_shards_are_refused(marker: str) -> None:
     done = run("train", EXAMPLES / "two_layer.toml", "--workers", "9")
     assert done.returncode == 2
