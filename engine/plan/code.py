@@ -8,6 +8,7 @@ array to write to.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,6 +17,9 @@ import numpy as np
 
 from engine.plan.memory import Arena, arena_of
 from engine.plan.trace import Buffer, Instruction, Traced
+
+# A number is repeated for all of a small array, for a row of a large one with long rows.
+SMALL, SHORT_ROW = 4096, 64
 
 # Where in the nesting a name is made: with the plan, with the caller's arrays, in the step.
 OWNED, CALLERS, STEP = range(3)
@@ -70,6 +74,9 @@ class _Writer:
         """The text of a buffer as an array of its own shape."""
         if buffer.kind == "temporary":
             start = self.arena.places[buffer]
+            if buffer.dtype == "bool":
+                room = -(-buffer.size // 4)
+                return f"arena[{start}:{start + room}].view(bool)[:{buffer.size}].reshape({_text(buffer.shape)})"
             return f"arena[{start}:{start + buffer.size}].reshape({_text(buffer.shape)})"
         if buffer.kind in ("constant", "kept"):
             return self._object("k", buffer.value, key=("object", id(buffer.value)))
@@ -88,8 +95,21 @@ class _Writer:
             self.names[key] = name
         return name
 
+    def _repeated(self, value: Traced, name: str, out: Traced) -> str:
+        """A number as an array: with a single number numpy's maximum and minimum take 5 times as long."""
+        if value.buffer is not None or not out.shape:
+            return name
+        size, last = math.prod(out.kept), out.kept[-1]
+        shape = out.kept if size <= SMALL or last < SHORT_ROW else (last,)
+        key = ("repeated", value.number, shape)
+        return self._object("k", np.full(shape, value.number, np.float32), key=key)
+
     def write(self, instruction: Instruction) -> None:
         operands = [self.name_of(value) for value in instruction.operands]
+        if instruction.operation in ("maximum", "minimum"):
+            operands = [
+                self._repeated(v, n, instruction.out) for v, n in zip(instruction.operands, operands, strict=True)
+            ]
         out = self.name_of(instruction.out)
         self.step.append(_call(instruction, operands, out, self.objects))
 
@@ -116,15 +136,15 @@ def compile_program(
         "    return bind",
     ]
     source = "\n".join(lines)
-    namespace: dict[str, Any] = dict(writer.objects)
+    namespace: dict[str, Any] = {"bool": np.bool_, **writer.objects}
     exec(compile(source, "<plan>", "exec"), namespace)  # noqa: S102  (the source is our own, see above)
-    memory = aligned_empty(arena.size)
+    memory = aligned_zeros(arena.size)
     return Program(namespace["plan"](memory, statistics), arena.size, source)
 
 
-def aligned_empty(size: int) -> np.ndarray[Any, np.dtype[np.float32]]:
+def aligned_zeros(size: int) -> np.ndarray[Any, np.dtype[np.float32]]:
     """A float32 array that starts at a cache line."""
-    memory = np.empty(size + 16, np.float32)
+    memory = np.zeros(size + 16, np.float32)
     start = (-memory.ctypes.data // 4) % 16
     return memory[start : start + size]
 

@@ -53,9 +53,10 @@ class _FreeList:
             self.gaps[index - 1] = (before[0], before[1] + self.gaps.pop(index)[1])
 
 
-def rounded(size: int) -> int:
-    """A number of elements, up to the next multiple of a cache line."""
-    return max(ALIGNMENT, -(-size // ALIGNMENT) * ALIGNMENT)
+def room(buffer: Buffer) -> int:
+    """What a buffer takes, in float32 elements, up to the next multiple of a cache line."""
+    count = buffer.size if buffer.dtype == "float32" else -(-buffer.size // 4)
+    return max(ALIGNMENT, -(-count // ALIGNMENT) * ALIGNMENT)
 
 
 def arena_of(instructions: list[Instruction]) -> Arena:
@@ -75,11 +76,11 @@ def arena_of(instructions: list[Instruction]) -> Arena:
                 arena.places[out] = arena.places[inherited]
                 ending.remove(inherited)
             else:
-                arena.places[out] = free.take(rounded(out.size))
+                arena.places[out] = free.take(room(out))
         if out is not None and out.kind == "temporary" and last[out] == position and out not in ending:
             ending.append(out)  # written and never read
         for buffer in ending:
-            free.give_back(arena.places[buffer], rounded(buffer.size))
+            free.give_back(arena.places[buffer], room(buffer))
     arena.size = free.end
     return arena
 
@@ -98,7 +99,9 @@ def _ending(instruction: Instruction, position: int, last: dict[Buffer, int]) ->
 def _in_place(instruction: Instruction, buffer: Buffer) -> bool:
     """Whether the result may overwrite an operand: every use of it reads just the element that is written."""
     uses = [value for value in instruction.operands if value.buffer is buffer]
-    return buffer.size == instruction.out.size and all(_same_elements(value, instruction.out) for value in uses)
+    out = instruction.out.buffer
+    same = out is not None and instruction.out.whole and buffer.size == out.size and buffer.dtype == out.dtype
+    return same and all(_same_elements(value, instruction.out) for value in uses)
 
 
 def _same_elements(value: Traced, out: Traced) -> bool:

@@ -20,6 +20,7 @@ from engine.model import Model
 from engine.plan.code import Program, compile_program
 from engine.plan.lowering import Lowering
 from engine.plan.results import is_own, write_directly
+from engine.plan.signs import without_negations
 from engine.plan.trace import Buffer, Instruction, Traced
 from engine.randomness import generator
 
@@ -49,10 +50,12 @@ class _Compiled:
         self._context.run(np.seterr, all="ignore")
         self._program: Program
 
-    def compile(self, instructions: list[Instruction], lowering: Lowering) -> None:
+    def compile(self, lowering: Lowering) -> None:
         inputs = {node.name: lowering.f[node].buffer for node in self._input_nodes}
         self._program = compile_program(
-            instructions, {name: buffer for name, buffer in inputs.items() if buffer is not None}, self._statistics
+            without_negations(lowering.trace),
+            {name: buffer for name, buffer in inputs.items() if buffer is not None},
+            self._statistics,
         )
 
     def run(self, parameters: Array, inputs: Mapping[str, Array], gradient: Array | None) -> None:
@@ -158,12 +161,13 @@ class TrainingPlan:
                 buffer = _buffer(lowering.f[node])
                 buffer.value = np.zeros(buffer.shape, np.float32)
                 self._masks.append((node, buffer.value))
+        lowering.put_together(model.loss)
         lowering.forward(model.loss)
         _store(lowering, model.loss.root, self.row_losses)
         self._sum_statistics(lowering)
         gradients = lowering.backward(model.loss)
         write_directly(lowering.trace, gradients, model.layout)
-        self._compiled.compile(lowering.trace.instructions, lowering)
+        self._compiled.compile(lowering)
 
     def _sum_statistics(self, lowering: Lowering) -> None:
         sums = list(self.model.statistics.views(self.statistics_sums).values())
@@ -230,7 +234,7 @@ class EvaluationPlan:
         if model.prediction is not None:
             self._predictions = np.zeros((row_count, *model.prediction.root.shape), np.float32)
             _store(lowering, model.prediction.root, self._predictions)
-        self._compiled.compile(lowering.trace.instructions, lowering)
+        self._compiled.compile(lowering)
 
     def evaluate(
         self,
@@ -261,7 +265,7 @@ class PredictionPlan:
         lowering.forward(model.prediction)
         self._predictions = np.zeros((row_count, *model.prediction.root.shape), np.float32)
         _store(lowering, model.prediction.root, self._predictions)
-        self._compiled.compile(lowering.trace.instructions, lowering)
+        self._compiled.compile(lowering)
 
     def predict(
         self,
@@ -284,6 +288,8 @@ class _Losses:
         self._ones = np.ones(row_losses.shape)
 
     def total(self) -> float:
+        if len(self._rows) == 1:
+            return self._rows.item()
         np.copyto(self._wide, self._rows)
         return float(self._wide.dot(self._ones))
 

@@ -18,6 +18,12 @@ def product(trace: Trace, a: Traced, b: Traced, letters: tuple[str, str, str]) -
     sizes = dict(zip(la + lb, a.shape + b.shape, strict=True))
     shape = tuple(sizes[letter] for letter in lf)
     if not summed:
+        if lb + la == lf:
+            a, b, la, lb = b, a, lb, la
+        if all(value.buffer is not None and value.kept == value.shape for value in (a, b)) and la + lb == lf:
+            # An outer product is faster as a product of a column and a row.
+            column, row = trace.full(a).reshape(a.size, 1), trace.full(b).reshape(1, b.size)
+            return trace.add("dot", [column, row], (a.size, b.size)).reshape(shape)
         outer: Traced = _spread(a, la, lf) * _spread(b, lb, lf)
         return outer
     a, b = trace.full(a), trace.full(b)
