@@ -7,7 +7,6 @@ may be the very buffers that were read.
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -15,8 +14,8 @@ from typing import ClassVar, Protocol
 
 import numpy as np
 
-from engine.errors import SettingError
 from engine.parameters import Vector
+from engine.settings import check_number, make
 
 State = Mapping[str, Vector]
 
@@ -43,7 +42,11 @@ class UpdateRule(Protocol):
         """Write the parameters and the state after a step to `out` and `out_state`.
 
         parameters, gradient, out and each state: (n,) float32; gradient: the mean over the batch. step counts from 1.
-        scratch: (scratch_rows, n) float32. `out` may be `parameters` itself, and `out_state` the state itself."""
+        scratch: (scratch_rows, n) float32, whatever it holds. No vector is allocated. To update a range a:b, give each
+        array cut to it.
+
+        `out` may be `parameters` itself, and a vector of `out_state` the same one of `state`: then the step is done in
+        place. No other two of the arrays may share memory."""
 
 
 @dataclass(frozen=True)
@@ -160,7 +163,7 @@ class Adagrad:
     scratch_rows: ClassVar[int] = 2
 
     def __post_init__(self) -> None:
-        _check_positive(epsilon=self.epsilon)
+        _check_epsilon(self.epsilon)
 
     def update(
         self,
@@ -195,7 +198,7 @@ class RmsProp:
 
     def __post_init__(self) -> None:
         _check_fraction(decay=self.decay)
-        _check_positive(epsilon=self.epsilon)
+        _check_epsilon(self.epsilon)
 
     def update(
         self,
@@ -232,7 +235,7 @@ class Adam:
 
     def __post_init__(self) -> None:
         _check_fraction(beta1=self.beta1, beta2=self.beta2)
-        _check_positive(epsilon=self.epsilon)
+        _check_epsilon(self.epsilon)
 
     def update(
         self,
@@ -272,8 +275,7 @@ class AdamW(Adam):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not (math.isfinite(self.weight_decay) and self.weight_decay >= 0):
-            raise SettingError("optimizer.weight_decay", f"must be a number of at least 0, got {self.weight_decay:g}")
+        check_number(self.weight_decay, setting="optimizer.weight_decay", at_least=0)
 
     def update(
         self,
@@ -313,17 +315,7 @@ def settings_of(name: str) -> tuple[str, ...]:
 
 def make_optimizer(name: str, settings: Mapping[str, float]) -> UpdateRule:
     """The rule of a name with its settings. Raises SettingError for what is unknown or out of range."""
-    rule = OPTIMIZERS.get(name)
-    if rule is None:
-        near = difflib.get_close_matches(name, OPTIMIZERS, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(OPTIMIZERS)}"
-        raise SettingError("optimizer.name", f"unknown optimizer {name!r}; {hint}")
-    known = settings_of(name)
-    for setting in settings:
-        if setting not in known:
-            takes = f"it takes {', '.join(known)}" if known else "it takes none but learning_rate"
-            raise SettingError(f"optimizer.{setting}", f"is no setting of {name}; {takes}")
-    return rule(**settings)
+    return make("optimizer", OPTIMIZERS, name, settings)
 
 
 def _move(average: Vector, value: Vector, decay: float, out: Vector, scratch: Vector) -> None:
@@ -352,11 +344,9 @@ def _scaled_step(
 
 def _check_fraction(**settings: float) -> None:
     for name, value in settings.items():
-        if not 0 <= value < 1:
-            raise SettingError(f"optimizer.{name}", f"must be at least 0 and below 1, got {value:g}")
+        check_number(value, setting=f"optimizer.{name}", at_least=0, below=1)
 
 
-def _check_positive(**settings: float) -> None:
-    for name, value in settings.items():
-        if not (math.isfinite(value) and value > 0):
-            raise SettingError(f"optimizer.{name}", f"must be a number above 0, got {value:g}")
+def _check_epsilon(value: float) -> None:
+    # A smaller one may be 0 in float32, and a gradient of 0 would then give 0/0.
+    check_number(value, setting="optimizer.epsilon", at_least=1e-30)

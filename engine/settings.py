@@ -1,0 +1,77 @@
+"""How a job's hyperparameters become a frozen dataclass: numbers in their range, names that exist.
+
+Each rule (an optimizer, a schedule) is a dataclass whose fields are its settings and which checks them itself; a table
+gives it its name. What is wrong is a SettingError that names the setting as the job file does.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeVar, cast
+
+from engine.errors import SettingError
+
+Rule = TypeVar("Rule")
+
+
+def check_number(
+    value: float,
+    *,
+    setting: str,
+    at_least: float | None = None,
+    above: float | None = None,
+    below: float | None = None,
+    at_most: float | None = None,
+) -> None:
+    """Raise SettingError unless `value` is a finite number within the bounds that are given."""
+    holds = (
+        isinstance(value, int | float)
+        and not isinstance(value, bool)
+        and math.isfinite(value)
+        and (at_least is None or value >= at_least)
+        and (above is None or value > above)
+        and (below is None or value < below)
+        and (at_most is None or value <= at_most)
+    )
+    if not holds:
+        bounds = {"at least": at_least, "above": above, "below": below, "at most": at_most}
+        wanted = " and ".join(f"{words} {bound:g}" for words, bound in bounds.items() if bound is not None)
+        raise SettingError(setting, f"must be {wanted or 'a finite number'}, got {_shown(value)}")
+
+
+def check_count(value: int, *, setting: str, at_least: int) -> None:
+    """Raise SettingError unless `value` is a whole number of at least `at_least`."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < at_least:
+        raise SettingError(setting, f"must be a whole number of at least {at_least}, got {_shown(value)}")
+
+
+def make(kind: str, table: Mapping[str, type[Rule]], name: str, settings: Mapping[str, float]) -> Rule:
+    """The rule of a name, with its settings; settings that are left out have their defaults.
+
+    kind: what the table holds, for the messages: "optimizer". A whole number may come as a float, as from a protobuf.
+    Raises SettingError for an unknown name ("optimizer.name") or setting ("optimizer.beta3")."""
+    rule = table.get(name)
+    if rule is None:
+        raise SettingError(f"{kind}.name", f"unknown {kind} {name!r}; {_hint(name, table)}")
+    fields = {field.name: field for field in dataclasses.fields(cast("Any", rule)) if field.init}
+    values: dict[str, float] = {}
+    for setting, value in settings.items():
+        if setting not in fields:
+            there = _hint(setting, fields) if fields else f"{name} has none but the learning rate"
+            raise SettingError(f"{kind}.{setting}", f"is no setting of {name}; {there}")
+        whole = fields[setting].type == "int" and isinstance(value, float) and value.is_integer()
+        values[setting] = int(value) if whole else value
+    return cast("Any", rule)(**values)  # type: ignore[no-any-return]
+
+
+def _hint(word: str, known: Iterable[str]) -> str:
+    known = list(known)
+    near = difflib.get_close_matches(str(word)[:100].lower(), known, n=1)
+    return f"did you mean {near[0]!r}?" if near else f"there is {', '.join(known)}"
+
+
+def _shown(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else repr(value)[:80]
