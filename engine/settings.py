@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import math
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar, cast
 
 from engine.errors import SettingError
 
 Rule = TypeVar("Rule")
+
+# Hyperparameters are rounded to float32 where they meet a vector, and must still be finite there.
+LARGEST = 1e30
 
 
 def check_number(
@@ -26,17 +28,19 @@ def check_number(
     below: float | None = None,
     at_most: float | None = None,
 ) -> None:
-    """Raise SettingError unless `value` is a finite number within the bounds that are given."""
+    """Raise SettingError unless `value` is a number of at most LARGEST in size, within the bounds that are given."""
     holds = (
         isinstance(value, int | float)
         and not isinstance(value, bool)
-        and math.isfinite(value)
+        and abs(value) <= LARGEST
         and (at_least is None or value >= at_least)
         and (above is None or value > above)
         and (below is None or value < below)
         and (at_most is None or value <= at_most)
     )
     if not holds:
+        if isinstance(value, int | float) and abs(value) > LARGEST and at_most is None:
+            at_most = LARGEST if below is None else None
         bounds = {"at least": at_least, "above": above, "below": below, "at most": at_most}
         wanted = " and ".join(f"{words} {bound:g}" for words, bound in bounds.items() if bound is not None)
         raise SettingError(setting, f"must be {wanted or 'a finite number'}, got {_shown(value)}")
@@ -48,6 +52,21 @@ def check_count(value: int, *, setting: str, at_least: int) -> None:
         raise SettingError(setting, f"must be a whole number of at least {at_least}, got {_shown(value)}")
 
 
+def hint(word: str, known: Iterable[str]) -> str:
+    """Words after an unknown name: "did you mean 'adam'?", or everything that there is."""
+    known = list(known)
+    near = difflib.get_close_matches(str(word)[:100].lower(), known, n=1)
+    return f"did you mean {near[0]!r}?" if near else f"there is {', '.join(known)}"
+
+
+def check_known(names: Iterable[str], known: Iterable[str], *, kind: str, what: str) -> None:
+    """Raise SettingError ("kind.name") for a name that is not among those known. what: one of them, in words."""
+    known = list(known)
+    for name in names:
+        if name not in known:
+            raise SettingError(f"{kind}.{name}", f"unknown {what} {name!r}; {hint(name, known)}")
+
+
 def make(kind: str, table: Mapping[str, type[Rule]], name: str, settings: Mapping[str, float]) -> Rule:
     """The rule of a name, with its settings; settings that are left out have their defaults.
 
@@ -55,22 +74,16 @@ def make(kind: str, table: Mapping[str, type[Rule]], name: str, settings: Mappin
     Raises SettingError for an unknown name ("optimizer.name") or setting ("optimizer.beta3")."""
     rule = table.get(name)
     if rule is None:
-        raise SettingError(f"{kind}.name", f"unknown {kind} {name!r}; {_hint(name, table)}")
+        raise SettingError(f"{kind}.name", f"unknown {kind} {name!r}; {hint(name, table)}")
     fields = {field.name: field for field in dataclasses.fields(cast("Any", rule)) if field.init}
     values: dict[str, float] = {}
     for setting, value in settings.items():
         if setting not in fields:
-            there = _hint(setting, fields) if fields else f"{name} has none but the learning rate"
+            there = hint(setting, fields) if fields else f"{name} has none but the learning rate"
             raise SettingError(f"{kind}.{setting}", f"is no setting of {name}; {there}")
         whole = fields[setting].type == "int" and isinstance(value, float) and value.is_integer()
         values[setting] = int(value) if whole else value
     return cast("Any", rule)(**values)  # type: ignore[no-any-return]
-
-
-def _hint(word: str, known: Iterable[str]) -> str:
-    known = list(known)
-    near = difflib.get_close_matches(str(word)[:100].lower(), known, n=1)
-    return f"did you mean {near[0]!r}?" if near else f"there is {', '.join(known)}"
 
 
 def _shown(value: object) -> str:

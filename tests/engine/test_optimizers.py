@@ -180,7 +180,11 @@ def test_a_gradient_that_is_not_finite_shows_in_the_parameters_or_the_state(name
         ("nesterov", {"momentum": float("nan")}, "optimizer.momentum: must be at least 0 and below 1, got nan"),
         ("rmsprop", {"decay": 1.0}, "optimizer.decay: must be at least 0 and below 1, got 1"),
         ("adagrad", {"epsilon": 0.0}, "optimizer.epsilon: must be at least 1e-30, got 0"),
-        ("adamw", {"weight_decay": float("inf")}, "optimizer.weight_decay: must be at least 0, got inf"),
+        (
+            "adamw",
+            {"weight_decay": float("inf")},
+            "optimizer.weight_decay: must be at least 0 and at most 1e+30, got inf",
+        ),
         ("adam", {"beta1": True}, "optimizer.beta1: must be at least 0 and below 1, got True"),
     ],
 )
