@@ -37,6 +37,11 @@ class Measure:
             return cls("none")
         return cls("labels", tuple(sorted(labels))) if labels else cls("numbers")
 
+    @property
+    def sum_count(self) -> int:
+        """How many numbers `sums` gives."""
+        return {"numbers": 3, "labels": 1, "classes": 1}.get(self.kind, 0)
+
     def sums(self, prediction: NDArray[Any], target: NDArray[Any]) -> NDArray[np.float64]:
         """Sums over the rows, float64. numbers: squared error, target, squared target. classes: right answers.
 

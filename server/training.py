@@ -10,6 +10,7 @@ It knows no sockets and no clock of its own: messages to send pile up in `outbox
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 
@@ -32,6 +33,7 @@ EVALUATE_VALIDATION = pb.ORDER_KIND_EVALUATE_VALIDATION
 Clock = Callable[[], float]
 # An order younger than this is no reason to say that the job waits.
 ADVANCING_S = 1.0
+MEDIAN_STEPS = 100_000
 
 
 class TrainingFailed(Exception):
@@ -67,7 +69,7 @@ class Training:
     _pulled_step: int = -1
     _issued_at_s: float = 0.0
     _partial_sums: dict[Subtree, PartialSum | None] = field(default_factory=dict)
-    _step_times_s: list[float] = field(default_factory=list)
+    _step_times_s: deque[float] = field(default_factory=lambda: deque(maxlen=MEDIAN_STEPS))
     _first_order_at_s: float = 0.0
 
     def __post_init__(self) -> None:
@@ -110,13 +112,13 @@ class Training:
             self._send(name, pb.TrainResponse(release=pb.Release(job_id=self.job_id)))
         names = list(names)[: self._root.count]
         self._members = {}
+        self.progress.workers = len(names)
         if not names:
             return
         ranges = assign(shard_count=self._root.count, worker_count=len(names))
         for name, shards in zip(names, ranges, strict=True):
             self._members[name] = _Member(shards)
             self._send(name, pb.TrainResponse(assignment=self._assignment(shards)))
-        self.progress.workers = len(names)
 
     def ready(self, name: str, message: pb.Ready) -> None:
         """A worker holds its shards; once all do, the current order goes out."""
@@ -233,8 +235,9 @@ class Training:
                 gradient = self._assembler(member).take()
             except ValueError as error:
                 raise ProtocolError(f"push for step {self.state.step + 1} refused: {error}") from error
-        if not message.sums:
-            raise ProtocolError(f"push for step {self.state.step + 1} refused: it has no sum of the loss")
+        wanted = 1 if self._order_kind == GRADIENT else 1 + self.job.measure.sum_count
+        if len(message.sums) != wanted:
+            raise ProtocolError(f"push for step {self.state.step + 1} refused: {len(message.sums)} sums, not {wanted}")
         return PartialSum(message.row_count, np.array(message.sums), gradient)
 
     def _assembler(self, member: _Member) -> wire.VectorAssembler:

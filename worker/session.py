@@ -59,27 +59,31 @@ class Session:
         away_since_s = time.monotonic()
         while True:
             async with grpc.aio.insecure_channel(self.address, options=options) as channel:
+                await self._connect(channel, left_s=self.connect_timeout_s - (time.monotonic() - away_since_s))
+                connected_s = time.monotonic()
                 try:
-                    left_s = self.connect_timeout_s - (time.monotonic() - away_since_s)
-                    await asyncio.wait_for(channel.channel_ready(), max(left_s, 0.001))
                     await self._work(worker_service_pb2_grpc.WorkerServiceStub(channel))
                     reason = "the server ended the stream"
-                    away_since_s, backoff_s = time.monotonic(), FIRST_BACKOFF_S
-                except TimeoutError:
-                    raise ServerGone(
-                        f"no server answers at {self.address} (waited {self.connect_timeout_s:g} s); start one with "
-                        "'chainrule server', or check the address"
-                    ) from None
                 except grpc.aio.AioRpcError as error:
                     if error.code() in (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.FAILED_PRECONDITION):
                         raise Refused(f"the server refused this worker: {error.details()}") from error
                     reason = f"{error.code().name}: {error.details()}"
-                    if time.monotonic() - away_since_s > self.connect_timeout_s:
-                        away_since_s = time.monotonic()
             self._held.clear()
+            away_since_s = time.monotonic()
+            if away_since_s - connected_s > LONGEST_BACKOFF_S:
+                backoff_s = FIRST_BACKOFF_S
             log.warning("connection lost (%s); joining again", reason)
             await asyncio.sleep(backoff_s * (0.5 + self.jitter()))
             backoff_s = min(2 * backoff_s, LONGEST_BACKOFF_S)
+
+    async def _connect(self, channel: grpc.aio.Channel, *, left_s: float) -> None:
+        try:
+            await asyncio.wait_for(channel.channel_ready(), max(left_s, 0.001))
+        except TimeoutError:
+            raise ServerGone(
+                f"no server answers at {self.address} (waited {self.connect_timeout_s:g} s); start one with "
+                "'chainrule server', or check the address"
+            ) from None
 
     async def _work(self, stub: worker_service_pb2_grpc.WorkerServiceStub) -> None:
         stream: Stream = stub.Train()
