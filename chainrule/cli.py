@@ -155,6 +155,25 @@ def download(job: JobId, output: Output = None, server: Server = DEFAULT_SERVER,
     jobs.download(server, job, output, as_json=as_json)
 
 
+@app.command()
+def graph(
+    job_file: JobFile,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="FILE", help="Ends in .svg, .html, .dot, .mmd or .png.")
+    ],
+    row: Annotated[int, typer.Option("--row", metavar="I", help="The example: a row of the data, from 0.")] = 0,
+    parameters: Annotated[
+        Path | None,
+        typer.Option("--parameters", metavar="MODEL.safetensors", help="A trained model; else the first parameters."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Draw a job's computation graph with the forward and backward values of one example."""
+    from chainrule.commands.graph import graph as draw
+
+    draw(job_file, output, row=row, parameters=parameters, as_json=as_json)
+
+
 def main() -> NoReturn:
     """The entry point of the command: run it with the process's arguments and exit."""
     for stream in (sys.stdout, sys.stderr):

@@ -1,0 +1,134 @@
+"""`chainrule graph`: a job's computation graph as a picture, with f, g and the local partial derivatives.
+
+The example comes from a process of the server's code, which alone reads and prepares data; see `server.example`.
+"""
+
+from __future__ import annotations
+
+import base64
+import importlib
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from chainrule.errors import InvalidJob
+from chainrule.failures import FAILED, WRONG_INPUT, CommandFailed, wrong_input
+from chainrule.graph_picture.dot import dot
+from chainrule.graph_picture.html import html
+from chainrule.graph_picture.mermaid import mermaid
+from chainrule.graph_picture.picture import Picture
+from chainrule.graph_picture.svg import svg
+from chainrule.job_file import load_job_file
+from chainrule.output import print_json, print_line
+from chainrule.text import one_line
+from chainrule.v1 import job_pb2
+
+if TYPE_CHECKING:
+    from engine.model import Model
+
+EXAMPLE_TIMEOUT_S = 60.0
+# Beyond this a drawing is no use, and its layout slow.
+MAX_DRAWN_BOXES = 400
+
+WRITERS: dict[str, Callable[[Picture], str]] = {".svg": svg, ".html": html, ".dot": dot, ".mmd": mermaid}
+SUFFIXES = (*WRITERS, ".png")
+
+
+def graph(job_file: Path, output: Path, *, row: int, parameters: Path | None, as_json: bool) -> None:
+    """Draw the loss of a job for one row of its data. Raises CommandFailed, JobFileError or InvalidJob."""
+    suffix = output.suffix.lower()
+    if suffix not in SUFFIXES:
+        raise wrong_input("--output", f"{output}: must end in {', '.join(SUFFIXES)}, which says what is written")
+    to_png = _png_writer() if suffix == ".png" else None
+    if not output.parent.is_dir():
+        raise wrong_input("--output", f"{output}: there is no folder {output.parent}; make it first")
+    spec = load_job_file(job_file)
+    picture = picture_of_job(spec, read_example(spec, row=row, parameters=parameters), row=row, parameters=parameters)
+    if suffix in (".svg", ".html", ".png") and len(picture.boxes) > MAX_DRAWN_BOXES:
+        raise wrong_input(
+            "--output",
+            f"the graph has {len(picture.boxes)} boxes, more than the {MAX_DRAWN_BOXES} of a readable drawing; "
+            "write .dot or .mmd",
+        )
+    content = to_png(svg(picture)) if to_png is not None else WRITERS[suffix](picture).encode()
+    try:
+        output.write_bytes(content)
+    except OSError as error:
+        raise wrong_input("--output", f"{output}: can't be written: {error.strerror}") from None
+    if as_json:
+        print_json({"path": str(output), "boxes": len(picture.boxes), "edges": len(picture.edges), "row": row})
+    else:
+        print_line(str(output))
+
+
+def read_example(spec: job_pb2.JobSpec, *, row: int, parameters: Path | None) -> dict[str, Any]:
+    """What `server.example` answers. Raises InvalidJob with the violations, or CommandFailed."""
+    command = [sys.executable, "-P", "-m", "server.example", f"--row={row}"]
+    if parameters is not None:
+        command.append(f"--parameters={parameters}")
+    try:
+        done = subprocess.run(
+            command, input=spec.SerializeToString(), capture_output=True, timeout=EXAMPLE_TIMEOUT_S, check=False
+        )
+    except subprocess.TimeoutExpired:
+        message = f"the data was not read within {EXAMPLE_TIMEOUT_S:g} s"
+        raise CommandFailed(FAILED, [("", message)], reason="TIMEOUT") from None
+    try:
+        answer = json.loads(done.stdout)
+    except ValueError:
+        lines = done.stderr.decode(errors="replace").strip().splitlines()
+        message = f"the data could not be read: {one_line(lines[-1]) if lines else f'exit code {done.returncode}'}"
+        raise CommandFailed(FAILED, [("", message)], reason="EXAMPLE_FAILED") from None
+    if done.returncode == WRONG_INPUT:
+        violations = [(str(path), str(message)) for path, message in answer["violations"]]
+        raise InvalidJob("the job can't be drawn", violations=violations, reason="INVALID_SPEC")
+    return dict(answer)
+
+
+def picture_of_job(
+    spec: job_pb2.JobSpec, example: dict[str, Any], *, row: int, parameters: Path | None = None
+) -> Picture:
+    """The picture for an example. Batch normalization and dropout are drawn as they are evaluated."""
+    from chainrule.graph_picture.values import picture_of
+    from chainrule.modeling import build_model
+
+    model = build_model(spec, feature_count=example["feature_count"], class_count=example["class_count"])
+    source = "first parameters" if parameters is None else f"parameters of {parameters.name}"
+    return picture_of(
+        model.evaluation_loss,
+        values_of(model, example),
+        title=one_line(f"{spec.name}: row {row}, {source}"),
+        prediction=None if model.prediction is None else model.prediction.root,
+    )
+
+
+def values_of(model: Model, example: dict[str, Any]) -> dict[str, NDArray[Any]]:
+    """The values of the leaves of the evaluated loss by name; x and y have one row."""
+    from engine.evaluation import initial_statistics
+
+    values: dict[str, NDArray[Any]] = {name: _decoded(each) for name, each in example["parameters"].items()}
+    values |= model.statistics.views(initial_statistics(model.statistics))
+    return values | {name: _decoded(example[name])[np.newaxis] for name in ("x", "y")}
+
+
+def _decoded(array: dict[str, Any]) -> NDArray[Any]:
+    return np.frombuffer(base64.b64decode(array["base64"]), dtype=array["dtype"]).reshape(array["shape"])
+
+
+def _png_writer() -> Callable[[str], bytes]:
+    try:
+        # cairosvg loads the system's cairo library when it is imported.
+        svg2png = importlib.import_module("cairosvg").svg2png
+    except (ImportError, OSError) as error:
+        raise wrong_input(
+            "--output",
+            f"PNG needs cairosvg and the cairo library ({type(error).__name__}); "
+            "pip install 'chainrule[graph]', or write .svg",
+        ) from None
+    return lambda text: bytes(svg2png(bytestring=text.encode(), scale=2.0))
