@@ -46,10 +46,15 @@ def check_number(
         raise SettingError(setting, f"must be {wanted or 'a finite number'}, got {_shown(value)}")
 
 
-def check_count(value: int, *, setting: str, at_least: int) -> None:
+def check_count(value: float, *, setting: str, at_least: int) -> None:
     """Raise SettingError unless `value` is a whole number of at least `at_least`."""
     if not isinstance(value, int) or isinstance(value, bool) or value < at_least:
         raise SettingError(setting, f"must be a whole number of at least {at_least}, got {_shown(value)}")
+
+
+def whole(value: float) -> float:
+    """A float such as 5.0 as the int 5; anything else as it is, for check_count to judge."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def hint(word: str, known: Iterable[str]) -> str:
@@ -67,11 +72,20 @@ def check_known(names: Iterable[str], known: Iterable[str], *, kind: str, what: 
             raise SettingError(f"{kind}.{name}", f"unknown {what} {name!r}; {hint(name, known)}")
 
 
-def make(kind: str, table: Mapping[str, type[Rule]], name: str, settings: Mapping[str, float]) -> Rule:
+def make(
+    kind: str,
+    table: Mapping[str, type[Rule]],
+    name: str,
+    settings: Mapping[str, float],
+    *,
+    elsewhere: tuple[str, ...] = (),
+) -> Rule:
     """The rule of a name, with its settings; settings that are left out have their defaults.
 
     kind: what the table holds, for the messages: "optimizer". A whole number may come as a float, as from a protobuf.
-    Raises SettingError for an unknown name ("optimizer.name") or setting ("optimizer.beta3")."""
+    elsewhere: settings that the caller takes itself, for the messages.
+    Raises SettingError for an unknown name ("optimizer.name"), an unknown setting ("optimizer.beta3") or one that is
+    missing."""
     rule = table.get(name)
     if rule is None:
         raise SettingError(f"{kind}.name", f"unknown {kind} {name!r}; {hint(name, table)}")
@@ -79,10 +93,12 @@ def make(kind: str, table: Mapping[str, type[Rule]], name: str, settings: Mappin
     values: dict[str, float] = {}
     for setting, value in settings.items():
         if setting not in fields:
-            there = hint(setting, fields) if fields else f"{name} has none but the learning rate"
+            there = hint(setting, (*fields, *elsewhere)) if fields or elsewhere else f"{name} has none of its own"
             raise SettingError(f"{kind}.{setting}", f"is no setting of {name}; {there}")
-        whole = fields[setting].type == "int" and isinstance(value, float) and value.is_integer()
-        values[setting] = int(value) if whole else value
+        values[setting] = whole(value) if fields[setting].type == "int" else value
+    for field in fields.values():
+        if field.default is dataclasses.MISSING and field.name not in values:
+            raise SettingError(f"{kind}.{field.name}", f"is missing; {name} needs it")
     return cast("Any", rule)(**values)  # type: ignore[no-any-return]
 
 

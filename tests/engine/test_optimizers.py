@@ -173,7 +173,7 @@ def test_a_gradient_that_is_not_finite_shows_in_the_parameters_or_the_state(name
         ("adam", {"beta_1": 0.9}, "optimizer.beta_1: is no setting of adam; did you mean 'beta1'?"),
         ("adam", {"name": 1}, "optimizer.name: is no setting of adam; there is beta1, beta2, epsilon"),
         ("adam", {"weight_decay": 0.1}, "optimizer.weight_decay: is no setting of adam"),
-        ("sgd", {"momentum": 0.9}, "optimizer.momentum: is no setting of sgd; sgd has none but the learning rate"),
+        ("sgd", {"momentum": 0.9}, "optimizer.momentum: is no setting of sgd; sgd has none of its own"),
         ("adam", {"beta1": 1.5}, "optimizer.beta1: must be at least 0 and below 1, got 1.5"),
         ("adamw", {"beta2": 1}, "optimizer.beta2: must be at least 0 and below 1, got 1"),
         ("momentum", {"momentum": -0.1}, "optimizer.momentum: must be at least 0 and below 1, got -0.1"),
