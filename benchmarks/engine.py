@@ -22,17 +22,20 @@ from typing import Any
 # Before anything loads a BLAS: one thread for everyone, and one core for the whole process.
 for _variable in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS"):
     os.environ[_variable] = "1"
+# The BLAS picks the kernels of this processor, whatever a shell says.
+for _variable in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"):
+    os.environ.pop(_variable, None)
 os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 if hasattr(os, "sched_setaffinity"):
     os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import numpy as np
+import numpy as np  # noqa: E402
 
-from engine.model import Input, Model
-from engine.parameters import Parameter
-from engine.plan import BACKENDS, TrainingPlan
+from engine.model import Input, Model  # noqa: E402
+from engine.parameters import Parameter  # noqa: E402
+from engine.plan import BACKENDS, TrainingPlan  # noqa: E402
 
 SIZES = [(1, 8, 16), (32, 16, 64), (256, 64, 256), (256, 256, 1024), (1024, 512, 1024), (1024, 1024, 2048)]
 FORMULA = "(w @ phi(V3 @ phi(V2 @ phi(V1 @ phi(x)))) - y)**2"

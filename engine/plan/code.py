@@ -28,7 +28,7 @@ _LEVELS = {"parameter": CALLERS, "gradient": CALLERS, "input": STEP}
 
 @dataclass
 class Program:
-    """Compiled instructions. bind(parameters, gradient) gives the step, a function of the inputs in order.
+    """Compiled instructions. bind(parameters, gradient) gives the step, a function of the inputs by name.
 
     arena_size: of the temporaries, in float32 elements. source: for looking at."""
 
@@ -115,20 +115,33 @@ class _Writer:
 
 
 def compile_program(
-    instructions: list[Instruction], inputs: dict[str, Buffer], statistics: np.ndarray[Any, Any]
+    instructions: list[Instruction],
+    *,
+    inputs: list[str],
+    statistics: np.ndarray[Any, Any],
+    known: list[Any],
+    fitting: Callable[[int, Any], Any],
 ) -> Program:
-    """Place, write and compile the instructions. inputs: the arguments of a step, in order."""
+    """Place, write and compile the instructions.
+
+    inputs: the names of the inputs. known: of each the last array that fitted. fitting: checks another one."""
     arena = arena_of(instructions)
     writer = _Writer(arena, inputs={name: f"x{index}" for index, name in enumerate(inputs)})
     for instruction in instructions:
         writer.write(instruction)
-    arguments = ", ".join(writer.inputs.values())
+    fetched = []
+    for index, name in enumerate(inputs):
+        # An array that was looked at last time is not looked at again.
+        writer.objects[f"n{index}"] = name
+        fetched += [f"x{index} = inputs[n{index}]", f"if x{index} is not known[{index}]:"]
+        fetched += [f"    x{index} = fitting({index}, x{index})"]
     lines = [
-        "def plan(arena, statistics):",
+        "def plan(arena, statistics, known, fitting):",
         *_indented(writer.prelude[OWNED], 1),
         "    def bind(parameters, gradient):",
         *_indented(writer.prelude[CALLERS], 2),
-        f"        def step({arguments}):",
+        "        def step(inputs):",
+        *_indented(fetched, 3),
         *_indented(writer.prelude[STEP], 3),
         *_indented(writer.step, 3),
         "            return",
@@ -139,7 +152,7 @@ def compile_program(
     namespace: dict[str, Any] = {"bool": np.bool_, **writer.objects}
     exec(compile(source, "<plan>", "exec"), namespace)  # noqa: S102  (the source is our own, see above)
     memory = aligned_zeros(arena.size)
-    return Program(namespace["plan"](memory, statistics), arena.size, source)
+    return Program(namespace["plan"](memory, statistics, known, fitting), arena.size, source)
 
 
 def aligned_zeros(size: int) -> np.ndarray[Any, np.dtype[np.float32]]:

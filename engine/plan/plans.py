@@ -42,39 +42,37 @@ class _Compiled:
         nodes = {node: None for graph in graphs for node in graph.nodes}
         self._input_nodes = [node for node in nodes if node.operation == "input"]
         self._needs_statistics = any(node.operation == "statistic" for node in nodes)
+        # The arrays of the last call and their step, and of a few calls before: see REMEMBERED.
+        self._parameters: Array | None = None
+        self._gradient: Array | None = None
+        self._step: Callable[..., None]
         self._bound: list[tuple[Array, Array | None, Callable[..., None]]] = []
-        self._checked: list[Array | None] = [None] * len(self._input_nodes)
+        self._known: list[Array | None] = [None] * len(self._input_nodes)
         self._row_count = row_count
         # NaN and infinity are for the caller to find: no warnings. numpy keeps that setting in the context.
-        self._context = contextvars.copy_context()
-        self._context.run(np.seterr, all="ignore")
+        self._enter = contextvars.copy_context().run
+        self._enter(np.seterr, all="ignore")
         self._program: Program
 
     def compile(self, lowering: Lowering) -> None:
-        inputs = {node.name: lowering.f[node].buffer for node in self._input_nodes}
         self._program = compile_program(
             without_negations(lowering.trace),
-            {name: buffer for name, buffer in inputs.items() if buffer is not None},
-            self._statistics,
+            inputs=[node.name for node in self._input_nodes],
+            statistics=self._statistics,
+            known=self._known,
+            fitting=self._fitting,
         )
 
     def run(self, parameters: Array, inputs: Mapping[str, Array], gradient: Array | None) -> None:
         """Compute. Raises ValueMismatch for arrays that do not fit."""
-        bound = self._bound
-        if bound and bound[0][0] is parameters and bound[0][1] is gradient:
-            step = bound[0][2]
+        if parameters is self._parameters and gradient is self._gradient:
+            step = self._step
         else:
             step = self._step_for(parameters, gradient)
-        arrays = []
-        for index, node in enumerate(self._input_nodes):
-            try:
-                array = inputs[node.name]
-            except KeyError:
-                raise ValueMismatch(f"input '{node.name}' has no value") from None
-            if array is not self._checked[index] or node.class_count is not None:
-                array = self._fitting(index, node, array)
-            arrays.append(array)
-        self._context.run(step, *arrays)
+        try:
+            self._enter(step, inputs)
+        except KeyError as error:
+            raise ValueMismatch(f"input {error} has no value") from None
 
     def set_statistics(self, statistics: Array | None) -> None:
         if not self._needs_statistics:
@@ -99,10 +97,10 @@ class _Compiled:
 
     def _step_for(self, parameters: Array, gradient: Array | None) -> Callable[..., None]:
         """The step for these arrays. What is remembered holds them, so an identity is never that of another array."""
-        for index, (known, known_gradient, step) in enumerate(self._bound):
-            if known is parameters and known_gradient is gradient:
-                self._bound.insert(0, self._bound.pop(index))
-                return step
+        for known in self._bound:
+            if known[0] is parameters and known[1] is gradient:
+                self._parameters, self._gradient, self._step = known
+                return known[2]
         for name, vector in (("parameters", parameters), ("gradient", gradient)):
             if vector is not None and (vector.shape != (self._layout.size,) or vector.dtype != np.float32):
                 raise ValueMismatch(
@@ -113,17 +111,19 @@ class _Compiled:
         step = self._program.bind(parameters, gradient)
         self._bound.insert(0, (parameters, gradient, step))
         del self._bound[REMEMBERED:]
+        self._parameters, self._gradient, self._step = parameters, gradient, step
         return step
 
-    def _fitting(self, index: int, node: Node, array: Array) -> Array:
-        """The array as the program takes it. One that fits is remembered, and not looked at again."""
+    def _fitting(self, index: int, array: Array) -> Array:
+        """The array as the program takes it. One that fits is remembered; classes are looked at each time."""
+        node = self._input_nodes[index]
         array = np.asarray(array)
         shape = (self._row_count, *node.shape)
         if array.shape != shape:
             raise ValueMismatch(f"input '{node.name}' must have shape {shape}, but has {array.shape}")
         if node.class_count is None:
             if array.dtype == np.float32 and array.flags.c_contiguous:
-                self._checked[index] = array
+                self._known[index] = array
                 return array
             return np.ascontiguousarray(array, np.float32)
         if array.dtype.kind not in "iu":
