@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import asdict
 from html import escape
 
@@ -17,10 +18,9 @@ def html(picture: Picture) -> str:
         box = picture.boxes[step.box]
         described.append(asdict(step) | {"name": name_of(box), "title": box.title})
     data = json.dumps(described).replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
-    page = PAGE.replace("{title}", escape(picture.title)).replace("{style}", STYLE).replace("{script}", SCRIPT)
-    # Last, and once: what comes from outside is not searched for placeholders.
-    before, between, after = page.split("{svg}")[0], *page.split("{svg}")[1].split("{steps}")
-    return f"{before}{svg(picture)}{between}{data}{after}"
+    parts = {"title": escape(picture.title), "style": STYLE, "svg": svg(picture), "steps": data, "script": SCRIPT}
+    # In one go: what was put in is not searched for placeholders.
+    return re.sub(r"\{(title|style|svg|steps|script)\}", lambda match: parts[match[1]], PAGE)
 
 
 PAGE = """<!doctype html>

@@ -142,7 +142,7 @@ def _places(
 
 
 def _apart(wished: Sequence[float], widths: Sequence[float], weights: Sequence[float], gap: float) -> list[float]:
-    """The places nearest to the wished ones (weighted least squares) that keep order and gap: pool adjacent violators."""
+    """The places nearest to the wished ones that keep order and gap: least squares, by pooling adjacent violators."""
     offsets, total = [], 0.0
     for number, width in enumerate(widths):
         total += (widths[number - 1] + width) / 2 + gap if number else 0.0

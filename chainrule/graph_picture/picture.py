@@ -44,7 +44,7 @@ class Edge:
         if not self.partial:
             return ""
         # A partial that names its indices is an equation of its own.
-        return self.partial if "=" in self.partial.split("[")[0] else f"∂f/∂{self.letter} = {self.partial}"
+        return self.partial if self.partial.startswith("∂") else f"∂f/∂{self.letter} = {self.partial}"
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from chainrule.graph_picture.picture import Box, Edge, Picture
 
 BOX_HEIGHT, LEAF_HEIGHT = 88.0, 68.0
 MARGIN, HEADER = 24.0, 74.0
-GAP = (30.0, 62.0)
+GAP = (30.0, 66.0)
 LINE = 18.0
 # (fill, outline) of each kind; the outline differs in form too, see `_outline`.
 COLOURS = {
@@ -32,7 +32,7 @@ STYLE = (
 def svg(picture: Picture) -> str:
     """The SVG document. Each box is a group with the id box-N, each edge one with the id edge-N."""
     sizes = [size_of(picture, number) for number in range(len(picture.boxes))]
-    places = layout(sizes, [(edge.tail, edge.head) for edge in picture.edges], gap=GAP)
+    places = places_of(picture)
     width = max(places.width, 620.0) + 2 * MARGIN
     height = places.height + HEADER + 2 * MARGIN
     shift = (width - places.width) / 2
@@ -92,8 +92,8 @@ def _header(picture: Picture) -> list[str]:
         )
         x += 34 + len(kind) * 7 + 16
     parts.append(
-        f'<text x="{x:.0f}" y="60" style="font-size:12px"><tspan fill="#0b6b3a">f forward</tspan>   '
-        '<tspan fill="#8a1c8a">g = ∂loss/∂f backward</tspan></text>'
+        f'<text x="{x:.0f}" y="60" style="font-size:12px"><tspan fill="#0b6b3a">f forward</tspan>'
+        '<tspan dx="14" fill="#8a1c8a">g = ∂loss/∂f backward</tspan></text>'
     )
     return parts
 
@@ -124,7 +124,7 @@ def _box(number: int, box: Box, centre: Point, size: tuple[float, float]) -> str
 
 
 def _outline(kind: str, x: float, y: float, width: float, height: float) -> str:
-    """operation: rectangle; parameter: cut corners; input: leaning; constant: round ends; loss: rounded, drawn twice."""
+    """operation: rectangle. parameter: cut corners. input: leaning. constant: round ends. loss: rounded, twice."""
     left, right, top, bottom = x - width / 2, x + width / 2, y - height / 2, y + height / 2
     cut = min(10.0, height / 3)
     if kind == "parameter":
@@ -150,12 +150,16 @@ def _outline(kind: str, x: float, y: float, width: float, height: float) -> str:
 def _edge(number: int, edge: Edge, points: list[Point]) -> str:
     x, y = points[0]
     path = [f"M{x:.1f} {y:.1f}"]
-    for next_x, next_y in points[1:]:
+    # The label lies on a last piece that runs straight up.
+    end_x, end_y = points[-1]
+    stub = 0 if not edge.label else 42 if edge.value else 27
+    for next_x, next_y in [*points[1:-1], (end_x, end_y + stub)]:
         middle = (y + next_y) / 2
         straight = abs(next_x - x) < 0.05
         curve = f"C{x:.1f} {middle:.1f} {next_x:.1f} {middle:.1f} {next_x:.1f} {next_y:.1f}"
         path.append(f"V{next_y:.1f}" if straight else curve)
         x, y = next_x, next_y
+    path.append(f"V{end_y:.1f}")
     fixed = "" if edge.partial else " fixed"
     return f'<g id="edge-{number}" class="edge{fixed}"><path d="{"".join(path)}" marker-end="url(#arrow)"/></g>'
 
