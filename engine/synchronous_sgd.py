@@ -11,10 +11,28 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from engine.clipping import clip_by_global_norm, clip_by_value, global_norm
 from engine.microbatch import MicrobatchComputer, NotFinite
 from engine.optimizers import UpdateRule
 from engine.parameters import Vector
+from engine.penalties import Penalty
 from engine.reduction import PartialSum, Subtree
+from engine.schedules import Constant, PlateauState, Schedule, plateau_of
+
+
+@dataclass(frozen=True)
+class UpdateRecipe:
+    """How a mean gradient is turned into a step: penalties, clipping by value, then by norm, then the rule.
+
+    learning_rate: the base that the schedule works on. clip_value, clip_norm: None for no limit."""
+
+    rule: UpdateRule
+    learning_rate: float
+    total_steps: int
+    schedule: Schedule = field(default_factory=Constant)
+    penalties: tuple[Penalty, ...] = ()
+    clip_value: float | None = None
+    clip_norm: float | None = None
 
 
 @dataclass
@@ -24,20 +42,20 @@ class ParameterState:
     A step is prepared in the second buffer and committed by exchanging the two, so what is read meanwhile never
     changes."""
 
-    rule: UpdateRule
-    learning_rate: float
+    recipe: UpdateRecipe
     parameters: Vector
     step: int = 0
+    plateau: PlateauState = field(default_factory=PlateauState)
     state: Mapping[str, Vector] = field(init=False)
     _next_parameters: Vector = field(init=False)
     _next_state: Mapping[str, Vector] = field(init=False)
     _scratch: Vector = field(init=False)
 
     def __post_init__(self) -> None:
-        self.state = {name: np.zeros_like(self.parameters) for name in self.rule.state_names}
+        self.state = {name: np.zeros_like(self.parameters) for name in self.recipe.rule.state_names}
         self._next_parameters = np.empty_like(self.parameters)
-        self._next_state = {name: np.empty_like(self.parameters) for name in self.rule.state_names}
-        self._scratch = np.empty((max(1, self.rule.scratch_rows), self.parameters.size), dtype=np.float32)
+        self._next_state = {name: np.empty_like(self.parameters) for name in self.recipe.rule.state_names}
+        self._scratch = np.empty((max(1, self.recipe.rule.scratch_rows), self.parameters.size), dtype=np.float32)
 
     def apply(self, total: PartialSum) -> None:
         """Apply one step: the gradient summed over the batch, divided by its rows. `total.gradient` is overwritten.
@@ -47,12 +65,15 @@ class ParameterState:
         if gradient is None:
             raise TypeError("a step needs a gradient")
         np.divide(gradient, np.float32(total.row_count), out=gradient)
-        self.rule.update(
+        self._limit(gradient)
+        recipe = self.recipe
+        learning_rate = recipe.schedule.learning_rate(recipe.learning_rate, self.step + 1, recipe.total_steps)
+        recipe.rule.update(
             self.parameters,
             gradient,
             self.state,
             step=self.step + 1,
-            learning_rate=self.learning_rate,
+            learning_rate=learning_rate * self.plateau.factor,
             out=self._next_parameters,
             out_state=self._next_state,
             scratch=self._scratch,
@@ -62,6 +83,25 @@ class ParameterState:
         self.parameters, self._next_parameters = self._next_parameters, self.parameters
         self.state, self._next_state = self._next_state, self.state
         self.step += 1
+
+    def observe(self, validation_loss: float) -> None:
+        """Tell a schedule that reduces on a plateau the loss after an epoch."""
+        plateau = plateau_of(self.recipe.schedule)
+        if plateau is not None:
+            self.plateau = plateau.observe(self.plateau, validation_loss)
+
+    def _limit(self, gradient: Vector) -> None:
+        """Add the penalties to the mean gradient and clip it, in place."""
+        recipe = self.recipe
+        for penalty in recipe.penalties:
+            penalty.add_gradient(gradient, self.parameters, out=gradient, scratch=self._scratch[0])
+        if recipe.clip_value is not None:
+            if not np.isfinite(gradient).all():
+                # Clipping would hide an infinity.
+                raise NotFinite(shard=0, row=None)
+            clip_by_value(gradient, limit=recipe.clip_value, out=gradient)
+        if recipe.clip_norm is not None:
+            clip_by_global_norm(gradient, norm=global_norm(gradient), limit=recipe.clip_norm, out=gradient)
 
 
 def train_in_one_process(computer: MicrobatchComputer, state: ParameterState, *, steps: int) -> list[float]:

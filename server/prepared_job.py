@@ -12,19 +12,24 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from google.protobuf.message import Message
 from numpy.typing import NDArray
 
 from chainrule.modeling import build_model
 from chainrule.v1 import job_pb2
+from engine.clipping import check_limit
+from engine.early_stopping import EarlyStopping
 from engine.errors import EngineError, FormulaError, SettingError
 from engine.initializers import default_initializers, initialize
 from engine.metrics import Measure
 from engine.microbatch import ShardRows
 from engine.model import Model
-from engine.optimizers import UpdateRule, make_optimizer
+from engine.optimizers import make_optimizer
+from engine.penalties import make_penalties
 from engine.reduction import check_shard_count
+from engine.schedules import make_schedule, plateau_of
 from engine.sharding import BatchSchedule, Division, divide
-from engine.synchronous_sgd import ParameterState
+from engine.synchronous_sgd import ParameterState, UpdateRecipe
 from server import data_set
 from server.errors import InvalidSpec
 from server.preprocessing import Preprocessing, learn
@@ -40,7 +45,8 @@ class PreparedJob:
     spec: job_pb2.JobSpec
     model: Model
     measure: Measure
-    rule: UpdateRule
+    recipe: UpdateRecipe
+    early_stopping: EarlyStopping | None
     division: Division
     schedule: BatchSchedule
     preprocessing: Preprocessing
@@ -51,7 +57,7 @@ class PreparedJob:
     @property
     def total_steps(self) -> int:
         """The number of steps of the whole job."""
-        return self.spec.training.epochs * self.schedule.steps_per_epoch
+        return self.recipe.total_steps
 
     @property
     def has_validation(self) -> bool:
@@ -67,18 +73,13 @@ class PreparedJob:
         """The parameters before the first step."""
         default = default_initializers(self.model.loss)
         parameters = initialize(self.model.layout, self.spec.training.seed, default=default)
-        return ParameterState(self.rule, self.spec.training.optimizer.learning_rate, parameters)
+        return ParameterState(self.recipe, parameters)
 
 
 def prepare(spec: job_pb2.JobSpec) -> PreparedJob:
     """The prepared job of a spec. Raises InvalidSpec with every field that is wrong."""
     complete = with_defaults(spec)
     violations = _violations(complete)
-    rule = None
-    try:
-        rule = make_optimizer(complete.training.optimizer.name, _optimizer_settings(complete.training.optimizer))
-    except SettingError as error:
-        violations.append((f"training.{error.setting}", error.reason))
     if violations:
         raise InvalidSpec(violations)
     try:
@@ -94,6 +95,13 @@ def prepare(spec: job_pb2.JobSpec) -> PreparedJob:
             complete.data.standardize.CopyFrom(job_pb2.Standardization(features=True, target=is_number))
         preprocessing = learn(data, complete.data, division.training_rows)
         features, targets = preprocessing.prepare(data)
+        batches = BatchSchedule(
+            seed=complete.training.seed,
+            shard_sizes=tuple(len(rows) for rows in division.training),
+            microbatch_size=complete.training.batch_size // complete.training.shards,
+        )
+        recipe = _recipe(complete.training, total_steps=complete.training.epochs * batches.steps_per_epoch)
+        early_stopping = _early_stopping(complete.training)
         class_count = preprocessing.class_count
         model = build_model(complete, feature_count=features.shape[1], class_count=class_count)
     except data_set.DataError as error:
@@ -102,23 +110,20 @@ def prepare(spec: job_pb2.JobSpec) -> PreparedJob:
         where = "" if error.column is None else f"column {error.column}: "
         raise InvalidSpec([(f"model.{error.field}", where + error.reason)]) from error
     except SettingError as error:
-        raise InvalidSpec([(error.setting, error.reason)]) from error
+        raise InvalidSpec([(_path(error.setting), error.reason)]) from error
     except EngineError as error:
         raise InvalidSpec([("model", str(error))]) from error
-    if rule is None:
-        raise TypeError("a spec without violations has an update rule")
+    if model.statistics.size:
+        raise InvalidSpec([("model", "batch_norm can't be used in a job yet; layer_norm can")])
     prediction_shape = None if model.prediction is None else model.prediction.root.shape
     prepared = PreparedJob(
         spec=complete,
         model=model,
         measure=Measure.of(prediction_shape, class_count=class_count, labels=complete.data.labels),
-        rule=rule,
+        recipe=recipe,
+        early_stopping=early_stopping,
         division=division,
-        schedule=BatchSchedule(
-            seed=complete.training.seed,
-            shard_sizes=tuple(len(rows) for rows in division.training),
-            microbatch_size=complete.training.batch_size // complete.training.shards,
-        ),
+        schedule=batches,
         preprocessing=preprocessing,
         features=features,
         targets=targets,
@@ -127,7 +132,15 @@ def prepare(spec: job_pb2.JobSpec) -> PreparedJob:
     try:
         prepared.first_state()
     except SettingError as error:
-        raise InvalidSpec([(error.setting, error.reason)]) from error
+        raise InvalidSpec([(_path(error.setting), error.reason)]) from error
+    needs_validation = []
+    if early_stopping is not None:
+        needs_validation.append("training.early_stopping")
+    if plateau_of(recipe.schedule) is not None:
+        needs_validation.append("training.schedule.name")
+    if needs_validation and not prepared.has_validation:
+        message = "needs validation rows; give data.validation_fraction a value above 0"
+        raise InvalidSpec([(path, message) for path in needs_validation])
     return prepared
 
 
@@ -206,6 +219,35 @@ def _violations(spec: job_pb2.JobSpec) -> list[tuple[str, str]]:
     return found
 
 
-def _optimizer_settings(optimizer: job_pb2.Optimizer) -> dict[str, float]:
-    """What is set of the rule's own settings."""
-    return {field.name: value for field, value in optimizer.ListFields() if field.name not in ("name", "learning_rate")}
+def _recipe(training: job_pb2.TrainingSpec, *, total_steps: int) -> UpdateRecipe:
+    """How the job makes a step. Raises SettingError, with a path below `training`."""
+    clipping = training.clipping
+    for name in ("value", "global_norm"):
+        if clipping.HasField(name):
+            check_limit(getattr(clipping, name), setting=f"clipping.{name}")
+    return UpdateRecipe(
+        rule=make_optimizer(training.optimizer.name, _settings(training.optimizer)),
+        learning_rate=training.optimizer.learning_rate,
+        total_steps=total_steps,
+        schedule=make_schedule(training.schedule.name or "constant", _settings(training.schedule)),
+        penalties=make_penalties(_settings(training.penalties)),
+        clip_value=clipping.value if clipping.HasField("value") else None,
+        clip_norm=clipping.global_norm if clipping.HasField("global_norm") else None,
+    )
+
+
+def _early_stopping(training: job_pb2.TrainingSpec) -> EarlyStopping | None:
+    if not training.HasField("early_stopping"):
+        return None
+    return EarlyStopping(training.early_stopping.patience_epochs, training.early_stopping.min_delta)
+
+
+def _settings(message: Message) -> dict[str, float]:
+    """What is set of a rule's own settings."""
+    return {field.name: value for field, value in message.ListFields() if field.name not in ("name", "learning_rate")}
+
+
+def _path(setting: str) -> str:
+    """The path of a setting in the JobSpec; the engine knows those of an update without their `training`."""
+    known = ("optimizer", "schedule", "penalties", "clipping", "early_stopping")
+    return f"training.{setting}" if setting.split(".")[0] in known else setting

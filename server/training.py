@@ -19,8 +19,9 @@ import numpy as np
 from chainrule import wire
 from chainrule.v1 import job_pb2
 from chainrule.v1 import worker_service_pb2 as pb
+from engine.early_stopping import EarlyStoppingState
 from engine.microbatch import NotFinite
-from engine.parameters import sha256_of
+from engine.parameters import Vector, sha256_of
 from engine.reduction import PartialSum, Subtree, assign, covers, finish, maximal_subtrees
 from engine.synchronous_sgd import ParameterState
 from server.errors import ProtocolError
@@ -71,6 +72,8 @@ class Training:
     _partial_sums: dict[Subtree, PartialSum | None] = field(default_factory=dict)
     _step_times_s: deque[float] = field(default_factory=lambda: deque(maxlen=MEDIAN_STEPS))
     _first_order_at_s: float = 0.0
+    _stopping: EarlyStoppingState = field(default_factory=EarlyStoppingState)
+    _best_parameters: Vector | None = None
 
     def __post_init__(self) -> None:
         self.state = self.job.first_state()
@@ -172,10 +175,30 @@ class Training:
                 if self.job.has_validation:
                     total = yield EVALUATE_VALIDATION
                     self.progress.validation_loss = float(total.sums[0]) / total.row_count
+                    if self._observe(self.progress.validation_loss, epoch):
+                        break
+        self._take_best()
         finished_at_s = self.clock()
         training = yield EVALUATE_TRAINING
         validation = (yield EVALUATE_VALIDATION) if self.job.has_validation else None
         self.result = self._result(training, validation, finished_at_s - self._first_order_at_s)
+
+    def _observe(self, validation_loss: float, epoch: int) -> bool:
+        """Whether to stop after an epoch; the parameters are kept where they are the best so far."""
+        self.state.observe(validation_loss)
+        if self.job.early_stopping is None:
+            return False
+        self._stopping = self.job.early_stopping.observe(self._stopping, validation_loss, epoch)
+        if self._stopping.best_epoch == epoch:
+            self._best_parameters = self.state.parameters.copy()
+        return self._stopping.should_stop
+
+    def _take_best(self) -> None:
+        """With early stopping, go back to the parameters of the best epoch."""
+        if self._best_parameters is not None:
+            self.state.parameters[...] = self._best_parameters
+            # The workers hold those of the last step.
+            self._pulled_step = -1
 
     def _apply(self, total: PartialSum) -> None:
         loss = float(total.sums[0]) / total.row_count
@@ -272,7 +295,7 @@ class Training:
             parameters_sha256=sha256_of(self.state.parameters),
             parameter_count=self.job.model.layout.size,
             row_count=training.row_count,
-            samples_per_second=self.job.spec.training.epochs * training.row_count / training_s if training_s else 0.0,
+            samples_per_second=self.progress.epoch * training.row_count / training_s if training_s else 0.0,
             step_ms_median=1000 * float(np.median(self._step_times_s)),
             training_s=training_s,
         )
@@ -281,6 +304,8 @@ class Training:
                 measures = self.job.measure.values(total.sums[1:], total.row_count, target_scale=scale)
                 for name, value in measures.items():
                     result.metrics.add(name=prefix + name, value=value)
+        if self._stopping.best_epoch is not None:
+            result.best_epoch = self._stopping.best_epoch
         if validation is not None:
             result.validation_loss = float(validation.sums[0]) / validation.row_count
             result.validation_row_count = validation.row_count

@@ -10,13 +10,9 @@ import pytest
 from numpy.typing import NDArray
 
 from chainrule.job_file import load_job_file
-from chainrule.v1 import worker_service_pb2 as pb
-from engine.microbatch import MicrobatchComputer
-from engine.parameters import Vector
 from engine.synchronous_sgd import ParameterState, train_in_one_process
 from server.prepared_job import PreparedJob, prepare
-from server.training import Training
-from worker.held_job import HeldJob
+from tests.plain_workers import computer_of, train_with_plain_workers
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 JOBS = ["linear_hinge", "two_layer", "four_layer"]
@@ -25,17 +21,6 @@ STEPS = 20
 
 def prepared_example(name: str) -> PreparedJob:
     return prepare(load_job_file(EXAMPLES / f"{name}.toml"))
-
-
-def computer_of(job: PreparedJob) -> MicrobatchComputer:
-    shards = range(job.spec.training.shards)
-    return MicrobatchComputer(
-        job.model,
-        job.schedule,
-        job.measure,
-        training={shard: job.shard(shard, validation=False) for shard in shards},
-        validation={shard: job.shard(shard, validation=True) for shard in shards},
-    )
 
 
 def trained(job: PreparedJob) -> ParameterState:
@@ -94,27 +79,10 @@ def test_the_server_gives_the_bits_of_one_plain_process(name: str, worker_count:
     job.spec.training.epochs = -(-STEPS // job.schedule.steps_per_epoch)
     state = job.first_state()
     train_in_one_process(computer_of(job), state, steps=job.total_steps)
-    assert trained_by_a_server(job, worker_count=worker_count).tobytes() == state.parameters.tobytes()
-
-
-def trained_by_a_server(job: PreparedJob, *, worker_count: int) -> Vector:
-    """The server's program with workers that are plain objects here; tests/cluster does it with processes."""
-    training = Training("job", job, clock=lambda: 0.0)
-    training.set_workers([f"worker-{number}" for number in range(worker_count)])
-    held: dict[str, HeldJob] = {}
-    while training.outbox:
-        name_of_worker, response = training.outbox.pop(0)
-        kind = response.WhichOneof("message")
-        if kind == "assignment":
-            held[name_of_worker] = HeldJob(
-                response.assignment, computer_of(job), np.empty(job.model.layout.size, np.float32)
-            )
-            training.ready(name_of_worker, pb.Ready(job_id="job", generation=response.assignment.generation))
-        elif kind == "order":
-            for request in held[name_of_worker].compute(response.order):
-                training.receive(name_of_worker, request.partial_sum)
-    assert training.result is not None
-    return training.state.parameters
+    assert (
+        train_with_plain_workers(job, worker_count=worker_count).state.parameters.tobytes()
+        == state.parameters.tobytes()
+    )
 
 
 @pytest.mark.parametrize("optimizer", ["momentum", "adam", "adamw"])
@@ -126,4 +94,4 @@ def test_a_rule_with_state_gives_the_same_bits_through_the_server(optimizer: str
     job = prepare(spec)
     state = job.first_state()
     train_in_one_process(computer_of(job), state, steps=job.total_steps)
-    assert trained_by_a_server(job, worker_count=3).tobytes() == state.parameters.tobytes()
+    assert train_with_plain_workers(job, worker_count=3).state.parameters.tobytes() == state.parameters.tobytes()

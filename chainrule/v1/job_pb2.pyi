@@ -81,20 +81,28 @@ class Standardization(_message.Message):
     def __init__(self, features: _Optional[bool] = ..., target: _Optional[bool] = ...) -> None: ...
 
 class TrainingSpec(_message.Message):
-    __slots__ = ("epochs", "batch_size", "shards", "seed", "optimizer", "min_workers")
+    __slots__ = ("epochs", "batch_size", "shards", "seed", "optimizer", "schedule", "penalties", "clipping", "early_stopping", "min_workers")
     EPOCHS_FIELD_NUMBER: _ClassVar[int]
     BATCH_SIZE_FIELD_NUMBER: _ClassVar[int]
     SHARDS_FIELD_NUMBER: _ClassVar[int]
     SEED_FIELD_NUMBER: _ClassVar[int]
     OPTIMIZER_FIELD_NUMBER: _ClassVar[int]
+    SCHEDULE_FIELD_NUMBER: _ClassVar[int]
+    PENALTIES_FIELD_NUMBER: _ClassVar[int]
+    CLIPPING_FIELD_NUMBER: _ClassVar[int]
+    EARLY_STOPPING_FIELD_NUMBER: _ClassVar[int]
     MIN_WORKERS_FIELD_NUMBER: _ClassVar[int]
     epochs: int
     batch_size: int
     shards: int
     seed: int
     optimizer: Optimizer
+    schedule: Schedule
+    penalties: Penalties
+    clipping: Clipping
+    early_stopping: EarlyStopping
     min_workers: int
-    def __init__(self, epochs: _Optional[int] = ..., batch_size: _Optional[int] = ..., shards: _Optional[int] = ..., seed: _Optional[int] = ..., optimizer: _Optional[_Union[Optimizer, _Mapping]] = ..., min_workers: _Optional[int] = ...) -> None: ...
+    def __init__(self, epochs: _Optional[int] = ..., batch_size: _Optional[int] = ..., shards: _Optional[int] = ..., seed: _Optional[int] = ..., optimizer: _Optional[_Union[Optimizer, _Mapping]] = ..., schedule: _Optional[_Union[Schedule, _Mapping]] = ..., penalties: _Optional[_Union[Penalties, _Mapping]] = ..., clipping: _Optional[_Union[Clipping, _Mapping]] = ..., early_stopping: _Optional[_Union[EarlyStopping, _Mapping]] = ..., min_workers: _Optional[int] = ...) -> None: ...
 
 class Optimizer(_message.Message):
     __slots__ = ("name", "learning_rate", "momentum", "decay", "beta1", "beta2", "epsilon", "weight_decay")
@@ -115,6 +123,54 @@ class Optimizer(_message.Message):
     epsilon: float
     weight_decay: float
     def __init__(self, name: _Optional[str] = ..., learning_rate: _Optional[float] = ..., momentum: _Optional[float] = ..., decay: _Optional[float] = ..., beta1: _Optional[float] = ..., beta2: _Optional[float] = ..., epsilon: _Optional[float] = ..., weight_decay: _Optional[float] = ...) -> None: ...
+
+class Schedule(_message.Message):
+    __slots__ = ("name", "warmup_steps", "every_steps", "factor", "minimum_factor", "peak_fraction", "start_factor", "end_factor", "patience_epochs", "min_delta")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    WARMUP_STEPS_FIELD_NUMBER: _ClassVar[int]
+    EVERY_STEPS_FIELD_NUMBER: _ClassVar[int]
+    FACTOR_FIELD_NUMBER: _ClassVar[int]
+    MINIMUM_FACTOR_FIELD_NUMBER: _ClassVar[int]
+    PEAK_FRACTION_FIELD_NUMBER: _ClassVar[int]
+    START_FACTOR_FIELD_NUMBER: _ClassVar[int]
+    END_FACTOR_FIELD_NUMBER: _ClassVar[int]
+    PATIENCE_EPOCHS_FIELD_NUMBER: _ClassVar[int]
+    MIN_DELTA_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    warmup_steps: int
+    every_steps: int
+    factor: float
+    minimum_factor: float
+    peak_fraction: float
+    start_factor: float
+    end_factor: float
+    patience_epochs: int
+    min_delta: float
+    def __init__(self, name: _Optional[str] = ..., warmup_steps: _Optional[int] = ..., every_steps: _Optional[int] = ..., factor: _Optional[float] = ..., minimum_factor: _Optional[float] = ..., peak_fraction: _Optional[float] = ..., start_factor: _Optional[float] = ..., end_factor: _Optional[float] = ..., patience_epochs: _Optional[int] = ..., min_delta: _Optional[float] = ...) -> None: ...
+
+class Penalties(_message.Message):
+    __slots__ = ("l1", "l2")
+    L1_FIELD_NUMBER: _ClassVar[int]
+    L2_FIELD_NUMBER: _ClassVar[int]
+    l1: float
+    l2: float
+    def __init__(self, l1: _Optional[float] = ..., l2: _Optional[float] = ...) -> None: ...
+
+class Clipping(_message.Message):
+    __slots__ = ("value", "global_norm")
+    VALUE_FIELD_NUMBER: _ClassVar[int]
+    GLOBAL_NORM_FIELD_NUMBER: _ClassVar[int]
+    value: float
+    global_norm: float
+    def __init__(self, value: _Optional[float] = ..., global_norm: _Optional[float] = ...) -> None: ...
+
+class EarlyStopping(_message.Message):
+    __slots__ = ("patience_epochs", "min_delta")
+    PATIENCE_EPOCHS_FIELD_NUMBER: _ClassVar[int]
+    MIN_DELTA_FIELD_NUMBER: _ClassVar[int]
+    patience_epochs: int
+    min_delta: float
+    def __init__(self, patience_epochs: _Optional[int] = ..., min_delta: _Optional[float] = ...) -> None: ...
 
 class Job(_message.Message):
     __slots__ = ("job_id", "spec", "state", "error", "waiting_for", "progress", "result", "create_time", "start_time", "end_time")
@@ -159,7 +215,7 @@ class Progress(_message.Message):
     def __init__(self, step: _Optional[int] = ..., total_steps: _Optional[int] = ..., epoch: _Optional[int] = ..., loss: _Optional[float] = ..., validation_loss: _Optional[float] = ..., steps_per_second: _Optional[float] = ..., workers: _Optional[int] = ...) -> None: ...
 
 class Result(_message.Message):
-    __slots__ = ("loss", "validation_loss", "metrics", "parameters_sha256", "parameter_count", "row_count", "validation_row_count", "samples_per_second", "step_ms_median", "training_s")
+    __slots__ = ("loss", "validation_loss", "metrics", "parameters_sha256", "parameter_count", "row_count", "validation_row_count", "samples_per_second", "step_ms_median", "training_s", "best_epoch")
     LOSS_FIELD_NUMBER: _ClassVar[int]
     VALIDATION_LOSS_FIELD_NUMBER: _ClassVar[int]
     METRICS_FIELD_NUMBER: _ClassVar[int]
@@ -170,6 +226,7 @@ class Result(_message.Message):
     SAMPLES_PER_SECOND_FIELD_NUMBER: _ClassVar[int]
     STEP_MS_MEDIAN_FIELD_NUMBER: _ClassVar[int]
     TRAINING_S_FIELD_NUMBER: _ClassVar[int]
+    BEST_EPOCH_FIELD_NUMBER: _ClassVar[int]
     loss: float
     validation_loss: float
     metrics: _containers.RepeatedCompositeFieldContainer[Metric]
@@ -180,7 +237,8 @@ class Result(_message.Message):
     samples_per_second: float
     step_ms_median: float
     training_s: float
-    def __init__(self, loss: _Optional[float] = ..., validation_loss: _Optional[float] = ..., metrics: _Optional[_Iterable[_Union[Metric, _Mapping]]] = ..., parameters_sha256: _Optional[str] = ..., parameter_count: _Optional[int] = ..., row_count: _Optional[int] = ..., validation_row_count: _Optional[int] = ..., samples_per_second: _Optional[float] = ..., step_ms_median: _Optional[float] = ..., training_s: _Optional[float] = ...) -> None: ...
+    best_epoch: int
+    def __init__(self, loss: _Optional[float] = ..., validation_loss: _Optional[float] = ..., metrics: _Optional[_Iterable[_Union[Metric, _Mapping]]] = ..., parameters_sha256: _Optional[str] = ..., parameter_count: _Optional[int] = ..., row_count: _Optional[int] = ..., validation_row_count: _Optional[int] = ..., samples_per_second: _Optional[float] = ..., step_ms_median: _Optional[float] = ..., training_s: _Optional[float] = ..., best_epoch: _Optional[int] = ...) -> None: ...
 
 class Metric(_message.Message):
     __slots__ = ("name", "value")

@@ -1,0 +1,125 @@
+"""What training needs in practice, from the job file to the bits: the same on any number of workers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from chainrule.job_file import load_job_file
+from server.errors import InvalidSpec
+from server.prepared_job import PreparedJob, prepare
+from server.training import Training
+from tests.plain_workers import computer_of, train_with_plain_workers
+
+EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "two_layer.toml"
+Job = Callable[..., PreparedJob]
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Job:
+    """The two-layer job with lines added to [training] and texts replaced."""
+
+    def make(more: str = "", **replaced: str) -> PreparedJob:
+        text = EXAMPLE.read_text()
+        for old, new in ({"epochs = 100": "epochs = 4"} | replaced).items():
+            assert old in text
+            text = text.replace(old, new)
+        path = tmp_path / "job.toml"
+        path.write_text(f"{text}\n{more}\n")
+        return prepare(load_job_file(path))
+
+    return make
+
+
+def outcome(training: Training) -> object:
+    assert training.result is not None
+    return training.result.parameters_sha256, training.result.loss, training.result.best_epoch
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        'schedule = { name = "cosine", warmup_steps = 5, minimum_factor = 0.1 }',
+        'schedule = { name = "step", every_steps = 6, factor = 0.5 }',
+        'schedule = { name = "reduce_on_plateau", patience_epochs = 1, min_delta = 10.0 }',
+        "penalties = { l1 = 0.01, l2 = 0.1 }",
+        "clipping = { value = 0.01 }",
+        "clipping = { global_norm = 0.1 }",
+        "early_stopping = { patience_epochs = 1 }",
+    ],
+)
+def test_a_setting_changes_the_result_and_gives_the_same_bits_on_any_number_of_workers(job: Job, more: str) -> None:
+    changed = {outcome(train_with_plain_workers(job(more), worker_count=count)) for count in (1, 3, 8)}
+    assert len(changed) == 1
+    if "early_stopping" not in more:
+        assert changed != {outcome(train_with_plain_workers(job(), worker_count=1))}
+
+
+def test_dropout_gives_the_same_bits_on_any_number_of_workers(job: Job) -> None:
+    dropped = {
+        outcome(
+            train_with_plain_workers(job(**{'"w @ phi(V @ x)"': '"w @ dropout(phi(V @ x), 0.3)"'}), worker_count=count)
+        )
+        for count in (1, 3, 8)
+    }
+    assert len(dropped) == 1
+    assert dropped != {outcome(train_with_plain_workers(job(), worker_count=1))}
+
+
+def test_early_stopping_gives_the_parameters_of_the_best_epoch(job: Job) -> None:
+    """Full of noise by its large rate, the loss is not better for five epochs long before the last one."""
+    many = {"epochs = 100": "epochs = 200", "learning_rate = 0.05": "learning_rate = 0.15"}
+    prepared = job("early_stopping = { patience_epochs = 5 }", **many)
+    training = train_with_plain_workers(prepared, worker_count=2)
+    assert training.result is not None
+    assert training.progress.epoch == training.result.best_epoch + 5 < 200
+    only = train_with_plain_workers(
+        job(**(many | {"epochs = 100": f"epochs = {training.result.best_epoch}"})), worker_count=1
+    )
+    assert only.result is not None
+    assert training.result.parameters_sha256 == only.result.parameters_sha256
+    assert training.result.validation_loss == only.result.validation_loss
+
+
+def test_an_l2_penalty_draws_the_parameters_to_zero_as_its_formula_says(job: Job) -> None:
+    prepared = job("penalties = { l2 = 0.5 }", **{"epochs = 100": "epochs = 1"})
+    plain, penalized = job(**{"epochs = 100": "epochs = 1"}).first_state(), prepared.first_state()
+    before = plain.parameters.copy()
+    for state in (plain, penalized):
+        gradient = computer_of(prepared).gradient_of_step(1, state.parameters)
+        state.apply(gradient)
+    np.testing.assert_allclose(plain.parameters - penalized.parameters, 0.05 * 0.5 * before, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("more", "path", "said"),
+    [
+        ('schedule = { name = "cosin" }', "training.schedule.name", "cosine"),
+        ('schedule = { name = "step" }', "training.schedule.every_steps", ""),
+        ("clipping = { value = 0.0 }", "training.clipping.value", "above 0"),
+        ("penalties = { l2 = -1.0 }", "training.penalties.l2", "at least 0"),
+        ("early_stopping = { min_delta = 0.1 }", "training.early_stopping.patience_epochs", "at least 1"),
+    ],
+)
+def test_a_wrong_setting_is_refused_at_its_path(job: Job, more: str, path: str, said: str) -> None:
+    with pytest.raises(InvalidSpec) as caught:
+        job(more)
+    ((found, message),) = caught.value.violations
+    assert found == path
+    assert said in message
+
+
+@pytest.mark.parametrize(
+    "more", ["early_stopping = { patience_epochs = 1 }", 'schedule = { name = "reduce_on_plateau" }']
+)
+def test_what_looks_at_the_validation_loss_needs_validation_rows(job: Job, more: str) -> None:
+    with pytest.raises(InvalidSpec, match="needs validation rows"):
+        job(more, **{"validation_fraction = 0.2": "validation_fraction = 0.0"})
+
+
+def test_batch_normalization_in_a_job_is_refused_and_not_silently_wrong(job: Job) -> None:
+    with pytest.raises(InvalidSpec, match="batch_norm"):
+        job(**{'"w @ phi(V @ x)"': '"w @ phi(batch_norm(V @ x))"'})
