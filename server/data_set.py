@@ -37,12 +37,17 @@ def load(uri: str) -> DataSet:
     """The data set of a URI. Raises DataError where it isn't there or holds NaN or infinity."""
     loader = LOADERS.get(uri)
     if loader is None:
-        near = difflib.get_close_matches(uri, LOADERS, n=1)
-        hint = f"did you mean '{near[0]}'?" if near else f"there are {', '.join(sorted(LOADERS))}"
-        raise DataError(f"there is no data set {uri!r}; {hint}")
+        raise DataError(f"there is no data set {uri!r}; {_hint(uri)}")
     data = loader()
     _check_finite(data)
     return data
+
+
+def _hint(uri: str) -> str:
+    # Only the names are compared: a scheme in common would make 'sklearn:boston' look like 'sklearn:digits'.
+    by_name = {known.partition(":")[2]: known for known in LOADERS}
+    near = difflib.get_close_matches(uri.rpartition(":")[2], by_name, n=1)
+    return f"did you mean '{by_name[near[0]]}'?" if near else f"there are {', '.join(sorted(LOADERS))}"
 
 
 def _check_finite(data: DataSet) -> None:

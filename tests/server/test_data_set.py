@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
 
@@ -52,6 +54,25 @@ def test_nan_in_the_data_refuses_the_job_at_its_uri(broken: None) -> None:
     assert [path for path, _ in caught.value.violations] == ["data.uri"]
 
 
-def test_a_mistyped_data_set_gets_a_suggestion() -> None:
+@pytest.mark.parametrize("uri", ["sklearn:diabetis", "diabetes", "scikit-learn:diabetes"])
+def test_a_mistyped_data_set_gets_a_suggestion(uri: str) -> None:
     with pytest.raises(DataError, match="did you mean 'sklearn:diabetes'"):
-        load("sklearn:diabetis")
+        load(uri)
+
+
+@pytest.mark.parametrize("uri", ["sklearn:boston", "sklearn:", "csv:rows.csv", ""])
+def test_an_unknown_data_set_is_answered_with_those_there_are(uri: str) -> None:
+    with pytest.raises(DataError, match=r"there are sklearn:breast_cancer, sklearn:diabetes, .*sklearn:wine"):
+        load(uri)
+
+
+def test_without_scikit_learn_the_message_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "sklearn", None)
+    with pytest.raises(DataError, match=r"pip install 'chainrule\[sklearn\]'"):
+        load("sklearn:diabetes")
+
+
+def test_diabetes_comes_in_its_own_units() -> None:
+    pytest.importorskip("sklearn", reason="scikit-learn ships the data")
+    age = load("sklearn:diabetes").features[:, 0]
+    assert (age.min(), age.max()) == (19, 79)

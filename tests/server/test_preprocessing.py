@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chainrule.v1 import job_pb2
+from engine.metrics import Measure
 from server.data_set import DataError, DataSet
 from server.preprocessing import Preprocessing, learn
 
@@ -44,11 +45,29 @@ def test_a_prediction_is_given_back_in_the_targets_own_unit() -> None:
     np.testing.assert_allclose(learnt.target_of(learnt.prepare(data)[1]), data.target, rtol=1e-6)
 
 
-def test_a_constant_column_stays_finite() -> None:
+@pytest.mark.parametrize("value", [7.0, 7.7, 0.1, 1_000_000.1])
+def test_a_constant_column_becomes_0_and_keeps_its_unit(value: float) -> None:
     data = numbers()
-    data.features[:, 0] = 7
-    features, _ = learn(data, spec(features=True), ROWS).prepare(data)
-    assert np.array_equal(features[:, 0], np.zeros(8, np.float32))
+    data.features[:, 0] = value
+    data.features[7, 0] = value + 1
+    data.target[:] = value
+    learnt = learn(data, spec(features=True, target=True), ROWS)
+    features, targets = learnt.prepare(data)
+    np.testing.assert_allclose(features[:, 0], [0, 0, 0, 0, 0, 0, 0, 1], rtol=1e-6)
+    assert np.array_equal(targets, np.zeros(8, np.float32))
+
+
+def test_statistics_do_not_depend_on_the_layout_in_memory() -> None:
+    data = numbers()
+    transposed = DataSet(data.uri, np.asfortranarray(data.features), data.target, data.feature_names)
+    assert learn(transposed, spec(features=True), ROWS) == learn(data, spec(features=True), ROWS)
+
+
+def test_a_value_out_of_the_range_of_float32_is_refused_with_column_and_row() -> None:
+    data = numbers()
+    data.features[3, 1] = 1e300
+    with pytest.raises(DataError, match=r"b is 1e\+300 in row 3 .* float32"):
+        learn(data, spec(), ROWS).prepare(data)
 
 
 def test_labels_are_given_in_the_sorted_order_of_the_classes_and_read_back_from_the_nearest_number() -> None:
@@ -56,6 +75,15 @@ def test_labels_are_given_in_the_sorted_order_of_the_classes_and_read_back_from_
     assert learnt.prepare(classes())[1].tolist() == [1, -1, -1, 1]
     assert learnt.class_count == 0
     assert learnt.target_of(np.array([3.0, -0.1, 0.1])).tolist() == [0, 1, 0]
+
+
+@pytest.mark.parametrize(("labels", "tie"), [((1, -1), 1), ((-1, 1), 0)])
+def test_a_tie_goes_to_the_smaller_label_as_in_the_accuracy(labels: tuple[float, ...], tie: int) -> None:
+    learnt = learn(classes(), spec(labels=labels), np.arange(4))
+    prediction = np.zeros(1, np.float32)
+    assert learnt.target_of(prediction).tolist() == [tie]
+    measure = Measure.of((), class_count=None, labels=labels)
+    assert measure.sums(prediction, np.array([labels[tie]], np.float32)).tolist() == [1]
 
 
 def test_classes_without_labels_are_integers_and_the_greatest_score_wins() -> None:
@@ -70,7 +98,9 @@ def test_classes_without_labels_are_integers_and_the_greatest_score_wins() -> No
     [
         (numbers(), spec(labels=(1, -1)), "data.labels", "takes no labels"),
         (classes(), spec(labels=(1, 0, -1)), "data.labels", "3 labels for 2 classes"),
-        (classes(), spec(labels=(1, 1)), "data.labels", "different finite numbers"),
+        (classes(), spec(labels=(1, 1)), "data.labels", "different finite float32 numbers"),
+        (classes(), spec(labels=(0.1, 0.1 + 1e-12)), "data.labels", "different finite float32 numbers"),
+        (classes(), spec(labels=(1e300, 0)), "data.labels", "different finite float32 numbers"),
         (classes(), spec(target=True), "data.standardize", "can't be standardized"),
     ],
 )
