@@ -23,7 +23,8 @@ def dot(picture: Picture) -> str:
     ]
     for number, box in enumerate(picture.boxes):
         fill, line = COLOURS[box.kind]
-        rows = [f"{tag_of(box)} {box.title} ({box.shape})".strip(), box.text]
+        shape = f" ({box.shape})" if box.shape else ""
+        rows = [f"{tag_of(box)} {box.title}{shape}".strip(), box.text]
         rows += [f"f = {box.f}", f"g = {box.g}" if box.g else ""]
         label = quoted(*filter(None, rows))
         lines.append(f'  n{number} [shape={SHAPES[box.kind]}, fillcolor="{fill}", color="{line}", label={label}];')

@@ -41,10 +41,10 @@ script-src 'unsafe-inline'">
 <p id="rule"></p>
 <p id="value"></p>
 <p class="buttons">
-<button id="first" title="Home">⏮ start</button>
+<button id="first" title="Home">start</button>
 <button id="back" title="left key">← back</button>
 <button id="next" title="right key">next →</button>
-<button id="last" title="End">end ⏭</button>
+<button id="last" title="End">end</button>
 </p>
 <p class="hint">Left and right keys step; Home and End jump. First forward, from the leaves to the loss: each f from \
 the f of its operands. Then backward, from the loss to the leaves: each g is the sum over the boxes that it goes into \
@@ -59,10 +59,11 @@ of their g times the local partial derivative on the edge.</p>
 STYLE = """
 body{margin:0;display:flex;font:15px system-ui,sans-serif;color:#1d2126;height:100vh}
 main{flex:1;overflow:auto}
-main svg{display:block;margin:auto;max-width:100%}
+main svg{display:block;margin:auto}
 aside{width:340px;padding:20px;border-left:1px solid #d5d9de;background:#f7f8fa;overflow:auto;box-sizing:border-box}
 h1{font:600 18px ui-monospace,monospace;margin:6px 0;overflow-wrap:anywhere}
 #pass{margin:0;font-weight:600}
+#rule{white-space:pre-line}
 #rule,#value{font:14px/1.5 ui-monospace,monospace;overflow-wrap:anywhere}
 body.forward #pass,body.forward #value{color:#0b6b3a}
 body.backward #pass,body.backward #value{color:#8a1c8a}
@@ -105,7 +106,7 @@ function show() {
   element('value').textContent = step.value;
   element('first').disabled = element('back').disabled = position === 0;
   element('next').disabled = element('last').disabled = position === steps.length - 1;
-  box.scrollIntoView({block: 'nearest', inline: 'nearest'});
+  box.scrollIntoView({block: 'center', inline: 'center'});
 }
 function go(to) { position = Math.min(Math.max(to, 0), steps.length - 1); show(); }
 element('first').onclick = () => go(0);

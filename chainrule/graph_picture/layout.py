@@ -15,6 +15,7 @@ Point = tuple[float, float]
 SWEEPS = 12
 BEND_WIDTH = 24.0
 LEAF_WEIGHT = 0.01
+STRAIGHTENED = 20.0
 
 
 @dataclass(frozen=True)
@@ -169,4 +170,8 @@ def _ports(sizes: Sequence[tuple[float, float]], edges: Sequence[tuple[int, int]
         width = sizes[head][0]
         for place, number in enumerate(sorted(numbers, key=lambda each: x[edges[each][0]])):
             ports[number] = x[head] - width / 2 + width * (place + 0.5) / len(numbers)
+        below = x[edges[numbers[0]][0]]
+        # An edge alone that is nearly straight becomes straight.
+        if len(numbers) == 1 and abs(below - x[head]) <= min(STRAIGHTENED, width / 4):
+            ports[numbers[0]] = below
     return ports

@@ -18,7 +18,8 @@ def mermaid(picture: Picture) -> str:
     """The flowchart, leaves at the bottom."""
     lines = ["flowchart BT"]
     for number, box in enumerate(picture.boxes):
-        rows = [f"{tag_of(box)} {box.title} ({box.shape})".strip(), box.text]
+        shape = f" ({box.shape})" if box.shape else ""
+        rows = [f"{tag_of(box)} {box.title}{shape}".strip(), box.text]
         rows += [f"f = {box.f}", f"g = {box.g}" if box.g else ""]
         opening, closing = BRACKETS[box.kind]
         lines.append(f"  n{number}{opening}{quoted(*filter(None, rows))}{closing}:::{box.kind}")

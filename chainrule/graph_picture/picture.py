@@ -76,11 +76,11 @@ def steps(picture: Picture) -> tuple[Step, ...]:
         outgoing[edge.tail].append(number)
     found = []
     for number, box in enumerate(picture.boxes):
-        operands = ", ".join(
+        operands = [
             f"{picture.edges[each].letter} = {name_of(picture.boxes[picture.edges[each].tail])}"
             for each in incoming[number]
-        )
-        rule = f"f = {box.rule}, where {operands}" if operands else f"{box.kind} {box.title}: its value is given"
+        ]
+        rule = "\n".join([f"f = {box.rule}", "where", *operands]) if operands else f"{box.kind}: its value is given"
         found.append(Step("forward", number, tuple(incoming[number]), rule, f"f = {box.f}"))
     for number in reversed(range(len(picture.boxes))):
         box = picture.boxes[number]
@@ -88,10 +88,10 @@ def steps(picture: Picture) -> tuple[Step, ...]:
             continue
         along = [each for each in outgoing[number] if picture.edges[each].contribution]
         terms = [
-            f"{picture.edges[each].contribution} of [{name_of(picture.boxes[picture.edges[each].head])}]"
+            f"{picture.edges[each].contribution}\nin the letters of {name_of(picture.boxes[picture.edges[each].head])}"
             for each in along
         ]
-        rule = "g = " + "  +  ".join(terms) if terms else "g = ∂loss/∂loss = 1"
+        rule = "g of this box is\n" + "\nplus\n".join(terms) if terms else "g = ∂loss/∂loss = 1"
         found.append(Step("backward", number, tuple(along), rule, f"g = {box.g}"))
     return tuple(found)
 

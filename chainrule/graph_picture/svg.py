@@ -21,7 +21,7 @@ COLOURS = {
 }
 STYLE = (
     "text{font:13px system-ui,'DejaVu Sans',sans-serif;fill:#1d2126}"
-    ".title{font-weight:600;font-size:14px}.tag{font-size:10px;letter-spacing:.6px;text-transform:uppercase}"
+    ".title{font-weight:600;font-size:14px}.tag{font-size:10px;letter-spacing:.6px}"
     ".text,.shape,.f,.g{font-family:ui-monospace,'DejaVu Sans Mono',monospace;font-size:11.5px}"
     ".text{fill:#555c66}.shape{fill:#555c66}.f{fill:#0b6b3a}.g{fill:#8a1c8a}"
     ".edge path{fill:none;stroke:#5b6470;stroke-width:1.4}.edge.fixed path{stroke:#9aa1aa;stroke-dasharray:4 4}"
@@ -63,7 +63,7 @@ def size_of(picture: Picture, number: int) -> tuple[float, float]:
     """Wide enough for its lines and for the labels of the edges that enter below."""
     box = picture.boxes[number]
     labels = [max(len(edge.label) * 7.0, len(edge.value) * 7.0) + 14 for edge in picture.edges if edge.head == number]
-    heading = len(box.title) * 8.0 + len(box.shape) * 7.2 + 84
+    heading = len(box.title) * 8.0 + len(box.shape) * 7.2 + len(tag_of(box)) * 8.0 + 60
     lines = max(len(box.text), len(box.f) + 4, len(box.g) + 4) * 7.2 + 40
     width = max(150.0, heading, lines, len(labels) * max(labels, default=0.0))
     return width, BOX_HEIGHT if box.text else LEAF_HEIGHT
@@ -102,7 +102,7 @@ def _box(number: int, box: Box, centre: Point, size: tuple[float, float]) -> str
     (x, y), (width, height) = centre, size
     fill, line = COLOURS[box.kind]
     left, right, top = x - width / 2 + 16, x + width / 2 - 16, y - height / 2
-    if box.kind == "input":
+    if box.kind in ("input", "constant"):
         left, right = left + 6, right - 6
     outlines = f'<path class="outline" d="{_outline(box.kind, x, y, width, height)}" fill="{fill}" stroke="{line}" '
     outlines += 'stroke-width="1.6"/>'
@@ -110,10 +110,13 @@ def _box(number: int, box: Box, centre: Point, size: tuple[float, float]) -> str
         outlines += f'<path d="{_outline(box.kind, x, y, width - 8, height - 8)}" fill="none" stroke="{line}"/>'
     lines = [f'<text class="title" x="{left:.1f}" y="{top + 21:.1f}">{escape(box.title)}</text>']
     tag = tag_of(box)
-    heading = f'<tspan class="tag" fill="{line}">{escape(tag)}</tspan>  ' if tag else ""
-    lines.append(
-        f'<text class="shape" x="{right:.1f}" y="{top + 20:.1f}" text-anchor="end">{heading}{escape(box.shape)}</text>'
-    )
+    # Two texts and no spans: not every renderer measures spans that end at a place.
+    for name, end, text in (("shape", right, box.shape), ("tag", right - len(box.shape) * 7.2 - 6, tag.upper())):
+        if text:
+            colour = f' style="fill:{line}"' if name == "tag" else ""
+            lines.append(
+                f'<text class="{name}" x="{end:.1f}" y="{top + 20:.1f}" text-anchor="end"{colour}>{escape(text)}</text>'
+            )
     y_line = top + 20
     for name, text in (("text", box.text), ("f", box.f), ("g", box.g)):
         if text:
@@ -152,7 +155,7 @@ def _edge(number: int, edge: Edge, points: list[Point]) -> str:
     path = [f"M{x:.1f} {y:.1f}"]
     # The label lies on a last piece that runs straight up.
     end_x, end_y = points[-1]
-    stub = 0 if not edge.label else 42 if edge.value else 27
+    stub = 12 if not edge.label else 42 if edge.value else 27
     for next_x, next_y in [*points[1:-1], (end_x, end_y + stub)]:
         middle = (y + next_y) / 2
         straight = abs(next_x - x) < 0.05

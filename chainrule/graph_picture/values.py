@@ -39,8 +39,9 @@ def picture_of(
                 kind=_kind(node, is_root=node is graph.root),
                 title=_title(node, "" if operation is None else operation.symbol),
                 text="" if node.is_leaf else shortened(node.text),
-                shape=shape_text(node.shape),
-                rule="" if operation is None else operation.formula,
+                # A number is what a constant always is.
+                shape="" if node.operation == "constant" else shape_text(node.shape),
+                rule=_rule(node),
                 f=summary(_example(node, f[node])),
                 g=summary(_example(node, g[node])) if node in g else "",
                 is_prediction=node is prediction,
@@ -91,6 +92,15 @@ def shortened(text: str) -> str:
     """One printable line of at most MAX_TEXT characters."""
     line = one_line(text)
     return line if len(line) <= MAX_TEXT else f"{line[: MAX_TEXT // 2 - 1]} … {line[-(MAX_TEXT // 2 - 2) :]}"
+
+
+def _rule(node: Node) -> str:
+    """The operation's formula in the letters of the edges."""
+    from engine.operations import OPERATIONS
+
+    if node.is_leaf:
+        return ""
+    return "a b" if node.operation == "matmul" else OPERATIONS[node.operation].formula
 
 
 def _kind(node: Node, *, is_root: bool) -> str:
