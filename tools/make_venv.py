@@ -8,18 +8,21 @@ installs itself.
 
 from __future__ import annotations
 
+import base64
 import hashlib
+import http.client
 import importlib.util
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
-import urllib.error
 import urllib.parse
 import urllib.request
 import venv
 from pathlib import Path
+from typing import Any
 
 TIMEOUT_S = 60
 DEFAULT_INDEX = "https://pypi.org/simple"
@@ -37,25 +40,46 @@ def make(folder: Path, *, with_ensurepip: bool) -> None:
 
 
 def fetch_pip(folder: Path) -> Path:
-    """Fetch the newest final pip wheel from the index into a folder and return its path."""
-    index = os.environ.get("PIP_INDEX_URL", DEFAULT_INDEX).rstrip("/")
-    request = urllib.request.Request(f"{index}/pip/", headers={"Accept": "application/vnd.pypi.simple.v1+json"})  # noqa: S310 - the user's own index
-    with urllib.request.urlopen(request, timeout=TIMEOUT_S) as response:  # noqa: S310 - as above
-        files = json.load(response)["files"]
-    wheels = [file for file in files if file["filename"].endswith(".whl") and not file.get("yanked")]
+    """Fetch the newest final pip wheel that runs on this Python into a folder and return its path."""
+    page = (os.environ.get("PIP_INDEX_URL") or DEFAULT_INDEX).rstrip("/") + "/pip/"
+    files = json.loads(read(page, accept="application/vnd.pypi.simple.v1+json"))["files"]
+    wheels = [file for file in files if fits(file)]
+    if not wheels:
+        raise ValueError("the package index has no pip for this Python")
     newest = max(wheels, key=lambda file: version(file["filename"]))
-    url = urllib.parse.urljoin(f"{index}/pip/", newest["url"])
-    with urllib.request.urlopen(url, timeout=TIMEOUT_S) as response:  # noqa: S310 - as above
-        content = response.read()
+    content = read(urllib.parse.urljoin(page, newest["url"]))
     if hashlib.sha256(content).hexdigest() != newest["hashes"]["sha256"]:
-        raise ValueError("the downloaded pip does not have the SHA-256 that the index names")
-    path = folder / newest["filename"]
+        raise ValueError("the downloaded pip does not have the SHA-256 that the package index names")
+    path = folder / Path(newest["filename"]).name
     path.write_bytes(content)
     return path
 
 
+def read(url: str, *, accept: str = "*/*") -> bytes:
+    """The content at a URL. A user and password in it go into a header: urllib would read them as host and port."""
+    parts = urllib.parse.urlsplit(url)
+    if parts.scheme not in ("http", "https"):
+        raise ValueError(f"the package index must be at http:// or https://, not at {parts.scheme or 'no'}://")
+    user, at, host = parts.netloc.rpartition("@")
+    request = urllib.request.Request(parts._replace(netloc=host).geturl(), headers={"Accept": accept})  # noqa: S310 - checked above
+    if at:
+        token = base64.b64encode(urllib.parse.unquote(user).encode()).decode()
+        request.add_unredirected_header("Authorization", f"Basic {token}")
+    with urllib.request.urlopen(request, timeout=TIMEOUT_S) as response:  # noqa: S310 - checked above
+        content: bytes = response.read()
+    return content
+
+
+def fits(file: dict[str, Any]) -> bool:
+    """Whether a file of the index is a final, unwithdrawn wheel for this Python."""
+    if not file["filename"].endswith(".whl") or file.get("yanked") or not version(file["filename"]):
+        return False
+    floor = re.search(r">=\s*(\d+)\.(\d+)", file.get("requires-python") or "")
+    return floor is None or sys.version_info[:2] >= (int(floor[1]), int(floor[2]))
+
+
 def version(filename: str) -> tuple[int, ...]:
-    """The version of a wheel by its name; pre-releases come before everything."""
+    """The version of a wheel by its name; empty for pre-releases."""
     parts = filename.split("-")[1].split(".")
     return tuple(int(part) for part in parts) if all(part.isdigit() for part in parts) else ()
 
@@ -67,7 +91,7 @@ def main() -> int:
         return 2
     try:
         make(Path(sys.argv[1]), with_ensurepip=importlib.util.find_spec("ensurepip") is not None)
-    except (OSError, ValueError, KeyError, subprocess.SubprocessError) as error:
+    except (OSError, ValueError, KeyError, http.client.HTTPException, subprocess.SubprocessError) as error:
         print(
             f"error: pip can't be had ({error}); install it with 'apt-get install python3-venv' and call make again",
             file=sys.stderr,
