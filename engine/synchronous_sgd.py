@@ -78,7 +78,8 @@ class ParameterState:
             out_state=self._next_state,
             scratch=self._scratch,
         )
-        if not np.isfinite(self._next_parameters).all():
+        # The state too: an infinite second moment would freeze its element for ever without a word.
+        if not all(np.isfinite(vector).all() for vector in (self._next_parameters, *self._next_state.values())):
             raise NotFinite(shard=0, row=None)
         self.parameters, self._next_parameters = self._next_parameters, self.parameters
         self.state, self._next_state = self._next_state, self.state

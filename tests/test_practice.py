@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 
 from chainrule.job_file import load_job_file
+from engine.microbatch import NotFinite
+from engine.reduction import PartialSum
 from server.errors import InvalidSpec
 from server.prepared_job import PreparedJob, prepare
 from server.training import Training
@@ -123,3 +125,11 @@ def test_what_looks_at_the_validation_loss_needs_validation_rows(job: Job, more:
 def test_batch_normalization_in_a_job_is_refused_and_not_silently_wrong(job: Job) -> None:
     with pytest.raises(InvalidSpec, match="batch_norm"):
         job(**{'"w @ phi(V @ x)"': '"w @ phi(batch_norm(V @ x))"'})
+
+
+def test_a_gradient_whose_square_overflows_fails_the_step_instead_of_freezing_the_element(job: Job) -> None:
+    state = job(**{'name = "sgd"': 'name = "adam"'}).first_state()
+    before = state.parameters.copy()
+    with pytest.raises(NotFinite):
+        state.apply(PartialSum(1, np.zeros(1), np.full(before.size, 1e25, np.float32)))
+    assert np.array_equal(state.parameters, before)
