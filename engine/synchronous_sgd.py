@@ -68,16 +68,18 @@ class ParameterState:
         self._limit(gradient)
         recipe = self.recipe
         learning_rate = recipe.schedule.learning_rate(recipe.learning_rate, self.step + 1, recipe.total_steps)
-        recipe.rule.update(
-            self.parameters,
-            gradient,
-            self.state,
-            step=self.step + 1,
-            learning_rate=learning_rate * self.plateau.factor,
-            out=self._next_parameters,
-            out_state=self._next_state,
-            scratch=self._scratch,
-        )
+        # What overflows is refused below, with a reason; numpy's warning would only repeat it.
+        with np.errstate(over="ignore", invalid="ignore"):
+            recipe.rule.update(
+                self.parameters,
+                gradient,
+                self.state,
+                step=self.step + 1,
+                learning_rate=learning_rate * self.plateau.factor,
+                out=self._next_parameters,
+                out_state=self._next_state,
+                scratch=self._scratch,
+            )
         # The state too: an infinite second moment would freeze its element for ever without a word.
         if not all(np.isfinite(vector).all() for vector in (self._next_parameters, *self._next_state.values())):
             raise NotFinite(shard=0, row=None)
