@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -28,17 +30,16 @@ def imports_of(tree: ast.AST) -> Iterator[str]:
             yield node.module
 
 
-def top_level_imports(tree: ast.Module) -> set[str]:
-    statements = [node for node in tree.body if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.If)]
-    modules = {name for statement in statements for name in imports_of(statement)}
-    functions = {
-        name
-        for statement in statements
-        for inner in ast.walk(statement)
-        if isinstance(inner, ast.FunctionDef | ast.AsyncFunctionDef)
-        for name in imports_of(inner)
-    }
-    return modules - functions
+def imports_at_loading(node: ast.AST) -> Iterator[str]:
+    """What loading a module imports: everything but what stands in functions and under TYPE_CHECKING."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.Import | ast.ImportFrom):
+            yield from imports_of(child)
+        elif isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING":
+            for statement in child.orelse:
+                yield from imports_at_loading(statement)
+        elif not isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            yield from imports_at_loading(child)
 
 
 @pytest.mark.parametrize("package", OURS)
@@ -53,5 +54,12 @@ def test_a_package_imports_only_what_its_layer_may(package: str) -> None:
 def test_the_client_loads_the_engine_only_when_it_needs_it() -> None:
     for path in sorted((ROOT / "chainrule").rglob("*.py")):
         if str(path.relative_to(ROOT)) not in BRIDGES:
-            found = top_level_imports(ast.parse(path.read_text()))
+            found = set(imports_at_loading(ast.parse(path.read_text())))
             assert not {name for name in found if name.split(".")[0] == "engine" or name == "chainrule.modeling"}, path
+
+
+def test_asking_for_help_loads_neither_grpc_nor_numpy_nor_the_engine() -> None:
+    program = "import sys, chainrule, chainrule.cli; print(*sys.modules)"
+    command = [sys.executable, "-P", "-c", program]
+    loaded = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout.split()
+    assert not {"grpc", "numpy", "engine", "server", "worker"} & set(loaded)
