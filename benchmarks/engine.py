@@ -33,6 +33,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import numpy as np  # noqa: E402
 
+from engine.errors import SettingError  # noqa: E402
 from engine.model import Input, Model  # noqa: E402
 from engine.parameters import Parameter  # noqa: E402
 from engine.plan import BACKENDS, TrainingPlan  # noqa: E402
@@ -177,6 +178,9 @@ def measured(sizes: tuple[int, int, int], activation: str, *, rounds: int, budge
             step, gradient = build(model, parameters, inputs, activation)
         except ImportError as error:
             absent[name] = f"not installed ({error.name})"
+            continue
+        except SettingError as error:
+            absent[name] = error.reason
             continue
         step()
         if gradient is not None:

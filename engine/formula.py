@@ -9,6 +9,7 @@ not known here: the parser calls a `FormulaBuilder` for each, so that no tree is
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import Generic, NamedTuple, NoReturn, Protocol, TypeVar
 
 from engine.errors import FormulaError
@@ -16,6 +17,7 @@ from engine.errors import FormulaError
 MAXIMUM_LENGTH = 10_000
 MAXIMUM_NESTING = 100
 MAXIMUM_NUMBER_LENGTH = 40
+MAXIMUM_NAME_LENGTH = 100
 
 # Letters that are function names by themselves, so that `V3φ(x)` is V3 times φ(x) and not a name `V3φ`.
 FUNCTION_LETTERS = {"φ": "phi", "ϕ": "phi", "ψ": "psi", "σ": "sigmoid"}
@@ -67,13 +69,14 @@ class FormulaBuilder(Protocol[N]):
     def component(self, operand: Term[N], indices: list[int], end: int) -> N: ...
 
 
-def tokens_of(text: str, *, field: str) -> list[Token]:
-    """The tokens of a formula in order, the last one of kind 'end'. Raises FormulaError at a foreign character."""
+def tokens_of(text: str, *, field: str) -> Iterator[Token]:
+    """The tokens of a formula in order, one of kind 'end' at its end. Raises FormulaError at a foreign character.
+
+    They are read as they are asked for: of a formula that is refused early, the rest is never looked at."""
     if len(text) > MAXIMUM_LENGTH:
         raise FormulaError(
             f"the formula has {len(text)} characters; at most {MAXIMUM_LENGTH} are read", field=field, column=1
         )
-    tokens = []
     position = 0
     while position < len(text):
         match = _TOKEN.match(text, position)
@@ -85,14 +88,13 @@ def tokens_of(text: str, *, field: str) -> list[Token]:
             )
         kind, found, start, position = str(match.lastgroup), match.group(), position, match.end()
         if kind == "letter":
-            tokens.append(Token("name", FUNCTION_LETTERS[found], start, position))
+            yield Token("name", FUNCTION_LETTERS[found], start, position)
         elif kind == "superscript":
-            tokens.append(Token("symbol", "**", start, position))
-            tokens.append(Token("number", SUPERSCRIPTS[found], start, position))
+            yield Token("symbol", "**", start, position)
+            yield Token("number", SUPERSCRIPTS[found], start, position)
         elif kind != "space":
-            tokens.append(Token(kind, SPELLINGS.get(found, found), start, position))
-    tokens.append(Token("end", "the end", len(text), len(text)))
-    return tokens
+            yield Token(kind, SPELLINGS.get(found, found), start, position)
+    yield Token("end", "the end", len(text), len(text))
 
 
 def parse(text: str, builder: FormulaBuilder[N], *, field: str) -> Term[N]:
@@ -105,7 +107,7 @@ class _Parser(Generic[N]):
         self._builder = builder
         self._field = field
         self._tokens = tokens_of(text, field=field)
-        self._position = 0
+        self._next = next(self._tokens)
         self._nesting = 0
 
     def formula(self) -> Term[N]:
@@ -159,6 +161,8 @@ class _Parser(Generic[N]):
                 self._fail(f"an operator is missing before '{self._next.text}'", self._next)
             return term
         if token.kind == "name":
+            if len(token.text) > MAXIMUM_NAME_LENGTH:
+                self._fail(f"a name of {len(token.text)} characters", token)
             term = self._named(token)
         elif token.text == "(":
             inner = self._expression(ADDITION)
@@ -220,13 +224,8 @@ class _Parser(Generic[N]):
         self._advance()
         return token
 
-    @property
-    def _next(self) -> Token:
-        return self._tokens[self._position]
-
     def _advance(self) -> None:
-        if self._next.kind != "end":
-            self._position += 1
+        self._next = next(self._tokens, self._next)
 
     def _fail(self, message: str, token: Token) -> NoReturn:
         raise FormulaError(message, field=self._field, column=token.start + 1)

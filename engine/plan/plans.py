@@ -18,6 +18,7 @@ from engine.errors import SettingError, ValueMismatch
 from engine.graph import Graph, Node
 from engine.model import Model
 from engine.plan.code import Program, compile_program
+from engine.plan.compiled import available, compile_loops, pays
 from engine.plan.lowering import Lowering
 from engine.plan.results import is_own, write_directly
 from engine.plan.signs import without_negations
@@ -25,7 +26,7 @@ from engine.plan.trace import Buffer, Instruction, Traced
 from engine.randomness import generator
 
 Array = NDArray[Any]
-BACKENDS = ("numpy",)
+BACKENDS = ("numpy", "numba")
 # Of how many pairs of (parameters, gradient) a plan remembers the views: two, so that a caller may alternate.
 REMEMBERED = 2
 
@@ -54,9 +55,10 @@ class _Compiled:
         self._enter(np.seterr, all="ignore")
         self._program: Program
 
-    def compile(self, lowering: Lowering) -> None:
-        self._program = compile_program(
-            without_negations(lowering.trace),
+    def compile(self, lowering: Lowering, backend: str = "numpy") -> None:
+        instructions = without_negations(lowering.trace)
+        self._program = (compile_loops if backend == "numba" and pays(instructions) else compile_program)(
+            instructions,
             inputs=[node.name for node in self._input_nodes],
             statistics=self._statistics,
             known=self._known,
@@ -141,12 +143,16 @@ class _Compiled:
 class TrainingPlan:
     """The loss and its gradient for batches of `row_count` rows.
 
+    backend: 'numpy', or 'numba' for compiled loops where the plan is so small that they pay (the bits then differ from
+    numpy's, so a job's workers must agree on it). Raises SettingError.
     row_losses: (row_count,) float32, each row's loss after `gradient`; a view that stays the same.
     statistics_sums: (statistics.size,) float64, for each batch_norm Σ a and Σ a² over the rows."""
 
     def __init__(self, model: Model, row_count: int, *, backend: str = "numpy") -> None:
         if backend not in BACKENDS:
-            raise SettingError("backend", f"unknown backend '{backend}'; there is {', '.join(BACKENDS)}")
+            raise SettingError("backend", f"unknown backend '{backend}'; there are {', '.join(BACKENDS)}")
+        if backend == "numba" and not available():
+            raise SettingError("backend", "numba is not installed; install the extra 'numba', or choose numpy")
         self.model = model
         self.row_count = row_count
         self.row_losses = np.zeros(row_count, np.float32)
@@ -167,7 +173,7 @@ class TrainingPlan:
         self._sum_statistics(lowering)
         gradients = lowering.backward(model.loss)
         write_directly(lowering.trace, gradients, model.layout)
-        self._compiled.compile(lowering)
+        self._compiled.compile(lowering, backend)
 
     def _sum_statistics(self, lowering: Lowering) -> None:
         sums = list(self.model.statistics.views(self.statistics_sums).values())

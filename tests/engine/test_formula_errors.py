@@ -105,6 +105,7 @@ HOSTILE = {
     "huge powers": "9**9**9**9",
     "a huge power of a huge number": "9e300**9e300 * y",
     "a long number": "9" * 9_000,
+    "a long name": "a" * 9_000,
     "a huge exponent": "1e999999999",
     "a matrix of 10^12": "y * sum(concatenate(" + "x, " * 3_000 + "x))" + "[" * 100,
     "an attribute": "x.__class__.__mro__",

@@ -1,0 +1,50 @@
+"""The numba backend computes what the interpreter does, repeats itself, and leaves large arrays to numpy."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, assume, given, settings
+
+from engine.model import Input, Model
+from engine.parameters import Parameter
+from engine.plan import TrainingPlan
+from tests.engine.random_formulas import Case, cases
+from tests.engine.test_random_formulas import RANDOMNESS, assert_close_in_float32, interpreted
+
+pytest.importorskip("numba", reason="numba, the optional backend, is not installed")
+
+
+@settings(max_examples=6, deadline=None, print_blob=True, suppress_health_check=list(HealthCheck))
+@given(case=cases(normalization=True, depth=4))
+def test_compiled_loops_compute_what_the_interpreter_does(case: Case, tried: Counter[str]) -> None:
+    plan = TrainingPlan(case.model, case.row_count, backend="numba")
+    assume("for i" in plan.source)
+    gradient = np.full(case.model.layout.size, np.nan, np.float32)
+    loss = plan.gradient(case.parameters, case.inputs, gradient, randomness=RANDOMNESS)
+    exact_losses, exact = interpreted(case, np.float64)
+    single_losses, single = interpreted(case, np.float32)
+    assume(np.isfinite(exact).all() and np.isfinite(single).all())
+    assert_close_in_float32(case, plan.row_losses, single_losses, exact_losses, "loss")
+    assert_close_in_float32(case, gradient, single, exact, "gradient")
+    again = np.empty(case.parameters.size + 3, np.float32)[3:]
+    assert plan.gradient(case.parameters, case.inputs, again, randomness=RANDOMNESS) == loss
+    assert again.tobytes() == gradient.tobytes()
+    tried["numba == interpreter"] += 1
+
+
+def test_a_large_network_is_left_to_numpy() -> None:
+    model = Model.build(
+        loss="(w @ sigmoid(V @ x) - y)**2",
+        parameters=[Parameter("V", (256, 256)), Parameter("w", (256,))],
+        inputs=[Input("x", (256,)), Input("y", ())],
+    )
+    small = Model.build(
+        loss="(w @ sigmoid(V @ x) - y)**2",
+        parameters=[Parameter("V", (8, 4)), Parameter("w", (8,))],
+        inputs=[Input("x", (4,)), Input("y", ())],
+    )
+    assert ".dot(" in TrainingPlan(model, 64, backend="numba").source
+    assert ".dot(" not in TrainingPlan(small, 2, backend="numba").source
