@@ -63,12 +63,13 @@ class Lowering:
 
         A call costs as much as a thousand elements: one call for all of them instead of one each."""
         nodes: dict[str, list[Node]] = {}
-        for node in _above_parameters(graph):
-            if partial_of_value(node) is not None and node.batched:
+        above = _above_parameters(graph)
+        for node in graph.nodes:
+            if node in above and node.batched and partial_of_value(node) is not None:
                 nodes.setdefault(node.operation, []).append(node)
         for operation, alike in nodes.items():
             starts, end = {}, 0
-            for node in sorted(alike, key=lambda node: node.index):
+            for node in alike:
                 starts[node] = end
                 end += -(-node.size * self.row_count // ALIGNMENT) * ALIGNMENT
             if len(alike) > 1 and end <= LARGEST_TOGETHER:
@@ -122,16 +123,15 @@ class Lowering:
         if isinstance(operation, Product):
             letters = letters_of(node)
             other = 1 - index
-            pair = (g, values[other]), (letters[2], letters[other])
-            if index == 1:  # the order of the axes in Aᵀ g
-                pair = (values[other], g), (letters[other], letters[2])
-            return product(self.trace, *pair[0], (*pair[1], letters[index]))
+            if index == 0:  # g Bᵀ
+                return product(self.trace, g, values[other], (letters[2], letters[other], letters[index]))
+            return product(self.trace, values[other], g, (letters[other], letters[2], letters[index]))  # Aᵀ g
         partial = partial_of_value(node)
         together, starts = self._together.get(node.operation, (None, {}))
         if partial is not None and together is not None and node in starts:
             # The same call for every node of the group: the trace knows it after the first.
-            product_: Traced = g * self.trace.traced(partial(together)).part(starts[node], self.f[node].shape)
-            return product_
+            partials = self.trace.traced(partial(together))
+            return self.trace.traced(g * partials.part(starts[node], self.f[node].shape))
         return self.trace.traced(operation.pullback(node, index, g, self.f[node], *values))
 
     def _operand_values(self, node: Node) -> list[Traced]:

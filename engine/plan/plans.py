@@ -27,8 +27,10 @@ from engine.randomness import generator
 
 Array = NDArray[Any]
 BACKENDS = ("numpy", "numba")
-# Of how many pairs of (parameters, gradient) a plan remembers the views: two, so that a caller may alternate.
+# Of how many pairs of (parameters, gradient) a plan remembers the views: two, so that a caller may alternate; of large
+# ones, where making views is nothing, only one, because what is remembered is kept alive.
 REMEMBERED = 2
+LARGE = 2**18
 
 
 class _Compiled:
@@ -38,7 +40,6 @@ class _Compiled:
         if row_count < 1:
             raise SettingError("row_count", f"{row_count} rows cannot be computed")
         self._layout = model.layout
-        self._statistics_layout = model.statistics
         self._statistics = np.zeros(model.statistics.size, np.float32)
         nodes = {node: None for graph in graphs for node in graph.nodes}
         self._input_nodes = [node for node in nodes if node.operation == "input"]
@@ -103,16 +104,18 @@ class _Compiled:
             if known[0] is parameters and known[1] is gradient:
                 self._parameters, self._gradient, self._step = known
                 return known[2]
-        for name, vector in (("parameters", parameters), ("gradient", gradient)):
+        for name, vector in (("parameters", parameters), ("gradients", gradient)):
             if vector is not None and (vector.shape != (self._layout.size,) or vector.dtype != np.float32):
                 raise ValueMismatch(
-                    f"the {name} must be ({self._layout.size},) float32, but are {vector.shape} {vector.dtype}"
+                    f"the vector of {name} must be ({self._layout.size},) float32, not {vector.shape} {vector.dtype}"
                 )
             if vector is not None and not vector.flags.c_contiguous:
-                raise ValueMismatch(f"the {name} must follow each other in memory, but have stride {vector.strides}")
+                raise ValueMismatch(f"the vector of {name} must be contiguous, but has stride {vector.strides[0]}")
+        if gradient is not None and np.may_share_memory(parameters, gradient):
+            raise ValueMismatch("the gradient cannot be written to the memory of the parameters")
         step = self._program.bind(parameters, gradient)
         self._bound.insert(0, (parameters, gradient, step))
-        del self._bound[REMEMBERED:]
+        del self._bound[1 if self._layout.size > LARGE else REMEMBERED :]
         self._parameters, self._gradient, self._step = parameters, gradient, step
         return step
 

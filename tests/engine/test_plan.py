@@ -147,9 +147,9 @@ def test_a_deep_graph_is_compiled() -> None:
         ({"label": np.array([0, 1, 2, 3])}, "holds classes from 0 to 2, but has values from 0 to 3"),
         ({"label": np.array([0, 1, 2, -1])}, "holds classes from 0 to 2, but has values from -1 to 2"),
         ({"x": None}, "input 'x' has no value"),
-        ({"parameters": np.zeros(8, np.float32)}, "the parameters must be (9,) float32, but are (8,) float32"),
-        ({"parameters": np.zeros(9)}, "the parameters must be (9,) float32, but are (9,) float64"),
-        ({"gradient": np.zeros(18, np.float32)[::2]}, "the gradient must follow each other in memory"),
+        ({"parameters": np.zeros(8, np.float32)}, "the vector of parameters must be (9,) float32, not (8,) float32"),
+        ({"parameters": np.zeros(9)}, "the vector of parameters must be (9,) float32, not (9,) float64"),
+        ({"gradient": np.zeros(18, np.float32)[::2]}, "the vector of gradients must be contiguous, but has stride 8"),
     ],
 )
 def test_arrays_that_do_not_fit_are_refused(change: dict[str, np.ndarray | None], said: str) -> None:
@@ -169,6 +169,13 @@ def test_arrays_that_do_not_fit_are_refused(change: dict[str, np.ndarray | None]
     with pytest.raises(ValueMismatch) as caught:
         TrainingPlan(model, 4).gradient(parameters, {n: v for n, v in given.items() if v is not None}, gradient)
     assert said in str(caught.value)
+
+
+def test_a_gradient_over_the_parameters_is_refused() -> None:
+    model = four_layer(3, 4)
+    parameters, inputs = data_for(model, 5)
+    with pytest.raises(ValueMismatch, match="the memory of the parameters"):
+        TrainingPlan(model, 5).gradient(parameters, inputs, parameters)
 
 
 def test_an_input_in_another_order_or_type_is_converted() -> None:
