@@ -5,6 +5,7 @@ A failure prints the formula, its shapes and the seed of its values, and a line 
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from typing import Any
 
@@ -22,6 +23,8 @@ SETTINGS = settings(
     max_examples=150,
     deadline=None,
     print_blob=True,
+    # CI repeats one sequence of formulas, so that a change is judged by what it changed; other runs have their own.
+    derandomize=bool(os.environ.get("CI")),
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.filter_too_much],
 )
 
@@ -35,8 +38,8 @@ def exact_values(case: Case) -> dict[str, Any]:
     }
 
 
-def interpreted(case: Case, dtype: type) -> tuple[np.ndarray, np.ndarray]:
-    """Row losses and the flat gradient by the interpreter."""
+def interpreted(case: Case, dtype: type) -> tuple[np.ndarray, np.ndarray, float]:
+    """Row losses and the flat gradient by the interpreter, and the largest backward value of any node."""
     model = case.model
     values = {n: v if v.dtype.kind in "iu" else v.astype(dtype) for n, v in exact_values(case).items()}
     f = forward(model.loss, values)
@@ -45,12 +48,17 @@ def interpreted(case: Case, dtype: type) -> tuple[np.ndarray, np.ndarray]:
     views = model.layout.views(gradient)
     for node in model.loss.parameters:
         views[node.name][...] = g[node]
-    return np.broadcast_to(f[model.loss.root], (case.row_count,)), gradient
+    largest = max(float(np.abs(value).max(initial=0.0)) for value in g.values())
+    return np.broadcast_to(f[model.loss.root], (case.row_count,)), gradient, largest
 
 
-def assert_close_in_float32(case: Case, found: np.ndarray, single: np.ndarray, exact: np.ndarray, what: str) -> None:
-    """`found` is within 16 ulp of the largest element, or within 8 times what the interpreter itself is rounded off."""
-    unit = np.finfo(np.float32).eps * max(float(np.abs(exact).max(initial=0.0)), 1e-3)
+def assert_close_in_float32(
+    case: Case, found: np.ndarray, single: np.ndarray, exact: np.ndarray, what: str, *, scale: float = 1e-3
+) -> None:
+    """`found` is within 16 ulp of the largest element, or within 8 times what the interpreter itself is rounded off.
+
+    scale: of what was added up; a sum that cancels to nearly 0 is rounded by its summands, not by itself."""
+    unit = np.finfo(np.float32).eps * max(float(np.abs(exact).max(initial=0.0)), scale, 1e-3)
     own_error = float(np.abs(single - exact).max(initial=0.0))
     worst = float(np.abs(found.astype(np.float64) - exact).max(initial=0.0))
     assert worst <= 16 * unit + 8 * own_error, (
@@ -67,11 +75,11 @@ def test_the_plan_computes_what_the_interpreter_does_and_repeats_itself_to_the_b
     gradient = np.full(case.model.layout.size, np.nan, np.float32)
     loss = plan.gradient(case.parameters, case.inputs, gradient, randomness=RANDOMNESS)
     row_losses = plan.row_losses.copy()
-    exact_losses, exact = interpreted(case, np.float64)
-    single_losses, single = interpreted(case, np.float32)
+    exact_losses, exact, largest = interpreted(case, np.float64)
+    single_losses, single, _ = interpreted(case, np.float32)
     assume(np.isfinite(exact).all() and np.isfinite(single).all())
     assert_close_in_float32(case, row_losses, single_losses, exact_losses, "loss")
-    assert_close_in_float32(case, gradient, single, exact, "gradient")
+    assert_close_in_float32(case, gradient, single, exact, "gradient", scale=largest)
     assert loss == pytest.approx(float(row_losses.astype(np.float64).sum()), rel=1e-12)
     # Other arrays at another alignment, and a plan of its own: the same bits.
     shifted = np.empty(case.parameters.size + 1, np.float32)[1:]
