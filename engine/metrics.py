@@ -35,7 +35,9 @@ class Measure:
             return cls("classes" if prediction_shape == (class_count,) else "none")
         if prediction_shape != ():
             return cls("none")
-        return cls("labels", tuple(sorted(labels))) if labels else cls("numbers")
+        # As targets hold them: a label that float32 rounds would equal no target otherwise.
+        rounded = tuple(sorted(float(np.float32(label)) for label in labels))
+        return cls("labels", rounded) if labels else cls("numbers")
 
     @property
     def sum_count(self) -> int:

@@ -51,3 +51,9 @@ def test_what_cannot_be_compared_is_not_measured(shape: tuple[int, ...] | None) 
 def test_sum_count_is_the_number_of_sums(measure: Measure) -> None:
     prediction = np.zeros((4, 2) if measure.kind == "classes" else 4, np.float32)
     assert len(measure.sums(prediction, np.zeros(4))) == measure.sum_count
+
+
+def test_labels_that_float32_rounds_are_still_found() -> None:
+    measure = Measure.of((), class_count=None, labels=(0.1, 0.9))
+    targets = np.array([0.1, 0.9], np.float32)
+    assert measure.values(measure.sums(targets, targets), 2) == {"accuracy": 1.0}
