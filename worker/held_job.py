@@ -72,7 +72,7 @@ class HeldJob:
             self.parameters = self._assembler.take()
         first, count = self.assignment.first_shard, self.assignment.shard_count
         for subtree in maximal_subtrees(first=first, stop=first + count):
-            started_s = time.perf_counter()
+            started_ns = time.monotonic_ns()
             answer = pb.PartialSum(
                 job_id=order.job_id,
                 generation=order.generation,
@@ -92,7 +92,7 @@ class HeldJob:
                     if total.gradient is not None:
                         parts, last = wire.split(total.gradient)
                         answer.vector.CopyFrom(last)
-            answer.compute_ms = 1000 * (time.perf_counter() - started_s)
+            answer.started_ns, answer.finished_ns = started_ns, time.monotonic_ns()
             yield from (pb.TrainRequest(part=part) for part in parts)
             yield pb.TrainRequest(partial_sum=answer)
 

@@ -81,7 +81,7 @@ class Standardization(_message.Message):
     def __init__(self, features: _Optional[bool] = ..., target: _Optional[bool] = ...) -> None: ...
 
 class TrainingSpec(_message.Message):
-    __slots__ = ("epochs", "batch_size", "shards", "seed", "optimizer", "schedule", "penalties", "clipping", "early_stopping", "min_workers")
+    __slots__ = ("epochs", "batch_size", "shards", "seed", "optimizer", "schedule", "penalties", "clipping", "early_stopping", "min_workers", "precision", "backend")
     EPOCHS_FIELD_NUMBER: _ClassVar[int]
     BATCH_SIZE_FIELD_NUMBER: _ClassVar[int]
     SHARDS_FIELD_NUMBER: _ClassVar[int]
@@ -92,6 +92,8 @@ class TrainingSpec(_message.Message):
     CLIPPING_FIELD_NUMBER: _ClassVar[int]
     EARLY_STOPPING_FIELD_NUMBER: _ClassVar[int]
     MIN_WORKERS_FIELD_NUMBER: _ClassVar[int]
+    PRECISION_FIELD_NUMBER: _ClassVar[int]
+    BACKEND_FIELD_NUMBER: _ClassVar[int]
     epochs: int
     batch_size: int
     shards: int
@@ -102,7 +104,9 @@ class TrainingSpec(_message.Message):
     clipping: Clipping
     early_stopping: EarlyStopping
     min_workers: int
-    def __init__(self, epochs: _Optional[int] = ..., batch_size: _Optional[int] = ..., shards: _Optional[int] = ..., seed: _Optional[int] = ..., optimizer: _Optional[_Union[Optimizer, _Mapping]] = ..., schedule: _Optional[_Union[Schedule, _Mapping]] = ..., penalties: _Optional[_Union[Penalties, _Mapping]] = ..., clipping: _Optional[_Union[Clipping, _Mapping]] = ..., early_stopping: _Optional[_Union[EarlyStopping, _Mapping]] = ..., min_workers: _Optional[int] = ...) -> None: ...
+    precision: str
+    backend: str
+    def __init__(self, epochs: _Optional[int] = ..., batch_size: _Optional[int] = ..., shards: _Optional[int] = ..., seed: _Optional[int] = ..., optimizer: _Optional[_Union[Optimizer, _Mapping]] = ..., schedule: _Optional[_Union[Schedule, _Mapping]] = ..., penalties: _Optional[_Union[Penalties, _Mapping]] = ..., clipping: _Optional[_Union[Clipping, _Mapping]] = ..., early_stopping: _Optional[_Union[EarlyStopping, _Mapping]] = ..., min_workers: _Optional[int] = ..., precision: _Optional[str] = ..., backend: _Optional[str] = ...) -> None: ...
 
 class Optimizer(_message.Message):
     __slots__ = ("name", "learning_rate", "momentum", "decay", "beta1", "beta2", "epsilon", "weight_decay")
@@ -197,7 +201,7 @@ class Job(_message.Message):
     def __init__(self, job_id: _Optional[str] = ..., spec: _Optional[_Union[JobSpec, _Mapping]] = ..., state: _Optional[_Union[JobState, str]] = ..., error: _Optional[_Union[_status_pb2.Status, _Mapping]] = ..., waiting_for: _Optional[str] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., result: _Optional[_Union[Result, _Mapping]] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., end_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class Progress(_message.Message):
-    __slots__ = ("step", "total_steps", "epoch", "loss", "validation_loss", "steps_per_second", "workers")
+    __slots__ = ("step", "total_steps", "epoch", "loss", "validation_loss", "steps_per_second", "workers", "transport", "step_cost")
     STEP_FIELD_NUMBER: _ClassVar[int]
     TOTAL_STEPS_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
@@ -205,6 +209,8 @@ class Progress(_message.Message):
     VALIDATION_LOSS_FIELD_NUMBER: _ClassVar[int]
     STEPS_PER_SECOND_FIELD_NUMBER: _ClassVar[int]
     WORKERS_FIELD_NUMBER: _ClassVar[int]
+    TRANSPORT_FIELD_NUMBER: _ClassVar[int]
+    STEP_COST_FIELD_NUMBER: _ClassVar[int]
     step: int
     total_steps: int
     epoch: int
@@ -212,7 +218,37 @@ class Progress(_message.Message):
     validation_loss: float
     steps_per_second: float
     workers: int
-    def __init__(self, step: _Optional[int] = ..., total_steps: _Optional[int] = ..., epoch: _Optional[int] = ..., loss: _Optional[float] = ..., validation_loss: _Optional[float] = ..., steps_per_second: _Optional[float] = ..., workers: _Optional[int] = ...) -> None: ...
+    transport: str
+    step_cost: StepCost
+    def __init__(self, step: _Optional[int] = ..., total_steps: _Optional[int] = ..., epoch: _Optional[int] = ..., loss: _Optional[float] = ..., validation_loss: _Optional[float] = ..., steps_per_second: _Optional[float] = ..., workers: _Optional[int] = ..., transport: _Optional[str] = ..., step_cost: _Optional[_Union[StepCost, _Mapping]] = ...) -> None: ...
+
+class StepCost(_message.Message):
+    __slots__ = ("pull", "compute", "push", "wait", "reduce", "update", "pushed_bytes", "pulled_bytes")
+    PULL_FIELD_NUMBER: _ClassVar[int]
+    COMPUTE_FIELD_NUMBER: _ClassVar[int]
+    PUSH_FIELD_NUMBER: _ClassVar[int]
+    WAIT_FIELD_NUMBER: _ClassVar[int]
+    REDUCE_FIELD_NUMBER: _ClassVar[int]
+    UPDATE_FIELD_NUMBER: _ClassVar[int]
+    PUSHED_BYTES_FIELD_NUMBER: _ClassVar[int]
+    PULLED_BYTES_FIELD_NUMBER: _ClassVar[int]
+    pull: Latency
+    compute: Latency
+    push: Latency
+    wait: Latency
+    reduce: Latency
+    update: Latency
+    pushed_bytes: int
+    pulled_bytes: int
+    def __init__(self, pull: _Optional[_Union[Latency, _Mapping]] = ..., compute: _Optional[_Union[Latency, _Mapping]] = ..., push: _Optional[_Union[Latency, _Mapping]] = ..., wait: _Optional[_Union[Latency, _Mapping]] = ..., reduce: _Optional[_Union[Latency, _Mapping]] = ..., update: _Optional[_Union[Latency, _Mapping]] = ..., pushed_bytes: _Optional[int] = ..., pulled_bytes: _Optional[int] = ...) -> None: ...
+
+class Latency(_message.Message):
+    __slots__ = ("median_ms", "p95_ms")
+    MEDIAN_MS_FIELD_NUMBER: _ClassVar[int]
+    P95_MS_FIELD_NUMBER: _ClassVar[int]
+    median_ms: float
+    p95_ms: float
+    def __init__(self, median_ms: _Optional[float] = ..., p95_ms: _Optional[float] = ...) -> None: ...
 
 class Result(_message.Message):
     __slots__ = ("loss", "validation_loss", "metrics", "parameters_sha256", "parameter_count", "row_count", "validation_row_count", "samples_per_second", "step_ms_median", "training_s", "best_epoch")

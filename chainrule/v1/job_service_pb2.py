@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from chainrule.v1 import job_pb2 as chainrule_dot_v1_dot_job__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x63hainrule/v1/job_service.proto\x12\x0c\x63hainrule.v1\x1a\x16\x63hainrule/v1/job.proto\"7\n\x10\x43reateJobRequest\x12#\n\x04spec\x18\x01 \x01(\x0b\x32\x15.chainrule.v1.JobSpec\"3\n\x11\x43reateJobResponse\x12\x1e\n\x03job\x18\x01 \x01(\x0b\x32\x11.chainrule.v1.Job\"\x1f\n\rGetJobRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\"0\n\x0eGetJobResponse\x12\x1e\n\x03job\x18\x01 \x01(\x0b\x32\x11.chainrule.v1.Job\"\x11\n\x0fListJobsRequest\"3\n\x10ListJobsResponse\x12\x1f\n\x04jobs\x18\x01 \x03(\x0b\x32\x11.chainrule.v1.Job\"!\n\x0fWatchJobRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\"2\n\x10WatchJobResponse\x12\x1e\n\x03job\x18\x01 \x01(\x0b\x32\x11.chainrule.v1.Job\"\"\n\x10\x43\x61ncelJobRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\"3\n\x11\x43\x61ncelJobResponse\x12\x1e\n\x03job\x18\x01 \x01(\x0b\x32\x11.chainrule.v1.Job\"&\n\x14\x44ownloadModelRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\"(\n\x15\x44ownloadModelResponse\x12\x0f\n\x07\x63ontent\x18\x01 \x01(\x0c\x32\xe1\x03\n\nJobService\x12L\n\tCreateJob\x12\x1e.chainrule.v1.CreateJobRequest\x1a\x1f.chainrule.v1.CreateJobResponse\x12\x43\n\x06GetJob\x12\x1b.chainrule.v1.GetJobRequest\x1a\x1c.chainrule.v1.GetJobResponse\x12I\n\x08ListJobs\x12\x1d.chainrule.v1.ListJobsRequest\x1a\x1e.chainrule.v1.ListJobsResponse\x12K\n\x08WatchJob\x12\x1d.chainrule.v1.WatchJobRequest\x1a\x1e.chainrule.v1.WatchJobResponse0\x01\x12L\n\tCancelJob\x12\x1e.chainrule.v1.CancelJobRequest\x1a\x1f.chainrule.v1.CancelJobResponse\x12Z\n\rDownloadModel\x12\".chainrule.v1.DownloadModelRequest\x1a#.chainrule.v1.DownloadModelResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x63hainrule/v1/job_service.proto\x12\x0c\x63hainrule.v1\x1a\x16\x63hainrule/v1/job.proto\"7\n\x10\x43reateJobRequest\x12#\n\x04spec\x18\x01 \x01(\x0b\x32\x15.chainrule.v1.JobSpec\"3\n\x11\x43reateJobResponse\x12\x1e\n\x03job\x18\x01 \x01(\x0b\x32\x11.chainrule.v1.Job\"\x1f\n\rGetJobRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\"0\n\x0eGetJobResponse\x12\x1e\n\x03job\x18\x01 \x01(\x0b\x32\x11.chainrule.v1.Job\"\x11\n\x0fListJobsRequest\"3\n\x10ListJobsResponse\x12\x1f\n\x04jobs\x18\x01 \x03(\x0b\x32\x11.chainrule.v1.Job\"!\n\x0fWatchJobRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\"2\n\x10WatchJobResponse\x12\x1e\n\x03job\x18\x01 \x01(\x0b\x32\x11.chainrule.v1.Job\"\"\n\x10\x43\x61ncelJobRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\"3\n\x11\x43\x61ncelJobResponse\x12\x1e\n\x03job\x18\x01 \x01(\x0b\x32\x11.chainrule.v1.Job\"&\n\x14\x44ownloadModelRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\"(\n\x15\x44ownloadModelResponse\x12\x0f\n\x07\x63ontent\x18\x01 \x01(\x0c\"\"\n\x10ReadTraceRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\";\n\x11ReadTraceResponse\x12&\n\x05spans\x18\x01 \x03(\x0b\x32\x17.chainrule.v1.TraceSpan\"_\n\tTraceSpan\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07process\x18\x02 \x01(\t\x12\x0c\n\x04step\x18\x03 \x01(\x04\x12\x10\n\x08start_us\x18\x04 \x01(\x01\x12\x13\n\x0b\x64uration_us\x18\x05 \x01(\x01\x32\xb1\x04\n\nJobService\x12L\n\tCreateJob\x12\x1e.chainrule.v1.CreateJobRequest\x1a\x1f.chainrule.v1.CreateJobResponse\x12\x43\n\x06GetJob\x12\x1b.chainrule.v1.GetJobRequest\x1a\x1c.chainrule.v1.GetJobResponse\x12I\n\x08ListJobs\x12\x1d.chainrule.v1.ListJobsRequest\x1a\x1e.chainrule.v1.ListJobsResponse\x12K\n\x08WatchJob\x12\x1d.chainrule.v1.WatchJobRequest\x1a\x1e.chainrule.v1.WatchJobResponse0\x01\x12L\n\tCancelJob\x12\x1e.chainrule.v1.CancelJobRequest\x1a\x1f.chainrule.v1.CancelJobResponse\x12Z\n\rDownloadModel\x12\".chainrule.v1.DownloadModelRequest\x1a#.chainrule.v1.DownloadModelResponse0\x01\x12N\n\tReadTrace\x12\x1e.chainrule.v1.ReadTraceRequest\x1a\x1f.chainrule.v1.ReadTraceResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -56,6 +56,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DOWNLOADMODELREQUEST']._serialized_end=551
   _globals['_DOWNLOADMODELRESPONSE']._serialized_start=553
   _globals['_DOWNLOADMODELRESPONSE']._serialized_end=593
-  _globals['_JOBSERVICE']._serialized_start=596
-  _globals['_JOBSERVICE']._serialized_end=1077
+  _globals['_READTRACEREQUEST']._serialized_start=595
+  _globals['_READTRACEREQUEST']._serialized_end=629
+  _globals['_READTRACERESPONSE']._serialized_start=631
+  _globals['_READTRACERESPONSE']._serialized_end=690
+  _globals['_TRACESPAN']._serialized_start=692
+  _globals['_TRACESPAN']._serialized_end=787
+  _globals['_JOBSERVICE']._serialized_start=790
+  _globals['_JOBSERVICE']._serialized_end=1351
 # @@protoc_insertion_point(module_scope)

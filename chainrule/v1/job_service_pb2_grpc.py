@@ -64,6 +64,11 @@ class JobServiceStub:
                 request_serializer=chainrule_dot_v1_dot_job__service__pb2.DownloadModelRequest.SerializeToString,
                 response_deserializer=chainrule_dot_v1_dot_job__service__pb2.DownloadModelResponse.FromString,
                 _registered_method=True)
+        self.ReadTrace = channel.unary_stream(
+                '/chainrule.v1.JobService/ReadTrace',
+                request_serializer=chainrule_dot_v1_dot_job__service__pb2.ReadTraceRequest.SerializeToString,
+                response_deserializer=chainrule_dot_v1_dot_job__service__pb2.ReadTraceResponse.FromString,
+                _registered_method=True)
 
 
 class JobServiceServicer:
@@ -115,6 +120,13 @@ class JobServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ReadTrace(self, request, context):
+        """Where the time of the job's last steps went, span by span, the oldest step first. NOT_FOUND for an unknown job.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_JobServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -147,6 +159,11 @@ def add_JobServiceServicer_to_server(servicer, server):
                     servicer.DownloadModel,
                     request_deserializer=chainrule_dot_v1_dot_job__service__pb2.DownloadModelRequest.FromString,
                     response_serializer=chainrule_dot_v1_dot_job__service__pb2.DownloadModelResponse.SerializeToString,
+            ),
+            'ReadTrace': grpc.unary_stream_rpc_method_handler(
+                    servicer.ReadTrace,
+                    request_deserializer=chainrule_dot_v1_dot_job__service__pb2.ReadTraceRequest.FromString,
+                    response_serializer=chainrule_dot_v1_dot_job__service__pb2.ReadTraceResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -311,6 +328,33 @@ class JobService:
             '/chainrule.v1.JobService/DownloadModel',
             chainrule_dot_v1_dot_job__service__pb2.DownloadModelRequest.SerializeToString,
             chainrule_dot_v1_dot_job__service__pb2.DownloadModelResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReadTrace(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/chainrule.v1.JobService/ReadTrace',
+            chainrule_dot_v1_dot_job__service__pb2.ReadTraceRequest.SerializeToString,
+            chainrule_dot_v1_dot_job__service__pb2.ReadTraceResponse.FromString,
             options,
             channel_credentials,
             insecure,

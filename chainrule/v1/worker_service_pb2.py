@@ -25,41 +25,51 @@ _sym_db = _symbol_database.Default()
 from chainrule.v1 import job_pb2 as chainrule_dot_v1_dot_job__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!chainrule/v1/worker_service.proto\x12\x0c\x63hainrule.v1\x1a\x16\x63hainrule/v1/job.proto\"\xea\x01\n\x0cTrainRequest\x12$\n\x05hello\x18\x01 \x01(\x0b\x32\x13.chainrule.v1.HelloH\x00\x12$\n\x05ready\x18\x02 \x01(\x0b\x32\x13.chainrule.v1.ReadyH\x00\x12(\n\x04part\x18\x03 \x01(\x0b\x32\x18.chainrule.v1.VectorPartH\x00\x12/\n\x0bpartial_sum\x18\x04 \x01(\x0b\x32\x18.chainrule.v1.PartialSumH\x00\x12(\n\x07\x66\x61ilure\x18\x05 \x01(\x0b\x32\x15.chainrule.v1.FailureH\x00\x42\t\n\x07message\"\xc4\x01\n\rTrainResponse\x12.\n\nassignment\x18\x01 \x01(\x0b\x32\x18.chainrule.v1.AssignmentH\x00\x12(\n\x04part\x18\x02 \x01(\x0b\x32\x18.chainrule.v1.VectorPartH\x00\x12$\n\x05order\x18\x03 \x01(\x0b\x32\x13.chainrule.v1.OrderH\x00\x12(\n\x07release\x18\x04 \x01(\x0b\x32\x15.chainrule.v1.ReleaseH\x00\x42\t\n\x07message\"N\n\x05Hello\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nprocess_id\x18\x02 \x01(\r\x12\x15\n\rnumpy_version\x18\x03 \x01(\t\x12\x0c\n\x04\x62las\x18\x04 \x01(\t\"\xc0\x01\n\nAssignment\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x12\n\ngeneration\x18\x02 \x01(\x04\x12#\n\x04spec\x18\x03 \x01(\x0b\x32\x15.chainrule.v1.JobSpec\x12\x15\n\rfeature_count\x18\x04 \x01(\r\x12\x13\n\x0b\x63lass_count\x18\x05 \x01(\r\x12\x13\n\x0b\x66irst_shard\x18\x06 \x01(\r\x12\x13\n\x0bshard_count\x18\x07 \x01(\r\x12\x13\n\x0bshard_sizes\x18\x08 \x03(\x04\"+\n\x05Ready\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x12\n\ngeneration\x18\x02 \x01(\x04\"\x1c\n\nVectorPart\x12\x0e\n\x06values\x18\x01 \x01(\x0c\"\x99\x01\n\x05Order\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x12\n\ngeneration\x18\x02 \x01(\x04\x12\r\n\x05order\x18\x03 \x01(\x04\x12%\n\x04kind\x18\x04 \x01(\x0e\x32\x17.chainrule.v1.OrderKind\x12\x0c\n\x04step\x18\x05 \x01(\x04\x12(\n\x06vector\x18\x06 \x01(\x0b\x32\x18.chainrule.v1.VectorPart\"\xf5\x01\n\nPartialSum\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x12\n\ngeneration\x18\x02 \x01(\x04\x12\r\n\x05order\x18\x03 \x01(\x04\x12\x13\n\x0b\x66irst_shard\x18\x04 \x01(\r\x12\x13\n\x0bshard_count\x18\x05 \x01(\r\x12\x11\n\trow_count\x18\x06 \x01(\x04\x12\x0c\n\x04sums\x18\x07 \x03(\x01\x12(\n\x06vector\x18\x08 \x01(\x0b\x32\x18.chainrule.v1.VectorPart\x12+\n\nnot_finite\x18\t \x01(\x0b\x32\x17.chainrule.v1.NotFinite\x12\x12\n\ncompute_ms\x18\n \x01(\x01\"\'\n\tNotFinite\x12\r\n\x05shard\x18\x01 \x01(\r\x12\x0b\n\x03row\x18\x02 \x01(\x03\">\n\x07\x46\x61ilure\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x12\n\ngeneration\x18\x02 \x01(\x04\x12\x0f\n\x07message\x18\x03 \x01(\t\"\x19\n\x07Release\x12\x0e\n\x06job_id\x18\x01 \x01(\t\"E\n\x10ReadShardRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\r\n\x05shard\x18\x02 \x01(\r\x12\x12\n\nvalidation\x18\x03 \x01(\x08\"^\n\x11ReadShardResponse\x12\x11\n\trow_count\x18\x01 \x01(\r\x12\x10\n\x08\x66\x65\x61tures\x18\x02 \x01(\x0c\x12\x0f\n\x07targets\x18\x03 \x01(\x0c\x12\x13\n\x0brow_numbers\x18\x04 \x01(\x0c*\x86\x01\n\tOrderKind\x12\x1a\n\x16ORDER_KIND_UNSPECIFIED\x10\x00\x12\x17\n\x13ORDER_KIND_GRADIENT\x10\x01\x12 \n\x1cORDER_KIND_EVALUATE_TRAINING\x10\x02\x12\"\n\x1eORDER_KIND_EVALUATE_VALIDATION\x10\x03\x32\xa5\x01\n\rWorkerService\x12\x44\n\x05Train\x12\x1a.chainrule.v1.TrainRequest\x1a\x1b.chainrule.v1.TrainResponse(\x01\x30\x01\x12N\n\tReadShard\x12\x1e.chainrule.v1.ReadShardRequest\x1a\x1f.chainrule.v1.ReadShardResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!chainrule/v1/worker_service.proto\x12\x0c\x63hainrule.v1\x1a\x16\x63hainrule/v1/job.proto\"\x99\x02\n\x0cTrainRequest\x12$\n\x05hello\x18\x01 \x01(\x0b\x32\x13.chainrule.v1.HelloH\x00\x12$\n\x05ready\x18\x02 \x01(\x0b\x32\x13.chainrule.v1.ReadyH\x00\x12(\n\x04part\x18\x03 \x01(\x0b\x32\x18.chainrule.v1.VectorPartH\x00\x12/\n\x0bpartial_sum\x18\x04 \x01(\x0b\x32\x18.chainrule.v1.PartialSumH\x00\x12(\n\x07\x66\x61ilure\x18\x05 \x01(\x0b\x32\x15.chainrule.v1.FailureH\x00\x12-\n\nlink_proof\x18\x06 \x01(\x0b\x32\x17.chainrule.v1.LinkProofH\x00\x42\t\n\x07message\"\xee\x01\n\rTrainResponse\x12.\n\nassignment\x18\x01 \x01(\x0b\x32\x18.chainrule.v1.AssignmentH\x00\x12(\n\x04part\x18\x02 \x01(\x0b\x32\x18.chainrule.v1.VectorPartH\x00\x12$\n\x05order\x18\x03 \x01(\x0b\x32\x13.chainrule.v1.OrderH\x00\x12(\n\x07release\x18\x04 \x01(\x0b\x32\x15.chainrule.v1.ReleaseH\x00\x12(\n\x07welcome\x18\x05 \x01(\x0b\x32\x15.chainrule.v1.WelcomeH\x00\x42\t\n\x07message\"N\n\x05Hello\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nprocess_id\x18\x02 \x01(\r\x12\x15\n\rnumpy_version\x18\x03 \x01(\t\x12\x0c\n\x04\x62las\x18\x04 \x01(\t\"D\n\x07Welcome\x12\x0c\n\x04name\x18\x01 \x01(\t\x12+\n\nlocal_link\x18\x02 \x01(\x0b\x32\x17.chainrule.v1.LocalLink\"+\n\tLocalLink\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\x12\r\n\x05token\x18\x02 \x01(\x0c\"\x1a\n\tLinkProof\x12\r\n\x05value\x18\x01 \x01(\x0c\"\xf3\x01\n\nAssignment\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x12\n\ngeneration\x18\x02 \x01(\x04\x12#\n\x04spec\x18\x03 \x01(\x0b\x32\x15.chainrule.v1.JobSpec\x12\x15\n\rfeature_count\x18\x04 \x01(\r\x12\x13\n\x0b\x63lass_count\x18\x05 \x01(\r\x12\x13\n\x0b\x66irst_shard\x18\x06 \x01(\r\x12\x13\n\x0bshard_count\x18\x07 \x01(\r\x12\x13\n\x0bshard_sizes\x18\x08 \x03(\x04\x12\x31\n\rshared_memory\x18\t \x01(\x0b\x32\x1a.chainrule.v1.SharedMemory\"K\n\x0cSharedMemory\x12\x1d\n\x15parameters_size_bytes\x18\x01 \x01(\x04\x12\x1c\n\x14gradients_size_bytes\x18\x02 \x01(\x04\"B\n\x05Place\x12\x0f\n\x07segment\x18\x01 \x01(\r\x12\x14\n\x0coffset_bytes\x18\x02 \x01(\x04\x12\x12\n\nsize_bytes\x18\x03 \x01(\x04\"+\n\x05Ready\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x12\n\ngeneration\x18\x02 \x01(\x04\"e\n\nVectorPart\x12\x0e\n\x06offset\x18\x01 \x01(\x04\x12\x0e\n\x06values\x18\x02 \x01(\x0c\x12\x13\n\x0b\x66irst_shard\x18\x03 \x01(\r\x12\x13\n\x0bshard_count\x18\x04 \x01(\r\x12\r\n\x05order\x18\x05 \x01(\x04\"\xd1\x01\n\x05Order\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x12\n\ngeneration\x18\x02 \x01(\x04\x12\r\n\x05order\x18\x03 \x01(\x04\x12%\n\x04kind\x18\x04 \x01(\x0e\x32\x17.chainrule.v1.OrderKind\x12\x0c\n\x04step\x18\x05 \x01(\x04\x12(\n\x06vector\x18\x06 \x01(\x0b\x32\x18.chainrule.v1.VectorPart\x12\"\n\x05place\x18\x07 \x01(\x0b\x32\x13.chainrule.v1.Place\x12\x12\n\nstatistics\x18\x08 \x03(\x01\"\xb4\x02\n\nPartialSum\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x12\n\ngeneration\x18\x02 \x01(\x04\x12\r\n\x05order\x18\x03 \x01(\x04\x12\x13\n\x0b\x66irst_shard\x18\x04 \x01(\r\x12\x13\n\x0bshard_count\x18\x05 \x01(\r\x12\x11\n\trow_count\x18\x06 \x01(\x04\x12\x0c\n\x04sums\x18\x07 \x03(\x01\x12(\n\x06vector\x18\x08 \x01(\x0b\x32\x18.chainrule.v1.VectorPart\x12\"\n\x05place\x18\x0b \x01(\x0b\x32\x13.chainrule.v1.Place\x12+\n\nnot_finite\x18\t \x01(\x0b\x32\x17.chainrule.v1.NotFinite\x12\x12\n\nstarted_ns\x18\x0c \x01(\x06\x12\x13\n\x0b\x66inished_ns\x18\r \x01(\x06J\x04\x08\n\x10\x0b\"\'\n\tNotFinite\x12\r\n\x05shard\x18\x01 \x01(\r\x12\x0b\n\x03row\x18\x02 \x01(\x03\">\n\x07\x46\x61ilure\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x12\n\ngeneration\x18\x02 \x01(\x04\x12\x0f\n\x07message\x18\x03 \x01(\t\"\x19\n\x07Release\x12\x0e\n\x06job_id\x18\x01 \x01(\t\"E\n\x10ReadShardRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\r\n\x05shard\x18\x02 \x01(\r\x12\x12\n\nvalidation\x18\x03 \x01(\x08\"^\n\x11ReadShardResponse\x12\x11\n\trow_count\x18\x01 \x01(\r\x12\x10\n\x08\x66\x65\x61tures\x18\x02 \x01(\x0c\x12\x0f\n\x07targets\x18\x03 \x01(\x0c\x12\x13\n\x0brow_numbers\x18\x04 \x01(\x0c*\x86\x01\n\tOrderKind\x12\x1a\n\x16ORDER_KIND_UNSPECIFIED\x10\x00\x12\x17\n\x13ORDER_KIND_GRADIENT\x10\x01\x12 \n\x1cORDER_KIND_EVALUATE_TRAINING\x10\x02\x12\"\n\x1eORDER_KIND_EVALUATE_VALIDATION\x10\x03\x32\xa5\x01\n\rWorkerService\x12\x44\n\x05Train\x12\x1a.chainrule.v1.TrainRequest\x1a\x1b.chainrule.v1.TrainResponse(\x01\x30\x01\x12N\n\tReadShard\x12\x1e.chainrule.v1.ReadShardRequest\x1a\x1f.chainrule.v1.ReadShardResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'chainrule.v1.worker_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_ORDERKIND']._serialized_start=1565
-  _globals['_ORDERKIND']._serialized_end=1699
+  _globals['_ORDERKIND']._serialized_start=2185
+  _globals['_ORDERKIND']._serialized_end=2319
   _globals['_TRAINREQUEST']._serialized_start=76
-  _globals['_TRAINREQUEST']._serialized_end=310
-  _globals['_TRAINRESPONSE']._serialized_start=313
-  _globals['_TRAINRESPONSE']._serialized_end=509
-  _globals['_HELLO']._serialized_start=511
-  _globals['_HELLO']._serialized_end=589
-  _globals['_ASSIGNMENT']._serialized_start=592
-  _globals['_ASSIGNMENT']._serialized_end=784
-  _globals['_READY']._serialized_start=786
-  _globals['_READY']._serialized_end=829
-  _globals['_VECTORPART']._serialized_start=831
-  _globals['_VECTORPART']._serialized_end=859
-  _globals['_ORDER']._serialized_start=862
-  _globals['_ORDER']._serialized_end=1015
-  _globals['_PARTIALSUM']._serialized_start=1018
-  _globals['_PARTIALSUM']._serialized_end=1263
-  _globals['_NOTFINITE']._serialized_start=1265
-  _globals['_NOTFINITE']._serialized_end=1304
-  _globals['_FAILURE']._serialized_start=1306
-  _globals['_FAILURE']._serialized_end=1368
-  _globals['_RELEASE']._serialized_start=1370
-  _globals['_RELEASE']._serialized_end=1395
-  _globals['_READSHARDREQUEST']._serialized_start=1397
-  _globals['_READSHARDREQUEST']._serialized_end=1466
-  _globals['_READSHARDRESPONSE']._serialized_start=1468
-  _globals['_READSHARDRESPONSE']._serialized_end=1562
-  _globals['_WORKERSERVICE']._serialized_start=1702
-  _globals['_WORKERSERVICE']._serialized_end=1867
+  _globals['_TRAINREQUEST']._serialized_end=357
+  _globals['_TRAINRESPONSE']._serialized_start=360
+  _globals['_TRAINRESPONSE']._serialized_end=598
+  _globals['_HELLO']._serialized_start=600
+  _globals['_HELLO']._serialized_end=678
+  _globals['_WELCOME']._serialized_start=680
+  _globals['_WELCOME']._serialized_end=748
+  _globals['_LOCALLINK']._serialized_start=750
+  _globals['_LOCALLINK']._serialized_end=793
+  _globals['_LINKPROOF']._serialized_start=795
+  _globals['_LINKPROOF']._serialized_end=821
+  _globals['_ASSIGNMENT']._serialized_start=824
+  _globals['_ASSIGNMENT']._serialized_end=1067
+  _globals['_SHAREDMEMORY']._serialized_start=1069
+  _globals['_SHAREDMEMORY']._serialized_end=1144
+  _globals['_PLACE']._serialized_start=1146
+  _globals['_PLACE']._serialized_end=1212
+  _globals['_READY']._serialized_start=1214
+  _globals['_READY']._serialized_end=1257
+  _globals['_VECTORPART']._serialized_start=1259
+  _globals['_VECTORPART']._serialized_end=1360
+  _globals['_ORDER']._serialized_start=1363
+  _globals['_ORDER']._serialized_end=1572
+  _globals['_PARTIALSUM']._serialized_start=1575
+  _globals['_PARTIALSUM']._serialized_end=1883
+  _globals['_NOTFINITE']._serialized_start=1885
+  _globals['_NOTFINITE']._serialized_end=1924
+  _globals['_FAILURE']._serialized_start=1926
+  _globals['_FAILURE']._serialized_end=1988
+  _globals['_RELEASE']._serialized_start=1990
+  _globals['_RELEASE']._serialized_end=2015
+  _globals['_READSHARDREQUEST']._serialized_start=2017
+  _globals['_READSHARDREQUEST']._serialized_end=2086
+  _globals['_READSHARDRESPONSE']._serialized_start=2088
+  _globals['_READSHARDRESPONSE']._serialized_end=2182
+  _globals['_WORKERSERVICE']._serialized_start=2322
+  _globals['_WORKERSERVICE']._serialized_end=2487
 # @@protoc_insertion_point(module_scope)

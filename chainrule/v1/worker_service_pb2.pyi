@@ -20,30 +20,34 @@ ORDER_KIND_EVALUATE_TRAINING: OrderKind
 ORDER_KIND_EVALUATE_VALIDATION: OrderKind
 
 class TrainRequest(_message.Message):
-    __slots__ = ("hello", "ready", "part", "partial_sum", "failure")
+    __slots__ = ("hello", "ready", "part", "partial_sum", "failure", "link_proof")
     HELLO_FIELD_NUMBER: _ClassVar[int]
     READY_FIELD_NUMBER: _ClassVar[int]
     PART_FIELD_NUMBER: _ClassVar[int]
     PARTIAL_SUM_FIELD_NUMBER: _ClassVar[int]
     FAILURE_FIELD_NUMBER: _ClassVar[int]
+    LINK_PROOF_FIELD_NUMBER: _ClassVar[int]
     hello: Hello
     ready: Ready
     part: VectorPart
     partial_sum: PartialSum
     failure: Failure
-    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., ready: _Optional[_Union[Ready, _Mapping]] = ..., part: _Optional[_Union[VectorPart, _Mapping]] = ..., partial_sum: _Optional[_Union[PartialSum, _Mapping]] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ...) -> None: ...
+    link_proof: LinkProof
+    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., ready: _Optional[_Union[Ready, _Mapping]] = ..., part: _Optional[_Union[VectorPart, _Mapping]] = ..., partial_sum: _Optional[_Union[PartialSum, _Mapping]] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., link_proof: _Optional[_Union[LinkProof, _Mapping]] = ...) -> None: ...
 
 class TrainResponse(_message.Message):
-    __slots__ = ("assignment", "part", "order", "release")
+    __slots__ = ("assignment", "part", "order", "release", "welcome")
     ASSIGNMENT_FIELD_NUMBER: _ClassVar[int]
     PART_FIELD_NUMBER: _ClassVar[int]
     ORDER_FIELD_NUMBER: _ClassVar[int]
     RELEASE_FIELD_NUMBER: _ClassVar[int]
+    WELCOME_FIELD_NUMBER: _ClassVar[int]
     assignment: Assignment
     part: VectorPart
     order: Order
     release: Release
-    def __init__(self, assignment: _Optional[_Union[Assignment, _Mapping]] = ..., part: _Optional[_Union[VectorPart, _Mapping]] = ..., order: _Optional[_Union[Order, _Mapping]] = ..., release: _Optional[_Union[Release, _Mapping]] = ...) -> None: ...
+    welcome: Welcome
+    def __init__(self, assignment: _Optional[_Union[Assignment, _Mapping]] = ..., part: _Optional[_Union[VectorPart, _Mapping]] = ..., order: _Optional[_Union[Order, _Mapping]] = ..., release: _Optional[_Union[Release, _Mapping]] = ..., welcome: _Optional[_Union[Welcome, _Mapping]] = ...) -> None: ...
 
 class Hello(_message.Message):
     __slots__ = ("name", "process_id", "numpy_version", "blas")
@@ -57,8 +61,30 @@ class Hello(_message.Message):
     blas: str
     def __init__(self, name: _Optional[str] = ..., process_id: _Optional[int] = ..., numpy_version: _Optional[str] = ..., blas: _Optional[str] = ...) -> None: ...
 
+class Welcome(_message.Message):
+    __slots__ = ("name", "local_link")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    LOCAL_LINK_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    local_link: LocalLink
+    def __init__(self, name: _Optional[str] = ..., local_link: _Optional[_Union[LocalLink, _Mapping]] = ...) -> None: ...
+
+class LocalLink(_message.Message):
+    __slots__ = ("address", "token")
+    ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    TOKEN_FIELD_NUMBER: _ClassVar[int]
+    address: str
+    token: bytes
+    def __init__(self, address: _Optional[str] = ..., token: _Optional[bytes] = ...) -> None: ...
+
+class LinkProof(_message.Message):
+    __slots__ = ("value",)
+    VALUE_FIELD_NUMBER: _ClassVar[int]
+    value: bytes
+    def __init__(self, value: _Optional[bytes] = ...) -> None: ...
+
 class Assignment(_message.Message):
-    __slots__ = ("job_id", "generation", "spec", "feature_count", "class_count", "first_shard", "shard_count", "shard_sizes")
+    __slots__ = ("job_id", "generation", "spec", "feature_count", "class_count", "first_shard", "shard_count", "shard_sizes", "shared_memory")
     JOB_ID_FIELD_NUMBER: _ClassVar[int]
     GENERATION_FIELD_NUMBER: _ClassVar[int]
     SPEC_FIELD_NUMBER: _ClassVar[int]
@@ -67,6 +93,7 @@ class Assignment(_message.Message):
     FIRST_SHARD_FIELD_NUMBER: _ClassVar[int]
     SHARD_COUNT_FIELD_NUMBER: _ClassVar[int]
     SHARD_SIZES_FIELD_NUMBER: _ClassVar[int]
+    SHARED_MEMORY_FIELD_NUMBER: _ClassVar[int]
     job_id: str
     generation: int
     spec: _job_pb2.JobSpec
@@ -75,7 +102,26 @@ class Assignment(_message.Message):
     first_shard: int
     shard_count: int
     shard_sizes: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, job_id: _Optional[str] = ..., generation: _Optional[int] = ..., spec: _Optional[_Union[_job_pb2.JobSpec, _Mapping]] = ..., feature_count: _Optional[int] = ..., class_count: _Optional[int] = ..., first_shard: _Optional[int] = ..., shard_count: _Optional[int] = ..., shard_sizes: _Optional[_Iterable[int]] = ...) -> None: ...
+    shared_memory: SharedMemory
+    def __init__(self, job_id: _Optional[str] = ..., generation: _Optional[int] = ..., spec: _Optional[_Union[_job_pb2.JobSpec, _Mapping]] = ..., feature_count: _Optional[int] = ..., class_count: _Optional[int] = ..., first_shard: _Optional[int] = ..., shard_count: _Optional[int] = ..., shard_sizes: _Optional[_Iterable[int]] = ..., shared_memory: _Optional[_Union[SharedMemory, _Mapping]] = ...) -> None: ...
+
+class SharedMemory(_message.Message):
+    __slots__ = ("parameters_size_bytes", "gradients_size_bytes")
+    PARAMETERS_SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    GRADIENTS_SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    parameters_size_bytes: int
+    gradients_size_bytes: int
+    def __init__(self, parameters_size_bytes: _Optional[int] = ..., gradients_size_bytes: _Optional[int] = ...) -> None: ...
+
+class Place(_message.Message):
+    __slots__ = ("segment", "offset_bytes", "size_bytes")
+    SEGMENT_FIELD_NUMBER: _ClassVar[int]
+    OFFSET_BYTES_FIELD_NUMBER: _ClassVar[int]
+    SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    segment: int
+    offset_bytes: int
+    size_bytes: int
+    def __init__(self, segment: _Optional[int] = ..., offset_bytes: _Optional[int] = ..., size_bytes: _Optional[int] = ...) -> None: ...
 
 class Ready(_message.Message):
     __slots__ = ("job_id", "generation")
@@ -86,29 +132,41 @@ class Ready(_message.Message):
     def __init__(self, job_id: _Optional[str] = ..., generation: _Optional[int] = ...) -> None: ...
 
 class VectorPart(_message.Message):
-    __slots__ = ("values",)
+    __slots__ = ("offset", "values", "first_shard", "shard_count", "order")
+    OFFSET_FIELD_NUMBER: _ClassVar[int]
     VALUES_FIELD_NUMBER: _ClassVar[int]
+    FIRST_SHARD_FIELD_NUMBER: _ClassVar[int]
+    SHARD_COUNT_FIELD_NUMBER: _ClassVar[int]
+    ORDER_FIELD_NUMBER: _ClassVar[int]
+    offset: int
     values: bytes
-    def __init__(self, values: _Optional[bytes] = ...) -> None: ...
+    first_shard: int
+    shard_count: int
+    order: int
+    def __init__(self, offset: _Optional[int] = ..., values: _Optional[bytes] = ..., first_shard: _Optional[int] = ..., shard_count: _Optional[int] = ..., order: _Optional[int] = ...) -> None: ...
 
 class Order(_message.Message):
-    __slots__ = ("job_id", "generation", "order", "kind", "step", "vector")
+    __slots__ = ("job_id", "generation", "order", "kind", "step", "vector", "place", "statistics")
     JOB_ID_FIELD_NUMBER: _ClassVar[int]
     GENERATION_FIELD_NUMBER: _ClassVar[int]
     ORDER_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
     STEP_FIELD_NUMBER: _ClassVar[int]
     VECTOR_FIELD_NUMBER: _ClassVar[int]
+    PLACE_FIELD_NUMBER: _ClassVar[int]
+    STATISTICS_FIELD_NUMBER: _ClassVar[int]
     job_id: str
     generation: int
     order: int
     kind: OrderKind
     step: int
     vector: VectorPart
-    def __init__(self, job_id: _Optional[str] = ..., generation: _Optional[int] = ..., order: _Optional[int] = ..., kind: _Optional[_Union[OrderKind, str]] = ..., step: _Optional[int] = ..., vector: _Optional[_Union[VectorPart, _Mapping]] = ...) -> None: ...
+    place: Place
+    statistics: _containers.RepeatedScalarFieldContainer[float]
+    def __init__(self, job_id: _Optional[str] = ..., generation: _Optional[int] = ..., order: _Optional[int] = ..., kind: _Optional[_Union[OrderKind, str]] = ..., step: _Optional[int] = ..., vector: _Optional[_Union[VectorPart, _Mapping]] = ..., place: _Optional[_Union[Place, _Mapping]] = ..., statistics: _Optional[_Iterable[float]] = ...) -> None: ...
 
 class PartialSum(_message.Message):
-    __slots__ = ("job_id", "generation", "order", "first_shard", "shard_count", "row_count", "sums", "vector", "not_finite", "compute_ms")
+    __slots__ = ("job_id", "generation", "order", "first_shard", "shard_count", "row_count", "sums", "vector", "place", "not_finite", "started_ns", "finished_ns")
     JOB_ID_FIELD_NUMBER: _ClassVar[int]
     GENERATION_FIELD_NUMBER: _ClassVar[int]
     ORDER_FIELD_NUMBER: _ClassVar[int]
@@ -117,8 +175,10 @@ class PartialSum(_message.Message):
     ROW_COUNT_FIELD_NUMBER: _ClassVar[int]
     SUMS_FIELD_NUMBER: _ClassVar[int]
     VECTOR_FIELD_NUMBER: _ClassVar[int]
+    PLACE_FIELD_NUMBER: _ClassVar[int]
     NOT_FINITE_FIELD_NUMBER: _ClassVar[int]
-    COMPUTE_MS_FIELD_NUMBER: _ClassVar[int]
+    STARTED_NS_FIELD_NUMBER: _ClassVar[int]
+    FINISHED_NS_FIELD_NUMBER: _ClassVar[int]
     job_id: str
     generation: int
     order: int
@@ -127,9 +187,11 @@ class PartialSum(_message.Message):
     row_count: int
     sums: _containers.RepeatedScalarFieldContainer[float]
     vector: VectorPart
+    place: Place
     not_finite: NotFinite
-    compute_ms: float
-    def __init__(self, job_id: _Optional[str] = ..., generation: _Optional[int] = ..., order: _Optional[int] = ..., first_shard: _Optional[int] = ..., shard_count: _Optional[int] = ..., row_count: _Optional[int] = ..., sums: _Optional[_Iterable[float]] = ..., vector: _Optional[_Union[VectorPart, _Mapping]] = ..., not_finite: _Optional[_Union[NotFinite, _Mapping]] = ..., compute_ms: _Optional[float] = ...) -> None: ...
+    started_ns: int
+    finished_ns: int
+    def __init__(self, job_id: _Optional[str] = ..., generation: _Optional[int] = ..., order: _Optional[int] = ..., first_shard: _Optional[int] = ..., shard_count: _Optional[int] = ..., row_count: _Optional[int] = ..., sums: _Optional[_Iterable[float]] = ..., vector: _Optional[_Union[VectorPart, _Mapping]] = ..., place: _Optional[_Union[Place, _Mapping]] = ..., not_finite: _Optional[_Union[NotFinite, _Mapping]] = ..., started_ns: _Optional[int] = ..., finished_ns: _Optional[int] = ...) -> None: ...
 
 class NotFinite(_message.Message):
     __slots__ = ("shard", "row")

@@ -50,12 +50,17 @@ class WorkerServiceServicer:
     """Missing associated documentation comment in .proto file."""
 
     def Train(self, request_iterator, context):
-        """One stream for as long as a worker lives; its first message is a Hello. The stream's end releases the worker's
-        shards. The server ends it with INVALID_ARGUMENT or FAILED_PRECONDITION where a message breaks the order below.
+        """One stream for as long as a worker lives; its first message is a Hello, answered by a Welcome. The stream's end
+        releases the worker's shards. The server ends it with INVALID_ARGUMENT or FAILED_PRECONDITION where a message breaks
+        the order below.
 
         For each job: Assignment; the worker loads its shards (ReadShard) and answers Ready; then for each Order the worker
         answers one PartialSum for each maximal subtree of its shards; Release ends it. A new Assignment may come at any
         time; answers to orders of an older generation are ignored.
+
+        A worker on the server's machine may take up the Welcome's local link. From then on the same messages, all but
+        VectorPart, go over that socket in both directions, and vectors lie in memory that both map; the stream stays open
+        for as long as the worker lives. Where the link ends and the stream doesn't, the messages go over the stream again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
