@@ -20,20 +20,22 @@ ORDER_KIND_EVALUATE_TRAINING: OrderKind
 ORDER_KIND_EVALUATE_VALIDATION: OrderKind
 
 class TrainRequest(_message.Message):
-    __slots__ = ("hello", "ready", "part", "partial_sum", "failure", "link_proof")
+    __slots__ = ("hello", "ready", "part", "partial_sum", "failure", "link_proof", "link_declined")
     HELLO_FIELD_NUMBER: _ClassVar[int]
     READY_FIELD_NUMBER: _ClassVar[int]
     PART_FIELD_NUMBER: _ClassVar[int]
     PARTIAL_SUM_FIELD_NUMBER: _ClassVar[int]
     FAILURE_FIELD_NUMBER: _ClassVar[int]
     LINK_PROOF_FIELD_NUMBER: _ClassVar[int]
+    LINK_DECLINED_FIELD_NUMBER: _ClassVar[int]
     hello: Hello
     ready: Ready
     part: VectorPart
     partial_sum: PartialSum
     failure: Failure
     link_proof: LinkProof
-    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., ready: _Optional[_Union[Ready, _Mapping]] = ..., part: _Optional[_Union[VectorPart, _Mapping]] = ..., partial_sum: _Optional[_Union[PartialSum, _Mapping]] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., link_proof: _Optional[_Union[LinkProof, _Mapping]] = ...) -> None: ...
+    link_declined: LinkDeclined
+    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., ready: _Optional[_Union[Ready, _Mapping]] = ..., part: _Optional[_Union[VectorPart, _Mapping]] = ..., partial_sum: _Optional[_Union[PartialSum, _Mapping]] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., link_proof: _Optional[_Union[LinkProof, _Mapping]] = ..., link_declined: _Optional[_Union[LinkDeclined, _Mapping]] = ...) -> None: ...
 
 class TrainResponse(_message.Message):
     __slots__ = ("assignment", "part", "order", "release", "welcome")
@@ -50,16 +52,18 @@ class TrainResponse(_message.Message):
     def __init__(self, assignment: _Optional[_Union[Assignment, _Mapping]] = ..., part: _Optional[_Union[VectorPart, _Mapping]] = ..., order: _Optional[_Union[Order, _Mapping]] = ..., release: _Optional[_Union[Release, _Mapping]] = ..., welcome: _Optional[_Union[Welcome, _Mapping]] = ...) -> None: ...
 
 class Hello(_message.Message):
-    __slots__ = ("name", "process_id", "numpy_version", "blas")
+    __slots__ = ("name", "process_id", "numpy_version", "blas", "wants_local_link")
     NAME_FIELD_NUMBER: _ClassVar[int]
     PROCESS_ID_FIELD_NUMBER: _ClassVar[int]
     NUMPY_VERSION_FIELD_NUMBER: _ClassVar[int]
     BLAS_FIELD_NUMBER: _ClassVar[int]
+    WANTS_LOCAL_LINK_FIELD_NUMBER: _ClassVar[int]
     name: str
     process_id: int
     numpy_version: str
     blas: str
-    def __init__(self, name: _Optional[str] = ..., process_id: _Optional[int] = ..., numpy_version: _Optional[str] = ..., blas: _Optional[str] = ...) -> None: ...
+    wants_local_link: bool
+    def __init__(self, name: _Optional[str] = ..., process_id: _Optional[int] = ..., numpy_version: _Optional[str] = ..., blas: _Optional[str] = ..., wants_local_link: _Optional[bool] = ...) -> None: ...
 
 class Welcome(_message.Message):
     __slots__ = ("name", "local_link")
@@ -82,6 +86,12 @@ class LinkProof(_message.Message):
     VALUE_FIELD_NUMBER: _ClassVar[int]
     value: bytes
     def __init__(self, value: _Optional[bytes] = ...) -> None: ...
+
+class LinkDeclined(_message.Message):
+    __slots__ = ("reason",)
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    reason: str
+    def __init__(self, reason: _Optional[str] = ...) -> None: ...
 
 class Assignment(_message.Message):
     __slots__ = ("job_id", "generation", "spec", "feature_count", "class_count", "first_shard", "shard_count", "shard_sizes", "shared_memory")
