@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-# The kinds of box, told apart by colour, outline and label.
-KINDS = ("operation", "parameter", "input", "constant", "loss")
+# What the operands of an operation are called in its formulas.
+LETTERS = ("a", "b", "c")
 
 
 @dataclass(frozen=True)
 class Box:
     """One node. title: the operation or the name. text: its part of the formula. shape: of one example, '32 × 10'.
 
+    kind: operation, parameter, input, constant or loss, which colour, outline and label tell apart.
     rule: the operation's formula in its operands a, b, …   f, g: the values, summarised; '' where there is none."""
 
     kind: str
@@ -94,6 +95,11 @@ def steps(picture: Picture) -> tuple[Step, ...]:
         rule = "g of this box is\n" + "\nplus\n".join(terms) if terms else "g = ∂loss/∂loss = 1"
         found.append(Step("backward", number, tuple(along), rule, f"g = {box.g}"))
     return tuple(found)
+
+
+def letter_of(index: int) -> str:
+    """The letter of an operand: a, b, c, and then a numbered."""
+    return LETTERS[index] if index < len(LETTERS) else f"a{index + 1}"
 
 
 def name_of(box: Box) -> str:

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from chainrule.graph_picture.picture import Box, Edge, Picture
-from chainrule.graph_picture.rules import letter_of, partial_and_contribution
+from chainrule.graph_picture.picture import Box, Edge, Picture, letter_of
 from chainrule.text import one_line
 
 if TYPE_CHECKING:
@@ -41,7 +40,7 @@ def picture_of(
                 text="" if node.is_leaf else shortened(node.text),
                 # A number is what a constant always is.
                 shape="" if node.operation == "constant" else shape_text(node.shape),
-                rule=_rule(node),
+                rule="" if operation is None else operation.formula,
                 f=summary(_example(node, f[node])),
                 g=summary(_example(node, g[node])) if node in g else "",
                 is_prediction=node is prediction,
@@ -49,9 +48,9 @@ def picture_of(
         )
         for index, operand in enumerate(node.operands):
             partial, contribution, value = "", "", ""
-            if is_differentiated(operand):
-                ranks = tuple(len(each.shape) for each in node.operands)
-                partial, contribution = partial_and_contribution(node.operation, index, ranks)
+            if operation is not None and is_differentiated(operand):
+                partial = operation.partial_formula(node, index)
+                contribution = operation.pullback_formula(node, index)
                 # The value of a 1 says nothing new.
                 if (array := local_partial(node, index, f)) is not None and partial not in ("1", "−1"):
                     value = short_summary(array)
@@ -92,15 +91,6 @@ def shortened(text: str) -> str:
     """One printable line of at most MAX_TEXT characters."""
     line = one_line(text)
     return line if len(line) <= MAX_TEXT else f"{line[: MAX_TEXT // 2 - 1]} … {line[-(MAX_TEXT // 2 - 2) :]}"
-
-
-def _rule(node: Node) -> str:
-    """The operation's formula in the letters of the edges."""
-    from engine.operations import OPERATIONS
-
-    if node.is_leaf:
-        return ""
-    return "a b" if node.operation == "matmul" else OPERATIONS[node.operation].formula
 
 
 def _kind(node: Node, *, is_root: bool) -> str:

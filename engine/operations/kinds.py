@@ -1,8 +1,9 @@
 """The three kinds of operation, and what each must say of itself.
 
-An operation states its formula, its value and its derivatives in plain numpy, side by side, and only once: the
-interpreter calls these functions with arrays, the compiled plan traces them. They must therefore be written with
-operators, numpy's ufuncs and the methods `sum` and `max`; and must not look at the values to decide what to do.
+An operation states its value and its derivatives in plain numpy, side by side, and only once: the interpreter calls
+these functions with arrays, the compiled plan traces them. They must therefore be written with operators, numpy's
+ufuncs and the methods `sum` and `max`; and must not look at the values to decide what to do. Beside them stand the same
+formulas for readers, with which a picture of the graph explains itself.
 """
 
 # ruff: noqa: ARG002, ARG005  (all rules of a kind take the same arguments)
@@ -38,13 +39,17 @@ class OptionRule:
 
 @dataclass(frozen=True)
 class Operation:
-    """What all kinds have. formula: for readers. operand_count: None means one or more. symbol: to write on a box."""
+    """What all kinds have. operand_count: None means one or more. symbol: to write on a box.
+
+    For readers, in the operands' letters a, b, c, the value f, and g = ∂loss/∂f: formula, and partial_formulas, which
+    has ∂f/∂operand for each operand ('' for one that has no derivative)."""
 
     name: str
     formula: str
     operand_count: int | None
     options: tuple[OptionRule, ...] = ()
     symbol: str = ""
+    partial_formulas: tuple[str, ...] = ()
 
     def shape(self, *operands: Node, options: tuple[float, ...]) -> Shape:
         """The shape of the result for one example. Raises Misfit."""
@@ -58,10 +63,22 @@ class Operation:
         """What g of the node contributes to g of operand `index`: its local partial derivative applied to g."""
         raise NotImplementedError(f"operation '{self.name}' has no derivative for operand {index + 1}")
 
+    def partial_formula(self, node: Node, index: int) -> str:
+        """∂f/∂operand for readers; where the entry doesn't say it, the name with a prime."""
+        if not self.partial_formulas:
+            return f"{self.name}′"
+        # With any number of operands, one formula is for all of them.
+        return self.partial_formulas[0 if self.operand_count is None else index]
+
+    def pullback_formula(self, node: Node, index: int) -> str:
+        """What g contributes to g of operand `index`, for readers."""
+        partial = self.partial_formula(node, index)
+        return {"1": "g", "−1": "−g"}.get(partial, f"g · ({partial})" if " " in partial else f"g · {partial}")
+
 
 @dataclass(frozen=True)
 class Elementwise(Operation):
-    """Element by element; a scalar goes with every element.
+    """Element by element; a scalar goes with every element, and gets the sum of what they contribute.
 
     value: (a, b, …, options…) -> f.    partials: one (f, a, b, …, options…) -> ∂f/∂operand for each operand."""
 
@@ -85,6 +102,10 @@ class Elementwise(Operation):
             contribution = contribution.sum(axis=axes_of(node))
         return contribution
 
+    def pullback_formula(self, node: Node, index: int) -> str:
+        contribution = super().pullback_formula(node, index)
+        return f"sum({contribution})" if node.shape and not node.operands[index].shape else contribution
+
     def partial(self, node: Node, index: int, f: Array, *values: Array) -> Array:
         """The local partial derivative itself, as it is drawn on an edge."""
         return np.asarray(self.partials[index](f, *aligned(node, *values), *node.options))
@@ -96,11 +117,13 @@ class Axiswise(Operation):
 
     shape_rule: (operands…, options) -> shape.    value: (node, a, b, …) -> f.
     pullbacks: one (node, g, f, a, b, …) -> contribution for each operand; it may be short of an axis of length 1.
-    With no fixed number of operands there is one pullback, and it takes the operand's index after the node."""
+    With no fixed number of operands there is one pullback, and it takes the operand's index after the node.
+    pullback_formulas: the same for readers; where there are none, g times the partial derivative."""
 
     shape_rule: Callable[..., Shape] = lambda *_, options: ()
     value: Callable[..., Array] = lambda *_: NotImplemented
     pullbacks: tuple[Callable[..., Array] | None, ...] = ()
+    pullback_formulas: tuple[str, ...] = ()
 
     def shape(self, *operands: Node, options: tuple[float, ...]) -> Shape:
         return self.shape_rule(*operands, options=options)
@@ -114,6 +137,11 @@ class Axiswise(Operation):
             return super().pullback(node, index, g, f, *values) if rule is None else rule(node, index, g, f, *values)
         rule = self.pullbacks[index]
         return super().pullback(node, index, g, f, *values) if rule is None else rule(node, g, f, *values)
+
+    def pullback_formula(self, node: Node, index: int) -> str:
+        if not self.pullback_formulas:
+            return super().pullback_formula(node, index)
+        return self.pullback_formulas[0 if self.operand_count is None else index]
 
 
 def aligned(node: Node, *values: Array) -> tuple[Array, ...]:

@@ -42,11 +42,13 @@ LOSSES: tuple[Operation, ...] = (
         "squared", "(a − b)²", 2,
         value=lambda a, b: (a - b) * (a - b),
         partials=(lambda f, a, b: 2 * (a - b), lambda f, a, b: -2 * (a - b)),
+        partial_formulas=("2 (a − b)", "−2 (a − b)"),
     ),
     Elementwise(
         "absolute", "|a − b|", 2,
         value=lambda a, b: np.absolute(a - b),
         partials=(lambda f, a, b: np.sign(a - b), lambda f, a, b: np.sign(b - a)),
+        partial_formulas=("sign(a − b)", "sign(b − a)"),
     ),
     Elementwise(
         # With c = min(|a − b|, δ) both branches are one.
@@ -57,23 +59,28 @@ LOSSES: tuple[Operation, ...] = (
             lambda f, a, b, delta: np.maximum(np.minimum(a - b, delta), -delta),
             lambda f, a, b, delta: np.maximum(np.minimum(b - a, delta), -delta),
         ),
+        partial_formulas=("max(min(a − b, δ), −δ)", "max(min(b − a, δ), −δ)"),
     ),
     Elementwise(
         "hinge", "max(1 − a b, 0), b = ±1", 2,
         value=lambda a, b: np.maximum(1 - a * b, 0),
         partials=(lambda f, a, b: -b * np.heaviside(f, 0), lambda f, a, b: -a * np.heaviside(f, 0)),
+        partial_formulas=("−b 1[f > 0]", "−a 1[f > 0]"),
     ),
     Elementwise(
         # e to a positive power is never taken in the value: ln(1 + e⁻ᵐ) = max(−m, 0) + ln(1 + e^−|m|), m = a b.
         "logistic", "ln(1 + e^(−a b)), b = ±1", 2,
         value=lambda a, b: np.maximum(-(a * b), 0) + np.log1p(np.exp(-np.absolute(a * b))),
         partials=(lambda f, a, b: -b / (1 + np.exp(a * b)), lambda f, a, b: -a / (1 + np.exp(a * b))),
+        partial_formulas=("−b / (1 + eᵃᵇ)", "−a / (1 + eᵃᵇ)"),
     ),
     Axiswise(
         "cross_entropy", "ln Σⱼ e^aⱼ − a_b, b the class", 2,
         shape_rule=_cross_entropy_shape,
         value=_cross_entropy,
         pullbacks=(_cross_entropy_pullback, None),
+        partial_formulas=("softmax(a) − 1[j=b]", ""),
+        pullback_formulas=("g · (softmax(a) − 1[j=b])", ""),
     ),
 )
 # fmt: on

@@ -56,12 +56,16 @@ NORMALIZATION: tuple[Operation, ...] = (
         shape_rule=_same,
         value=lambda node, a: _normalized(a, axes_of(node), node.options[0]),
         pullbacks=(lambda node, g, f, a: _pullback(g, f, a, axes_of(node), node.options[0]),),
+        partial_formulas=("depends on all of a",),
+        pullback_formulas=("(g − mean g − f · mean(g f)) / s",),
     ),
     Axiswise(
         "batch_norm", "(a − mean a) / √(variance a + ε), over the rows of the microbatch", 1, (_EPSILON,),
         shape_rule=_batched,
         value=lambda node, a: _normalized(a, (0,), node.options[0]),
         pullbacks=(lambda node, g, f, a: _pullback(g, f, a, (0,), node.options[0]),),
+        partial_formulas=("depends on all rows",),
+        pullback_formulas=("(g − mean g − f · mean(g f)) / s",),
     ),
     Elementwise(
         # b the running mean, c the running variance.
@@ -72,12 +76,14 @@ NORMALIZATION: tuple[Operation, ...] = (
             lambda f, a, b, c, epsilon: -1 / np.sqrt(c + epsilon),
             lambda f, a, b, c, epsilon: -0.5 * f / (c + epsilon),
         ),
+        partial_formulas=("1/√(c + ε)", "−1/√(c + ε)", "−f / (2 (c + ε))"),
     ),
     Elementwise(
         # b the mask: 0 with probability `rate`, else 1 / (1 − rate).
         "dropout", "a · mask", 2, (OptionRule("rate", None, 0.0, 1.0),),
         value=lambda a, b, rate: a * b,
         partials=(lambda f, a, b, rate: b, lambda f, a, b, rate: a),
+        partial_formulas=("b", "a"),
     ),
 )
 # fmt: on

@@ -16,10 +16,18 @@ import numpy as np
 from engine.graph import Node
 from engine.operations.kinds import Array, Misfit, Operation, Shape
 
+# For readers, by the number of axes of a and of b: for each of them ∂f/∂operand, and what g contributes.
+_FORMULAS = {
+    (1, 1): (("b", "g b"), ("a", "g a")),
+    (2, 1): (("∂fᵢ/∂aᵢⱼ = bⱼ", "g bᵀ"), ("a", "aᵀ g")),
+    (1, 2): (("bᵀ", "b g"), ("∂fₖ/∂bⱼₖ = aⱼ", "a gᵀ")),
+    (2, 2): (("∂fᵢₖ/∂aᵢⱼ = bⱼₖ", "g bᵀ"), ("∂fᵢₖ/∂bⱼₖ = aᵢⱼ", "aᵀ g")),
+}
+
 
 @dataclass(frozen=True)
 class Product(Operation):
-    """f = A @ B        ∂loss/∂A = g Bᵀ        ∂loss/∂B = Aᵀ g"""
+    """f = a @ b        ∂loss/∂a = g bᵀ        ∂loss/∂b = aᵀ g"""
 
     def shape(self, *operands: Node, options: tuple[float, ...]) -> Shape:
         a, b = operands
@@ -44,9 +52,17 @@ class Product(Operation):
         subscripts = f"{letters[2]},{letters[other]}->{letters[index]}"
         return np.asarray(np.einsum(subscripts, g, values[other], optimize=True))
 
+    def partial_formula(self, node: Node, index: int) -> str:
+        a, b = node.operands
+        return _FORMULAS[len(a.shape), len(b.shape)][index][0]
+
+    def pullback_formula(self, node: Node, index: int) -> str:
+        a, b = node.operands
+        return _FORMULAS[len(a.shape), len(b.shape)][index][1]
+
 
 def letters_of(node: Node) -> tuple[str, str, str]:
-    """The axes of A, B and f: r the rows, i the rows of A, j what is summed over, k the columns of B."""
+    """The axes of a, b and f: r the rows, i the rows of a, j what is summed over, k the columns of b."""
     a, b = node.operands
     i = "i" if len(a.shape) == 2 else ""
     k = "k" if len(b.shape) == 2 else ""
@@ -54,4 +70,4 @@ def letters_of(node: Node) -> tuple[str, str, str]:
     return rows[0] + i + "j", rows[1] + "j" + k, rows[2] + i + k
 
 
-PRODUCTS = (Product("matmul", "A B", 2, symbol="@"),)
+PRODUCTS = (Product("matmul", "a b", 2, symbol="@"),)
