@@ -6,7 +6,6 @@ The example comes from a process of the server's code, which alone reads and pre
 from __future__ import annotations
 
 import base64
-import importlib
 import json
 import subprocess
 import sys
@@ -23,6 +22,7 @@ from chainrule.graph_picture.dot import dot
 from chainrule.graph_picture.html import html
 from chainrule.graph_picture.mermaid import mermaid
 from chainrule.graph_picture.picture import Picture
+from chainrule.graph_picture.png import load_cairosvg, png
 from chainrule.graph_picture.svg import svg
 from chainrule.job_file import load_job_file
 from chainrule.output import print_json, print_line
@@ -45,7 +45,8 @@ def graph(job_file: Path, output: Path, *, row: int, parameters: Path | None, as
     suffix = output.suffix.lower()
     if suffix not in SUFFIXES:
         raise wrong_input("--output", f"{output}: must end in {', '.join(SUFFIXES)}, which says what is written")
-    to_png = _png_writer() if suffix == ".png" else None
+    if suffix == ".png":
+        _check_png()
     if not output.parent.is_dir():
         raise wrong_input("--output", f"{output}: there is no folder {output.parent}; make it first")
     spec = load_job_file(job_file)
@@ -56,7 +57,7 @@ def graph(job_file: Path, output: Path, *, row: int, parameters: Path | None, as
             f"the graph has {len(picture.boxes)} boxes, more than the {MAX_DRAWN_BOXES} of a readable drawing; "
             "write .dot or .mmd",
         )
-    content = to_png(svg(picture)) if to_png is not None else WRITERS[suffix](picture).encode()
+    content = png(picture) if suffix == ".png" else WRITERS[suffix](picture).encode()
     try:
         output.write_bytes(content)
     except OSError as error:
@@ -121,14 +122,14 @@ def _decoded(array: dict[str, Any]) -> NDArray[Any]:
     return np.frombuffer(base64.b64decode(array["base64"]), dtype=array["dtype"]).reshape(array["shape"])
 
 
-def _png_writer() -> Callable[[str], bytes]:
+def _check_png() -> None:
     try:
-        # cairosvg loads the system's cairo library when it is imported.
-        svg2png = importlib.import_module("cairosvg").svg2png
-    except (ImportError, OSError) as error:
+        load_cairosvg()
+    except ImportError:
         raise wrong_input(
-            "--output",
-            f"PNG needs cairosvg and the cairo library ({type(error).__name__}); "
-            "pip install 'chainrule[graph]', or write .svg",
+            "--output", "PNG needs the package cairosvg: pip install 'chainrule[graph]', or write .svg"
         ) from None
-    return lambda text: bytes(svg2png(bytestring=text.encode(), scale=2.0))
+    except OSError:
+        raise wrong_input(
+            "--output", "PNG needs the system's cairo library (apt-get install libcairo2), or write .svg"
+        ) from None

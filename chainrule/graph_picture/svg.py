@@ -7,7 +7,7 @@ from html import escape
 from chainrule.graph_picture.layout import Layout, Point, layout
 from chainrule.graph_picture.picture import Box, Edge, Picture
 
-BOX_HEIGHT, LEAF_HEIGHT = 88.0, 68.0
+BOX_HEIGHT, LEAF_HEIGHT = 92.0, 72.0
 MARGIN, HEADER = 24.0, 74.0
 GAP = (30.0, 66.0)
 LINE = 18.0
@@ -19,10 +19,11 @@ COLOURS = {
     "constant": ("#ececec", "#777777"),
     "loss": ("#ffe3e3", "#b3161b"),
 }
+# DejaVu first: it has every sign of the formulas, and cairo looks at the first name only.
 STYLE = (
-    "text{font:13px system-ui,'DejaVu Sans',sans-serif;fill:#1d2126}"
+    "text{font:13px 'DejaVu Sans',system-ui,sans-serif;fill:#1d2126}"
     ".title{font-weight:600;font-size:14px}.tag{font-size:10px;letter-spacing:.6px}"
-    ".text,.shape,.f,.g{font-family:ui-monospace,'DejaVu Sans Mono',monospace;font-size:11.5px}"
+    ".text,.shape,.f,.g{font-family:'DejaVu Sans Mono',ui-monospace,monospace;font-size:11.5px}"
     ".text{fill:#555c66}.shape{fill:#555c66}.f{fill:#0b6b3a}.g{fill:#8a1c8a}"
     ".edge path{fill:none;stroke:#5b6470;stroke-width:1.4}.edge.fixed path{stroke:#9aa1aa;stroke-dasharray:4 4}"
     ".edge text{font-size:11.5px;fill:#8a1c8a;text-anchor:middle}.edge rect{fill:#fff;opacity:.92}"
@@ -33,8 +34,7 @@ def svg(picture: Picture) -> str:
     """The SVG document. Each box is a group with the id box-N, each edge one with the id edge-N."""
     sizes = [size_of(picture, number) for number in range(len(picture.boxes))]
     places = places_of(picture)
-    width = max(places.width, 620.0) + 2 * MARGIN
-    height = places.height + HEADER + 2 * MARGIN
+    width, height = page_size(places)
     shift = (width - places.width) / 2
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:.0f} {height:.0f}" '
@@ -63,7 +63,7 @@ def size_of(picture: Picture, number: int) -> tuple[float, float]:
     """Wide enough for its lines and for the labels of the edges that enter below."""
     box = picture.boxes[number]
     labels = [max(len(edge.label) * 7.0, len(edge.value) * 7.0) + 14 for edge in picture.edges if edge.head == number]
-    heading = len(box.title) * 8.0 + len(box.shape) * 7.2 + len(tag_of(box)) * 8.0 + 60
+    heading = len(box.title) * 9.2 + len(box.shape) * 7.2 + len(tag_of(box)) * 8.0 + 64
     lines = max(len(box.text), len(box.f) + 4, len(box.g) + 4) * 7.2 + 40
     width = max(150.0, heading, lines, len(labels) * max(labels, default=0.0))
     return width, BOX_HEIGHT if box.text else LEAF_HEIGHT
@@ -73,6 +73,11 @@ def places_of(picture: Picture) -> Layout:
     """The layout that `svg` draws."""
     sizes = [size_of(picture, number) for number in range(len(picture.boxes))]
     return layout(sizes, [(edge.tail, edge.head) for edge in picture.edges], gap=GAP)
+
+
+def page_size(places: Layout) -> tuple[float, float]:
+    """(width, height) of the drawing, with its header and margins."""
+    return max(places.width, 620.0) + 2 * MARGIN, places.height + HEADER + 2 * MARGIN
 
 
 def tag_of(box: Box) -> str:
@@ -111,7 +116,7 @@ def _box(number: int, box: Box, centre: Point, size: tuple[float, float]) -> str
     lines = [f'<text class="title" x="{left:.1f}" y="{top + 21:.1f}">{escape(box.title)}</text>']
     tag = tag_of(box)
     # Two texts and no spans: not every renderer measures spans that end at a place.
-    for name, end, text in (("shape", right, box.shape), ("tag", right - len(box.shape) * 7.2 - 6, tag.upper())):
+    for name, end, text in (("shape", right, box.shape), ("tag", right - len(box.shape) * 7.2 - 10, tag.upper())):
         if text:
             colour = f' style="fill:{line}"' if name == "tag" else ""
             lines.append(

@@ -52,19 +52,19 @@ def _pullback(g: Array, f: Array, a: Array, axes: tuple[int, ...], epsilon: floa
 # fmt: off
 NORMALIZATION: tuple[Operation, ...] = (
     Axiswise(
-        "layer_norm", "(a − mean a) / √(variance a + ε), over one example", 1, (_EPSILON,),
+        "layer_norm", "(a − mean a) / s, s = √(variance a + ε), over one example", 1, (_EPSILON,),
         shape_rule=_same,
         value=lambda node, a: _normalized(a, axes_of(node), node.options[0]),
         pullbacks=(lambda node, g, f, a: _pullback(g, f, a, axes_of(node), node.options[0]),),
-        partial_formulas=("depends on all of a",),
+        partial_formulas=("∂fᵢ/∂aⱼ = (1[i=j] − (1 + fᵢ fⱼ)/n) / s",),
         pullback_formulas=("(g − mean g − f · mean(g f)) / s",),
     ),
     Axiswise(
-        "batch_norm", "(a − mean a) / √(variance a + ε), over the rows of the microbatch", 1, (_EPSILON,),
+        "batch_norm", "(a − mean a) / s, s = √(variance a + ε), over the rows of the microbatch", 1, (_EPSILON,),
         shape_rule=_batched,
         value=lambda node, a: _normalized(a, (0,), node.options[0]),
         pullbacks=(lambda node, g, f, a: _pullback(g, f, a, (0,), node.options[0]),),
-        partial_formulas=("depends on all rows",),
+        partial_formulas=("∂fᵢ/∂aⱼ = (1[i=j] − (1 + fᵢ fⱼ)/n) / s",),
         pullback_formulas=("(g − mean g − f · mean(g f)) / s",),
     ),
     Elementwise(

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
 from chainrule.cli import run
+from chainrule.graph_picture.png import load_cairosvg, scale_of
+from chainrule.graph_picture.svg import COLOURS
 
 pytest.importorskip("sklearn")
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
@@ -92,9 +96,60 @@ def test_a_wrong_job_is_refused_with_its_field(tmp_path: Path, capsys: pytest.Ca
     assert "model.prediction: column 1: " in capsys.readouterr().err
 
 
-def test_png_without_its_library_names_what_to_install(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("job", ["linear_hinge", "two_layer", "four_layer"])
+def test_a_png_shows_the_whole_drawing(tmp_path: Path, job: str) -> None:
+    cairo = cairo_or_skip()
+    for suffix in ("svg", "png"):
+        assert run(["graph", str(EXAMPLES / f"{job}.toml"), "-o", str(tmp_path / f"graph.{suffix}")]) == 0
+    root = ElementTree.fromstring((tmp_path / "graph.svg").read_text(encoding="utf-8"))  # noqa: S314 - our own text
+    surface = cairo.ImageSurface.create_from_png(str(tmp_path / "graph.png"))
+    size = (surface.get_height(), surface.get_width())
+    assert size == (2 * int(root.attrib["height"]), 2 * int(root.attrib["width"]))
+    data = np.frombuffer(surface.get_data(), np.uint8).reshape(size[0], surface.get_stride() // 4, 4)
+    colours = data[:, : size[1], 2::-1].astype(int) @ (65536, 256, 1)
+    # Nothing reaches the edge of the page, and each kind of box and of text is there.
+    edge = np.concatenate(
+        [colours[:20].ravel(), colours[-20:].ravel(), colours[:, :20].ravel(), colours[:, -20:].ravel()]
+    )
+    assert set(edge) == {0xFFFFFF}
+    assert {int(fill[1:], 16) for fill, _ in COLOURS.values()} <= set(colours.ravel())
+    assert {0x0B6B3A, 0x8A1C8A} <= set(colours.ravel())
+
+
+def test_a_very_large_drawing_is_scaled_down_to_what_cairo_takes() -> None:
+    assert scale_of(800, 1700) == 2
+    for width, height in ((31_000, 1_700), (600, 30_000), (20_000, 20_000), (100_000, 600)):
+        scale = scale_of(width, height)
+        assert max(width, height) * scale <= 32_000
+        assert width * height * scale**2 <= 60_000_001
+
+
+@pytest.mark.parametrize(
+    ("error", "remedy"),
+    [
+        (ImportError("no cairosvg"), "pip install 'chainrule[graph]'"),
+        (OSError("no cairo"), "apt-get install libcairo2"),
+    ],
+)
+def test_png_without_its_libraries_names_what_to_install(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    error: Exception,
+    remedy: str,
 ) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "cairosvg", None)
+    def missing() -> None:
+        raise error
+
+    monkeypatch.setattr("chainrule.commands.graph.load_cairosvg", missing)
     assert run(["graph", FOUR_LAYER, "-o", str(tmp_path / "graph.png")]) == 2
-    assert "pip install 'chainrule[graph]'" in capsys.readouterr().err
+    assert remedy in capsys.readouterr().err
+
+
+def cairo_or_skip() -> Any:
+    """cairocffi, which comes with cairosvg."""
+    try:
+        load_cairosvg()
+    except (ImportError, OSError) as error:
+        pytest.skip(f"cairosvg or the system's cairo library is not installed: {error}")
+    return importlib.import_module("cairocffi")
