@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.finite import NotFinite as NotFinite
 from engine.metrics import Measure
 from engine.model import Model
 from engine.parameters import Vector
@@ -22,16 +23,6 @@ from engine.reduction import PartialSum, Subtree, reduce_subtree
 from engine.sharding import BatchSchedule, Rows, evaluation_blocks
 
 EVALUATION_BLOCK_ROWS = 1024
-
-
-class NotFinite(ArithmeticError):
-    """A loss or gradient that is NaN or infinite. row: its number in the data set, None where only the gradient is."""
-
-    def __init__(self, *, shard: int, row: int | None) -> None:
-        self.shard = shard
-        self.row = row
-        what = "the gradient" if row is None else f"the loss of row {row}"
-        super().__init__(f"{what} is not finite (shard {shard})")
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ the rest of the same tree.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -96,6 +96,64 @@ def finish(root: Subtree, partial_sums: Mapping[Subtree, PartialSum | None]) -> 
         raise KeyError(f"no partial sum covers shard {root.first}")
     left, right = root.halves
     return _sum_of(finish(left, partial_sums), finish(right, partial_sums))
+
+
+class TreeSum:
+    """The sum of the partial sums of disjoint subtrees along the fixed tree, for any range of the vector.
+
+    The same bits as `finish`, but nothing is written to the partial sums. row_count: the rows of memory it works in,
+    at most log2 of the number of shards, at least 1."""
+
+    def __init__(self, subtrees: Sequence[Subtree]) -> None:
+        """subtrees: those that have rows, at least one; in this order `add_up` takes their vectors."""
+        if not subtrees:
+            raise ValueError("a sum needs at least one subtree with rows")
+        self.subtrees = tuple(subtrees)
+        self.row_count = 1
+        # (row to write, left, right); a left or right from 0 up is a partial sum, and ~row below.
+        self._additions: list[tuple[int, int, int]] = []
+        indices = {subtree: index for index, subtree in enumerate(subtrees)}
+        last = max(subtree.first + subtree.count for subtree in subtrees)
+        root = Subtree(0, 1 << (last - 1).bit_length())
+        self._result = self._add(root, indices, 0) or 0
+        if indices or len(set(subtrees)) < len(subtrees):
+            raise ValueError(f"the subtrees {', '.join(map(str, subtrees))} overlap or are no nodes of the tree")
+        # Two workers are so common, and small steps so short, that a loop would show.
+        self._is_pair = self._additions == [(0, 0, 1)]
+
+    def add_up(self, partial_sums: Sequence[Vector], start: int, stop: int, rows: NDArray[np.float32]) -> Vector:
+        """The sum of the elements start … stop - 1: (stop - start,), in rows[0], or the one partial sum itself.
+
+        partial_sums: whole vectors, (n,) float32. rows: (row_count or more, stop - start or more)."""
+        size = stop - start
+        if self._is_pair:
+            left, right = partial_sums
+            if left.size == size:
+                return np.add(left, right, out=rows[0, :size])
+            return np.add(left[start:stop], right[start:stop], out=rows[0, :size])
+        if not self._additions:
+            return partial_sums[self._result][start:stop]
+        cut = [rows[row, :size] for row in range(self.row_count)]
+        for row, left_index, right_index in self._additions:
+            left = partial_sums[left_index][start:stop] if left_index >= 0 else cut[~left_index]
+            right = partial_sums[right_index][start:stop] if right_index >= 0 else cut[~right_index]
+            np.add(left, right, out=cut[row])
+        return cut[0]
+
+    def _add(self, node: Subtree, indices: dict[Subtree, int], row: int) -> int | None:
+        """Note the additions of a node, whose sum goes to `row`; where it is, None where the node has no rows."""
+        if node in indices:
+            return indices.pop(node)
+        if node.count == 1:
+            return None
+        left_node, right_node = node.halves
+        left = self._add(left_node, indices, row)
+        right = self._add(right_node, indices, row + 1 if left is not None and left < 0 else row)
+        if left is None or right is None:
+            return right if left is None else left
+        self._additions.append((row, left, right))
+        self.row_count = max(self.row_count, row + 1)
+        return ~row
 
 
 def covers(root: Subtree, subtrees: Iterable[Subtree]) -> bool:

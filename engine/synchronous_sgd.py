@@ -6,18 +6,25 @@ defines the bits that any number of workers must give.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import InitVar, dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 
-from engine.clipping import clip_by_global_norm, clip_by_value, global_norm
-from engine.microbatch import MicrobatchComputer, NotFinite
+from engine.errors import ValueMismatch
+from engine.evaluation import initial_statistics, updated_statistics
+from engine.finite import NotFinite
+from engine.microbatch import MicrobatchComputer
 from engine.optimizers import UpdateRule
-from engine.parameters import Vector
+from engine.parameters import ParameterLayout, Vector, sha256_of
 from engine.penalties import Penalty
-from engine.reduction import PartialSum, Subtree
+from engine.reduction import PartialSum, Subtree, TreeSum
 from engine.schedules import Constant, PlateauState, Schedule, plateau_of
+from engine.step_update import Buffers, StepUpdate, Workspace
+
+# The tree as one partial sum: whoever holds all shards has added it up already.
+WHOLE = (Subtree(0, 1),)
 
 
 @dataclass(frozen=True)
@@ -40,52 +47,86 @@ class ParameterState:
     """The parameters and optimizer state after the last applied step, and a second buffer for the next ones.
 
     A step is prepared in the second buffer and committed by exchanging the two, so what is read meanwhile never
-    changes."""
+    changes. Memory: parameters and optimizer state twice, and some blocks for each thread that prepares.
+
+    next_parameters: (n,) float32, the second buffer; both may be given, as views into shared memory.
+    statistics: (statistics_layout.size,) float64, batch_norm's running statistics; empty without."""
 
     recipe: UpdateRecipe
     parameters: Vector
     step: int = 0
     plateau: PlateauState = field(default_factory=PlateauState)
+    next_parameters: InitVar[Vector | None] = None
+    statistics_layout: ParameterLayout = field(default_factory=lambda: ParameterLayout.of([]))
     state: Mapping[str, Vector] = field(init=False)
+    statistics: NDArray[np.float64] = field(init=False)
     _next_parameters: Vector = field(init=False)
     _next_state: Mapping[str, Vector] = field(init=False)
-    _scratch: Vector = field(init=False)
+    _workspaces: list[Workspace] = field(default_factory=list, init=False)
+    # Of the subtrees of the last step: they stay the same as long as workers neither come nor go.
+    _tree: TreeSum | None = field(default=None, init=False)
 
-    def __post_init__(self) -> None:
-        self.state = {name: np.zeros_like(self.parameters) for name in self.recipe.rule.state_names}
-        self._next_parameters = np.empty_like(self.parameters)
-        self._next_state = {name: np.empty_like(self.parameters) for name in self.recipe.rule.state_names}
-        self._scratch = np.empty((max(1, self.recipe.rule.scratch_rows), self.parameters.size), dtype=np.float32)
+    def __post_init__(self, next_parameters: Vector | None) -> None:
+        names = self.recipe.rule.state_names
+        self.state = {name: np.zeros_like(self.parameters) for name in names}
+        self.statistics = initial_statistics(self.statistics_layout)
+        self._next_state = {name: np.empty_like(self.parameters) for name in names}
+        self._next_parameters = np.empty_like(self.parameters) if next_parameters is None else next_parameters
+        if self._next_parameters.shape != self.parameters.shape or self._next_parameters.dtype != np.float32:
+            raise ValueMismatch(f"the second buffer must be {self.parameters.shape} float32, as the parameters are")
+
+    @property
+    def sha256(self) -> str:
+        """The SHA-256, in hexadecimal, of all that was trained: the parameters, and running statistics after them."""
+        return sha256_of(self.parameters, *([self.statistics] if self.statistics.size else []))
+
+    def begin(self, row_count: int, subtrees: Sequence[Subtree]) -> StepUpdate:
+        """The update of the next step, to be prepared and then committed; one that is not committed changes nothing.
+
+        row_count: of the whole step. subtrees: those that have rows, whose partial sums will come; both are known
+        before the gradients are. A second one may begin only once nothing prepares the first any more."""
+        recipe, step = self.recipe, self.step + 1
+        tree = self._tree
+        if tree is None or (tree.subtrees is not subtrees and tree.subtrees != tuple(subtrees)):
+            tree = self._tree = TreeSum(subtrees)
+        rate = recipe.schedule.learning_rate(recipe.learning_rate, step, recipe.total_steps) * self.plateau.factor
+        return StepUpdate(
+            step=step,
+            row_count=row_count,
+            learning_rate=rate,
+            rule=recipe.rule,
+            penalties=recipe.penalties,
+            clip_value=recipe.clip_value,
+            clip_norm=recipe.clip_norm,
+            buffers=Buffers(self.parameters, self.state, self._next_parameters, self._next_state),
+            tree=tree,
+            workspaces=self._workspaces,
+        )
+
+    def commit(self, update: StepUpdate, sums: NDArray[np.float64] | None = None) -> None:
+        """Make the prepared step the current one. sums: the step's reduced sums, the loss and then the statistics.
+
+        Raises NotFinite, with nothing changed, where the new parameters, state or statistics would not be finite, and
+        RuntimeError where the update is of another step or not all prepared."""
+        if update.step != self.step + 1:
+            raise RuntimeError(f"the update is of step {update.step}, but step {self.step + 1} is next")
+        if not update.is_complete:
+            update.complete()
+        statistics = self.statistics
+        if statistics.size:
+            statistics = self._next_statistics(sums, update.row_count)
+        self.parameters, self._next_parameters = update.buffers.next_parameters, self.parameters
+        self.state, self._next_state = update.buffers.next_state, self.state
+        self.statistics = statistics
+        self.step += 1
 
     def apply(self, total: PartialSum) -> None:
-        """Apply one step: the gradient summed over the batch, divided by its rows. `total.gradient` is overwritten.
-
-        Raises NotFinite, with nothing changed, where the new parameters would not be finite."""
-        gradient = total.gradient
-        if gradient is None:
+        """One step from what the whole tree adds up to. Nothing of `total` is changed. Raises as `commit` does."""
+        if total.gradient is None:
             raise TypeError("a step needs a gradient")
-        np.divide(gradient, np.float32(total.row_count), out=gradient)
-        self._limit(gradient)
-        recipe = self.recipe
-        learning_rate = recipe.schedule.learning_rate(recipe.learning_rate, self.step + 1, recipe.total_steps)
-        # What overflows is refused below, with a reason; numpy's warning would only repeat it.
-        with np.errstate(over="ignore", invalid="ignore"):
-            recipe.rule.update(
-                self.parameters,
-                gradient,
-                self.state,
-                step=self.step + 1,
-                learning_rate=learning_rate * self.plateau.factor,
-                out=self._next_parameters,
-                out_state=self._next_state,
-                scratch=self._scratch,
-            )
-        # The state too: an infinite second moment would freeze its element for ever without a word.
-        if not all(np.isfinite(vector).all() for vector in (self._next_parameters, *self._next_state.values())):
-            raise NotFinite(shard=0, row=None)
-        self.parameters, self._next_parameters = self._next_parameters, self.parameters
-        self.state, self._next_state = self._next_state, self.state
-        self.step += 1
+        update = self.begin(total.row_count, WHOLE)
+        update.prepare_all((total.gradient,))
+        self.commit(update, total.sums)
 
     def observe(self, validation_loss: float) -> None:
         """Tell a schedule that reduces on a plateau the loss after an epoch."""
@@ -93,18 +134,13 @@ class ParameterState:
         if plateau is not None:
             self.plateau = plateau.observe(self.plateau, validation_loss)
 
-    def _limit(self, gradient: Vector) -> None:
-        """Add the penalties to the mean gradient and clip it, in place."""
-        recipe = self.recipe
-        for penalty in recipe.penalties:
-            penalty.add_gradient(gradient, self.parameters, out=gradient, scratch=self._scratch[0])
-        if recipe.clip_value is not None:
-            if not np.isfinite(gradient).all():
-                # Clipping would hide an infinity.
-                raise NotFinite(shard=0, row=None)
-            clip_by_value(gradient, limit=recipe.clip_value, out=gradient)
-        if recipe.clip_norm is not None:
-            clip_by_global_norm(gradient, norm=global_norm(gradient), limit=recipe.clip_norm, out=gradient)
+    def _next_statistics(self, sums: NDArray[np.float64] | None, row_count: int) -> NDArray[np.float64]:
+        if sums is None or len(sums) != 1 + self.statistics.size:
+            raise ValueMismatch(f"a step needs the sums of the loss and of {self.statistics.size} statistics")
+        statistics = updated_statistics(self.statistics, sums[1:], layout=self.statistics_layout, row_count=row_count)
+        if not np.isfinite(statistics).all():
+            raise NotFinite(shard=0, row=None)
+        return statistics
 
 
 def train_in_one_process(computer: MicrobatchComputer, state: ParameterState, *, steps: int) -> list[float]:
