@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
 import numpy as np
@@ -306,11 +306,6 @@ class AdamW(Adam):
 OPTIMIZERS: dict[str, type[UpdateRule]] = {
     rule.name: rule for rule in (Sgd, Momentum, Nesterov, Adagrad, RmsProp, Adam, AdamW)
 }
-
-
-def settings_of(name: str) -> tuple[str, ...]:
-    """The settings that a rule takes besides the learning rate."""
-    return tuple(field.name for field in fields(OPTIMIZERS[name]))  # type: ignore[arg-type]
 
 
 def make_optimizer(name: str, settings: Mapping[str, float]) -> UpdateRule:
