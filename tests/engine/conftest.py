@@ -17,5 +17,5 @@ def tried() -> Counter[str]:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if TRIED:
-        counts = ", ".join(f"{count} for {name}" for name, count in sorted(TRIED.items()))
-        terminalreporter.write_line(f"random formulas tried: {counts}")
+        counts = "; ".join(f"{name}: {count}" for name, count in sorted(TRIED.items()))
+        terminalreporter.write_line(f"random formulas tried: {TRIED.total()} ({counts})")
