@@ -40,20 +40,28 @@ class RawPart(NamedTuple):
     order: int = 0
 
 
+# What is written; bytes are a message that is encoded already: parameters that go to many workers are encoded once.
+OutgoingRequest = pb.TrainRequest | RawPart | bytes
+OutgoingResponse = pb.TrainResponse | RawPart | bytes
+# What is read; `part` is never set in the protobuf message.
 Request = pb.TrainRequest | RawPart
 Response = pb.TrainResponse | RawPart
 
 
-def encode_request(message: Request) -> bytes:
+def encode_request(message: OutgoingRequest) -> bytes:
     """The message as protobuf writes it; a part's values are copied once.
 
     Raises ValueError where a number of a RawPart is out of its field's range, or its values are not contiguous."""
-    return _encode_part(message, _REQUEST_TAG) if isinstance(message, RawPart) else message.SerializeToString()
+    if isinstance(message, RawPart):
+        return _encode_part(message, _REQUEST_TAG)
+    return message if isinstance(message, bytes) else message.SerializeToString()
 
 
-def encode_response(message: Response) -> bytes:
+def encode_response(message: OutgoingResponse) -> bytes:
     """As encode_request."""
-    return _encode_part(message, _RESPONSE_TAG) if isinstance(message, RawPart) else message.SerializeToString()
+    if isinstance(message, RawPart):
+        return _encode_part(message, _RESPONSE_TAG)
+    return message if isinstance(message, bytes) else message.SerializeToString()
 
 
 def decode_request(data: bytes) -> Request:
@@ -77,9 +85,9 @@ def decode_response(data: bytes) -> Response:
 
 
 @overload
-def open_train(channel: grpc.Channel) -> grpc.StreamStreamMultiCallable[Request, Response]: ...
+def open_train(channel: grpc.Channel) -> grpc.StreamStreamMultiCallable[OutgoingRequest, Response]: ...
 @overload
-def open_train(channel: grpc.aio.Channel) -> grpc.aio.StreamStreamMultiCallable[Request, Response]: ...
+def open_train(channel: grpc.aio.Channel) -> grpc.aio.StreamStreamMultiCallable[OutgoingRequest, Response]: ...
 def open_train(channel: Any) -> Any:
     """WorkerService.Train on a client's channel, as the generated stub's, but with RawPart for vector parts."""
     return channel.stream_stream(

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from chainrule.v1 import worker_service_pb2 as pb
 from chainrule.v1 import worker_service_pb2_grpc
 from chainrule.wire_codec import (
+    OutgoingResponse,
     RawPart,
     Request,
     Response,
@@ -31,6 +32,9 @@ from chainrule.wire_codec import (
 )
 
 DEADLINE_S = 20.0
+
+PART = RawPart(offset=4, values=memoryview(b"abcd" * 1000), first_shard=2, shard_count=2, order=9)
+ANSWER = PART._replace(order=10)
 
 # The message's class, encode and decode, for both directions.
 DIRECTIONS: list[Any] = [
@@ -152,6 +156,12 @@ def test_other_messages_are_protobufs_own(message: pb.TrainRequest) -> None:
     assert decode_request(data) == message
 
 
+@pytest.mark.parametrize(("message_class", "encode", "decode"), DIRECTIONS)
+def test_a_message_that_is_encoded_already_is_sent_as_it_is(message_class: Any, encode: Any, decode: Any) -> None:
+    data = encode(PART)
+    assert encode(data) is data
+
+
 # The fields of a part as any client may write them: in any order, repeated, overlong, unknown ones among them.
 wire_varints = st.builds(varint, uint64, st.integers(0, 10))
 wire_fields = st.one_of(
@@ -190,17 +200,13 @@ def test_garbage_is_read_as_protobuf_reads_it_or_is_a_decode_error(
 class Mirror(worker_service_pb2_grpc.WorkerServiceServicer):
     """Answers a part with the same part, under the next order."""
 
-    async def Train(self, request_iterator: AsyncIterator[Request], context: object) -> AsyncIterator[Response]:  # noqa: N802, ARG002
+    async def Train(self, request_iterator: AsyncIterator[Request], context: object) -> AsyncIterator[OutgoingResponse]:  # noqa: N802, ARG002
         async for request in request_iterator:
             assert isinstance(request, RawPart)
-            yield request._replace(order=request.order + 1)
+            yield encode_response(request._replace(order=request.order + 1))
 
     async def ReadShard(self, request: pb.ReadShardRequest, context: object) -> AsyncIterator[pb.ReadShardResponse]:  # noqa: N802, ARG002
         yield pb.ReadShardResponse(row_count=request.shard)
-
-
-PART = RawPart(offset=4, values=memoryview(b"abcd" * 1000), first_shard=2, shard_count=2, order=9)
-ANSWER = PART._replace(order=10)
 
 
 def exchange_with_a_sync_client(address: str) -> Response:
