@@ -9,7 +9,7 @@ the rest of the same tree.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -84,6 +84,41 @@ def reduce_subtree(subtree: Subtree, leaf: Callable[[int], PartialSum | None]) -
         return leaf(subtree.first)
     left, right = subtree.halves
     return _sum_of(reduce_subtree(left, leaf), reduce_subtree(right, leaf))
+
+
+@dataclass(frozen=True)
+class Turn:
+    """A shard's turn in the sum over a subtree, with a few vectors 0, 1, 2 … to hold the sums that wait.
+
+    The shard's own goes to vector `place`; then, `additions` times, each vector is added to the one before it:
+    place to place - 1, that to place - 2, and so on. After the last turn the whole sum is in vector 0."""
+
+    shard: int
+    place: int
+    additions: int
+
+
+def turns(subtree: Subtree, has_rows: Callable[[int], bool]) -> list[Turn]:
+    """The order in which a subtree's shards are computed and added: the additions of `reduce_subtree`, written down.
+
+    At most log2(count) + 1 vectors are used. Shards without rows have no turn."""
+    found: list[Turn] = []
+
+    def take(node: Subtree, place: int) -> bool:
+        if node.count == 1:
+            if has_rows(node.first):
+                found.append(Turn(node.first, place, 0))
+                return True
+            return False
+        left, right = node.halves
+        has_left = take(left, place)
+        has_right = take(right, place + 1 if has_left else place)
+        if has_left and has_right:
+            found[-1] = replace(found[-1], additions=found[-1].additions + 1)
+        return has_left or has_right
+
+    take(subtree, 0)
+    return found
 
 
 def finish(root: Subtree, partial_sums: Mapping[Subtree, PartialSum | None]) -> PartialSum | None:

@@ -8,7 +8,6 @@ once. Nothing that others read is written: `engine.synchronous_sgd.ParameterStat
 
 from __future__ import annotations
 
-import contextvars
 import itertools
 import math
 from collections.abc import Callable, Sequence
@@ -20,7 +19,7 @@ from numpy.typing import NDArray
 
 from engine.blocks import BLOCK, add_in_order, square_sums
 from engine.clipping import clip_by_global_norm, clip_by_value
-from engine.finite import NotFinite, is_finite
+from engine.finite import NotFinite, is_finite, without_warnings
 from engine.optimizers import State, UpdateRule
 from engine.parameters import Vector
 from engine.penalties import Penalty
@@ -31,16 +30,13 @@ WORTH_A_THREAD = 4 * BLOCK
 
 
 class Workspace:
-    """What one thread works in: a few blocks, and a context in which numpy does not warn.
-
-    What overflows is refused with a reason afterwards; numpy's warning would only repeat it."""
+    """What one thread works in: a few blocks, and a context in which numpy does not warn."""
 
     def __init__(self, *, scratch_rows: int, size: int) -> None:
         self.size = min(size, BLOCK)
         self.scratch = _aligned(scratch_rows, self.size)
         self.sums = _aligned(1, self.size)
-        self.enter = contextvars.copy_context().run
-        self.enter(np.seterr, all="ignore")
+        self.enter = without_warnings()
 
     def sums_for(self, tree: TreeSum) -> NDArray[np.float32]:
         """At least as many rows as the sum along the tree needs; the first is where it ends."""

@@ -9,11 +9,12 @@ array to write to.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from engine.plan.memory import Arena, arena_of
 from engine.plan.trace import Buffer, Instruction, Traced
@@ -30,10 +31,10 @@ _LEVELS = {"parameter": CALLERS, "gradient": CALLERS, "input": STEP}
 class Program:
     """Compiled instructions. bind(parameters, gradient) gives the step, a function of the inputs by name.
 
-    arena_size: of the temporaries, in float32 elements. source: for looking at."""
+    arena: (size,) float32, the temporaries. source: for looking at."""
 
     bind: Callable[..., Callable[..., None]]
-    arena_size: int
+    arena: NDArray[np.float32]
     source: str
 
 
@@ -121,14 +122,20 @@ def compile_program(
     statistics: np.ndarray[Any, Any],
     known: list[Any],
     fitting: Callable[[int, Any], Any],
+    announcements: Mapping[int, Sequence[tuple[int, int]]] | None = None,
+    memory: NDArray[np.float32] | None = None,
 ) -> Program:
     """Place, write and compile the instructions.
 
-    inputs: the names of the inputs. known: of each the last array that fitted. fitting: checks another one."""
+    inputs: the names of the inputs. known: of each the last array that fitted. fitting: checks another one.
+    announcements: after which instructions to announce which ranges; the step then has a second argument, the function
+    to call with each. memory: the arena of another program of the same instructions, to be shared with it."""
     arena = arena_of(instructions)
     writer = _Writer(arena, inputs={name: f"x{index}" for index, name in enumerate(inputs)})
-    for instruction in instructions:
+    for position, instruction in enumerate(instructions):
         writer.write(instruction)
+        if announcements is not None:
+            writer.step += [f"announce({start}, {stop})" for start, stop in announcements.get(position, ())]
     fetched = []
     for index, name in enumerate(inputs):
         # An array that was looked at last time is not looked at again.
@@ -140,7 +147,7 @@ def compile_program(
         *_indented(writer.prelude[OWNED], 1),
         "    def bind(parameters, gradient):",
         *_indented(writer.prelude[CALLERS], 2),
-        "        def step(inputs):",
+        "        def step(inputs):" if announcements is None else "        def step(inputs, announce):",
         *_indented(fetched, 3),
         *_indented(writer.prelude[STEP], 3),
         *_indented(writer.step, 3),
@@ -151,8 +158,9 @@ def compile_program(
     source = "\n".join(lines)
     namespace: dict[str, Any] = {"bool": np.bool_, **writer.objects}
     exec(compile(source, "<plan>", "exec"), namespace)  # noqa: S102  (the source is our own, see above)
-    memory = aligned_zeros(arena.size)
-    return Program(namespace["plan"](memory, statistics, known, fitting), arena.size, source)
+    if memory is None:
+        memory = aligned_zeros(arena.size)
+    return Program(namespace["plan"](memory, statistics, known, fitting), memory, source)
 
 
 def aligned_zeros(size: int) -> np.ndarray[Any, np.dtype[np.float32]]:

@@ -93,7 +93,8 @@ def compile_loops(
     namespace: dict[str, Any] = {"math": math, "float32": np.float32, "one": np.float32(1), "zero": np.float32(0)}
     exec(compile(source, "<plan>", "exec"), namespace)  # noqa: S102  (the source is our own: names, shapes and numbers)
     compiled = numba.njit(namespace["step"], fastmath={"reassoc", "contract", "nsz"}, error_model="numpy")
-    owned = (aligned_zeros(arena.size), statistics, *writer.objects.values())
+    memory = aligned_zeros(arena.size)
+    owned = (memory, statistics, *writer.objects.values())
 
     def bind(parameters: Any, gradient: Any) -> Callable[..., None]:
         given = (*owned, parameters, gradient)
@@ -107,7 +108,7 @@ def compile_loops(
 
         return step
 
-    return Program(bind, arena.size, source)
+    return Program(bind, memory, source)
 
 
 class _LoopWriter:

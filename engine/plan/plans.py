@@ -6,7 +6,6 @@ memory that is there already. A plan is for one thread at a time.
 
 from __future__ import annotations
 
-import contextvars
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -15,8 +14,10 @@ from numpy.typing import NDArray
 
 from engine.backpropagation import Randomness
 from engine.errors import SettingError, ValueMismatch
+from engine.finite import without_warnings
 from engine.graph import Graph, Node
 from engine.model import Model
+from engine.plan.announcements import final_ranges
 from engine.plan.code import Program, compile_program
 from engine.plan.compiled import available, compile_loops, pays
 from engine.plan.lowering import Lowering
@@ -27,10 +28,20 @@ from engine.randomness import generator
 
 Array = NDArray[Any]
 BACKENDS = ("numpy", "numba")
-# Of how many pairs of (parameters, gradient) a plan remembers the views: two, so that a caller may alternate; of large
-# ones, where making views is nothing, only one, because what is remembered is kept alive.
-REMEMBERED = 2
+# Of how many pairs of (parameters, gradient) a plan remembers the views: two buffers of parameters, and some places for
+# gradients. Of large ones, where making views is nothing, only one, because what is remembered is kept alive.
+REMEMBERED = 32
 LARGE = 2**18
+
+Announce = Callable[[int, int], None]
+
+
+def check_backend(backend: str) -> None:
+    """Raise SettingError unless it is the name of a backend that is installed."""
+    if backend not in BACKENDS:
+        raise SettingError("backend", f"unknown backend '{backend}'; there are {', '.join(BACKENDS)}")
+    if backend == "numba" and not available():
+        raise SettingError("backend", "numba is not installed; install the extra 'numba', or choose numpy")
 
 
 class _Compiled:
@@ -44,22 +55,24 @@ class _Compiled:
         nodes = {node: None for graph in graphs for node in graph.nodes}
         self._input_nodes = [node for node in nodes if node.operation == "input"]
         self._needs_statistics = any(node.operation == "statistic" for node in nodes)
-        # The arrays of the last call and their step, and of a few calls before: see REMEMBERED.
-        self._parameters: Array | None = None
-        self._gradient: Array | None = None
-        self._step: Callable[..., None]
-        self._bound: list[tuple[Array, Array | None, Callable[..., None]]] = []
+        # The steps of the last calls by the identities of their arrays, and these arrays: see REMEMBERED.
+        self._bound: dict[tuple[int, int, bool], tuple[Callable[..., None], Array, Array | None]] = {}
         self._known: list[Array | None] = [None] * len(self._input_nodes)
         self._row_count = row_count
-        # NaN and infinity are for the caller to find: no warnings. numpy keeps that setting in the context.
-        self._enter = contextvars.copy_context().run
-        self._enter(np.seterr, all="ignore")
+        # NaN and infinity are for the caller to find.
+        self._enter = without_warnings()
         self._program: Program
+        self._instructions: list[Instruction]
+        self._is_loops = False
+        # The same program with announcements, made when it is first asked for.
+        self._announcing: Program | None = None
 
-    def compile(self, lowering: Lowering, backend: str = "numpy") -> None:
-        instructions = without_negations(lowering.trace)
-        self._program = (compile_loops if backend == "numba" and pays(instructions) else compile_program)(
-            instructions,
+    def compile(self, lowering: Lowering, backend: str) -> None:
+        self._instructions = without_negations(lowering.trace)
+        self._is_loops = backend == "numba" and pays(self._instructions)
+        compile_instructions = compile_loops if self._is_loops else compile_program
+        self._program = compile_instructions(
+            self._instructions,
             inputs=[node.name for node in self._input_nodes],
             statistics=self._statistics,
             known=self._known,
@@ -68,14 +81,26 @@ class _Compiled:
 
     def run(self, parameters: Array, inputs: Mapping[str, Array], gradient: Array | None) -> None:
         """Compute. Raises ValueMismatch for arrays that do not fit."""
-        if parameters is self._parameters and gradient is self._gradient:
-            step = self._step
-        else:
-            step = self._step_for(parameters, gradient)
+        bound = self._bound.get((id(parameters), id(gradient), False))
+        step = self._bind(parameters, gradient, announcing=False) if bound is None else bound[0]
         try:
             self._enter(step, inputs)
         except KeyError as error:
-            raise ValueMismatch(f"input {error} has no value") from None
+            self._check_names(inputs)
+            raise error from None
+
+    def run_announcing(
+        self, parameters: Array, inputs: Mapping[str, Array], gradient: Array, announce: Announce
+    ) -> None:
+        """Compute, and call announce(start, stop) as soon as these elements of the gradient are final."""
+        if self._is_loops:  # too short a step for one part of it to be announced before another
+            self.run(parameters, inputs, gradient)
+            self._enter(announce, 0, self._layout.size)
+            return
+        bound = self._bound.get((id(parameters), id(gradient), True))
+        step = self._bind(parameters, gradient, announcing=True) if bound is None else bound[0]
+        self._check_names(inputs)
+        self._enter(step, inputs, announce)
 
     def set_statistics(self, statistics: Array | None) -> None:
         if not self._needs_statistics:
@@ -91,19 +116,20 @@ class _Compiled:
     @property
     def size_bytes(self) -> int:
         """What the plan holds for temporaries."""
-        return 4 * self._program.arena_size
+        return self._program.arena.nbytes
 
     @property
     def source(self) -> str:
         """The Python that runs, for looking at."""
         return self._program.source
 
-    def _step_for(self, parameters: Array, gradient: Array | None) -> Callable[..., None]:
+    def _check_names(self, inputs: Mapping[str, Array]) -> None:
+        for node in self._input_nodes:
+            if node.name not in inputs:
+                raise ValueMismatch(f"input '{node.name}' has no value")
+
+    def _bind(self, parameters: Array, gradient: Array | None, *, announcing: bool) -> Callable[..., None]:
         """The step for these arrays. What is remembered holds them, so an identity is never that of another array."""
-        for known in self._bound:
-            if known[0] is parameters and known[1] is gradient:
-                self._parameters, self._gradient, self._step = known
-                return known[2]
         for name, vector in (("parameters", parameters), ("gradients", gradient)):
             if vector is not None and (vector.shape != (self._layout.size,) or vector.dtype != np.float32):
                 raise ValueMismatch(
@@ -113,11 +139,24 @@ class _Compiled:
                 raise ValueMismatch(f"the vector of {name} must be contiguous, but has stride {vector.strides[0]}")
         if gradient is not None and np.may_share_memory(parameters, gradient):
             raise ValueMismatch("the gradient cannot be written to the memory of the parameters")
-        step = self._program.bind(parameters, gradient)
-        self._bound.insert(0, (parameters, gradient, step))
-        del self._bound[1 if self._layout.size > LARGE else REMEMBERED :]
-        self._parameters, self._gradient, self._step = parameters, gradient, step
+        step = (self._announcing_program() if announcing else self._program).bind(parameters, gradient)
+        while len(self._bound) >= (1 if self._layout.size > LARGE else REMEMBERED):
+            del self._bound[next(iter(self._bound))]
+        self._bound[id(parameters), id(gradient), announcing] = (step, parameters, gradient)
         return step
+
+    def _announcing_program(self) -> Program:
+        if self._announcing is None:
+            self._announcing = compile_program(
+                self._instructions,
+                inputs=[node.name for node in self._input_nodes],
+                statistics=self._statistics,
+                known=self._known,
+                fitting=self._fitting,
+                announcements=final_ranges(self._instructions),
+                memory=self._program.arena,
+            )
+        return self._announcing
 
     def _fitting(self, index: int, array: Array) -> Array:
         """The array as the program takes it. One that fits is remembered; classes are looked at each time."""
@@ -152,10 +191,7 @@ class TrainingPlan:
     statistics_sums: (statistics.size,) float64, for each batch_norm Σ a and Σ a² over the rows."""
 
     def __init__(self, model: Model, row_count: int, *, backend: str = "numpy") -> None:
-        if backend not in BACKENDS:
-            raise SettingError("backend", f"unknown backend '{backend}'; there are {', '.join(BACKENDS)}")
-        if backend == "numba" and not available():
-            raise SettingError("backend", "numba is not installed; install the extra 'numba', or choose numpy")
+        check_backend(backend)
         self.model = model
         self.row_count = row_count
         self.row_losses = np.zeros(row_count, np.float32)
@@ -194,14 +230,21 @@ class TrainingPlan:
         out: NDArray[np.float32],
         *,
         randomness: Randomness | None = None,
+        final: Announce | None = None,
     ) -> float:
         """Write Σ over rows of ∂loss/∂parameters to `out`; return Σ over rows of the loss.
 
-        parameters, out: (layout.size,) float32; the same arrays each time are fastest. inputs: by name, (rows, *shape)
-        float32, classes int64. randomness: (seed, step, shard), needed with dropout. Raises ValueMismatch."""
+        parameters, out: (layout.size,) float32; the same array objects each time are fastest. inputs: by name,
+        (rows, *shape) float32, classes int64. randomness: (seed, step, shard), needed with dropout.
+        final(start, stop) is called as soon as the elements start … stop - 1 of `out` are final, the last layer's
+        first, while earlier ones are still to come: each element once, small parameters together with the next.
+        Raises ValueMismatch, and what `final` raises."""
         if self._masks:
             self._draw_masks(randomness)
-        self._compiled.run(parameters, inputs, out)
+        if final is None:
+            self._compiled.run(parameters, inputs, out)
+        else:
+            self._compiled.run_announcing(parameters, inputs, out, final)
         return self._losses.total()
 
     def _draw_masks(self, randomness: Randomness | None) -> None:
@@ -225,9 +268,10 @@ class TrainingPlan:
 class EvaluationPlan:
     """The loss and the prediction for `row_count` rows, without dropout and with running statistics.
 
-    row_losses: (row_count,) float32, each row's loss after `evaluate`."""
+    backend: as in TrainingPlan. row_losses: (row_count,) float32, each row's loss after `evaluate`."""
 
-    def __init__(self, model: Model, row_count: int) -> None:
+    def __init__(self, model: Model, row_count: int, *, backend: str = "numpy") -> None:
+        check_backend(backend)
         self.model = model
         self.row_count = row_count
         self.row_losses = np.zeros(row_count, np.float32)
@@ -243,7 +287,7 @@ class EvaluationPlan:
         if model.prediction is not None:
             self._predictions = np.zeros((row_count, *model.prediction.root.shape), np.float32)
             _store(lowering, model.prediction.root, self._predictions)
-        self._compiled.compile(lowering)
+        self._compiled.compile(lowering, backend)
 
     def evaluate(
         self,
@@ -274,7 +318,7 @@ class PredictionPlan:
         lowering.forward(model.prediction)
         self._predictions = np.zeros((row_count, *model.prediction.root.shape), np.float32)
         _store(lowering, model.prediction.root, self._predictions)
-        self._compiled.compile(lowering)
+        self._compiled.compile(lowering, "numpy")
 
     def predict(
         self,
