@@ -26,7 +26,7 @@ STYLE = (
     ".text,.shape,.f,.g{font-family:'DejaVu Sans Mono',ui-monospace,monospace;font-size:11.5px}"
     ".text{fill:#555c66}.shape{fill:#555c66}.f{fill:#0b6b3a}.g{fill:#8a1c8a}"
     ".edge path{fill:none;stroke:#5b6470;stroke-width:1.4}.edge.fixed path{stroke:#9aa1aa;stroke-dasharray:4 4}"
-    ".edge text{font-size:11.5px;fill:#8a1c8a;text-anchor:middle}.edge rect{fill:#fff;opacity:.92}"
+    ".edge text{font-size:11.5px;fill:#8a1c8a;text-anchor:middle}.edge rect{fill:#fff}"
 )
 
 
