@@ -19,6 +19,7 @@ from chainrule.graph_picture.svg import svg
 from chainrule.graph_picture.values import number, picture_of, short_summary, shortened, summary
 from engine.backpropagation import backward, forward, local_partial
 from engine.model import Input, Model
+from engine.operations import FUNCTIONS, OPERATIONS, Elementwise
 from engine.parameters import Parameter
 
 CHROMIUM = Path("/usr/bin/chromium")
@@ -92,6 +93,18 @@ def test_boxes_and_edges_say_the_formulas_of_the_engines_entries() -> None:
     assert along["x", "V @ x"] == ("∂f/∂b = a", "aᵀ g")
     assert along["@  matmul", "phi(V @ x)"] == ("∂f/∂a = f (1 − f)", "g · (f (1 − f))")
     assert along["y", "prediction - y"] == ("∂f/∂b = −1", "−g")
+
+
+def test_an_operation_that_was_added_explains_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    cube = Elementwise(
+        "cube", "a³", 1, value=lambda a: a * a * a, partials=(lambda _, a: 3 * a * a,), partial_formulas=("3a²",)
+    )
+    monkeypatch.setitem(OPERATIONS, "cube", cube)
+    monkeypatch.setitem(FUNCTIONS, "cube", "cube")
+    model = Model.build(loss="cube(s)", parameters=[Parameter("s", ())], inputs=[Input("x", ())])
+    shown = picture_of(model.loss, {"s": np.float32(2)}, title="cube")
+    assert [(edge.label, edge.value, edge.contribution) for edge in shown.edges] == [("∂f/∂a = 3a²", "12", "g · 3a²")]
+    assert shown.boxes[-1].rule == "a³"
 
 
 def test_the_steps_go_forward_over_all_boxes_and_backward_over_all_that_have_g() -> None:
