@@ -32,6 +32,15 @@ Server = Annotated[
     str, typer.Option("--server", metavar="HOST:PORT", envvar="CHAINRULE_SERVER", help="The server to talk to.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")]
+DataRoot = Annotated[
+    Path | None,
+    typer.Option(
+        "--data-root",
+        metavar="DIR",
+        envvar="CHAINRULE_DATA_ROOT",
+        help="The folder whose files a job may read; the job file's own where none is given.",
+    ),
+]
 Output = Annotated[
     Path | None,
     typer.Option(
@@ -58,6 +67,7 @@ def train(
     job_file: JobFile,
     workers: Annotated[int, typer.Option("--workers", "-w", metavar="N", help="How many worker processes.")] = 2,
     output: Output = None,
+    data_root: DataRoot = None,
     as_json: Json = False,
 ) -> None:
     """Train a job on this machine: start a server and N workers, write the model, end them all."""
@@ -65,7 +75,7 @@ def train(
 
     # A shell starts background commands with SIGINT ignored; then ctrl-C or kill -INT could never end the cluster.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    Training(job_file=job_file, worker_count=workers, output=output, as_json=as_json).run()
+    Training(job_file=job_file, worker_count=workers, output=output, as_json=as_json, data_root=data_root).run()
 
 
 @app.command()
@@ -75,12 +85,18 @@ def server(
     home: Annotated[
         Path | None, typer.Option("--home", help="Where the server keeps its files; CHAINRULE_HOME or ~/.chainrule.")
     ] = None,
+    data_root: Annotated[
+        Path | None,
+        typer.Option("--data-root", metavar="DIR", help="The folder whose files jobs may read; CHAINRULE_DATA_ROOT."),
+    ] = None,
     as_json: Json = False,  # noqa: ARG001 - the server's output is JSON anyway
 ) -> None:
     """Run a parameter server until ctrl-C or SIGTERM. It prints its address as one line of JSON."""
     options = ["--host", host, "--port", str(port)]
     if home is not None:
         options += ["--home", str(home)]
+    if data_root is not None:
+        options += ["--data-root", str(data_root)]
     _become("server", options)
 
 
@@ -166,12 +182,13 @@ def graph(
         Path | None,
         typer.Option("--parameters", metavar="MODEL.safetensors", help="A trained model; else the first parameters."),
     ] = None,
+    data_root: DataRoot = None,
     as_json: Json = False,
 ) -> None:
     """Draw a job's computation graph with the forward and backward values of one example."""
     from chainrule.commands.graph import graph as draw
 
-    draw(job_file, output, row=row, parameters=parameters, as_json=as_json)
+    draw(job_file, output, row=row, parameters=parameters, as_json=as_json, data_root=data_root)
 
 
 def main() -> NoReturn:

@@ -67,10 +67,12 @@ class Child:
 class LocalCluster:
     """`with LocalCluster(workers=2) as cluster:` a server at `cluster.address` with that many workers.
 
-    The server keeps its files in a temporary folder that goes when the block ends. Raises ClusterError where the server
+    data_root: the folder whose files jobs may read. The server keeps its own files in a temporary folder that goes
+    when the block ends. Raises ClusterError where the server
     doesn't start. In the main thread SIGTERM and SIGHUP end the block too, as SystemExit."""
 
     workers: int = 2
+    data_root: Path | None = None
     address: str = field(default="", init=False)
     _children: list[Child] = field(default_factory=list, init=False)
     _home: tempfile.TemporaryDirectory[str] | None = field(default=None, init=False)
@@ -142,6 +144,8 @@ class LocalCluster:
         self._lock = (Path(self._home.name) / LOCK_NAME).open("w")
         fcntl.flock(self._lock, fcntl.LOCK_EX)
         options = ["--host", "127.0.0.1", "--port", "0", "--home", str(Path(self._home.name) / "home")]
+        if self.data_root is not None:
+            options += ["--data-root", str(self.data_root)]
         server = self._spawn("server", "server", options, stdout=subprocess.PIPE)
         self.address = _address(server)
         for number in range(1, self.workers + 1):

@@ -23,6 +23,7 @@ import grpc
 from chainrule.process import start_logging, stop_event
 from chainrule.v1 import job_service_pb2_grpc, worker_service_pb2_grpc
 from chainrule.wire import KEEPALIVE_OPTIONS
+from server.data_root import default_data_root
 from server.jobs import JobBook
 from server.scheduler import Scheduler
 from server.services import JobService, WorkerService
@@ -37,11 +38,14 @@ def main() -> int:
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=50051, help="0 takes a free one")
     parser.add_argument("--home", type=Path, default=os.environ.get("CHAINRULE_HOME") or Path.home() / ".chainrule")
+    parser.add_argument("--data-root", type=Path, default=default_data_root(), help="what jobs' file: URIs may read")
     parser.add_argument("--exit-with-stdin", action="store_true", help="end when standard input ends")
     arguments = parser.parse_args()
     start_logging("server")
     if not 0 <= arguments.port <= 65535:
         parser.error(f"--port must be from 0 to 65535, got {arguments.port}")
+    if arguments.data_root is not None and not arguments.data_root.is_dir():
+        return _refuse(f"--data-root: there is no folder {arguments.data_root}; make it or name another")
     return asyncio.run(_serve(arguments))
 
 
@@ -55,7 +59,7 @@ async def _serve(arguments: argparse.Namespace) -> int:
     except OSError as error:
         return _refuse(f"the folder {models_folder} can't be made: {error.strerror}; choose another --home")
     scheduler = Scheduler(JobBook(lambda: secrets.token_hex(6)), models_folder)
-    job_service_pb2_grpc.add_JobServiceServicer_to_server(JobService(scheduler), server)
+    job_service_pb2_grpc.add_JobServiceServicer_to_server(JobService(scheduler, arguments.data_root), server)
     worker_service_pb2_grpc.add_WorkerServiceServicer_to_server(WorkerService(scheduler), server)
     host = f"[{arguments.host}]" if ":" in arguments.host else arguments.host
     try:

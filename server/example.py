@@ -26,6 +26,7 @@ from safetensors import SafetensorError, safe_open
 
 from chainrule.v1 import job_pb2
 from engine.parameters import Parameter
+from server.data_root import default_data_root
 from server.errors import InvalidSpec
 from server.prepared_job import PreparedJob, prepare
 
@@ -37,10 +38,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -P -m server.example")
     parser.add_argument("--row", type=int, default=0)
     parser.add_argument("--parameters", type=Path)
+    parser.add_argument("--data-root", type=Path, default=default_data_root())
     arguments = parser.parse_args()
     try:
         spec = job_pb2.JobSpec.FromString(sys.stdin.buffer.read())
-        answer = example(prepare(spec), row=arguments.row, parameters_path=arguments.parameters)
+        answer = example(
+            prepare(spec, data_root=arguments.data_root), row=arguments.row, parameters_path=arguments.parameters
+        )
     except DecodeError as error:
         answer, code = {"violations": [["", f"standard input is no JobSpec: {error}"]]}, WRONG_INPUT
     except InvalidSpec as error:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -76,14 +77,16 @@ class PreparedJob:
         return ParameterState(self.recipe, parameters)
 
 
-def prepare(spec: job_pb2.JobSpec) -> PreparedJob:
-    """The prepared job of a spec. Raises InvalidSpec with every field that is wrong."""
+def prepare(spec: job_pb2.JobSpec, *, data_root: Path | None = None) -> PreparedJob:
+    """The prepared job of a spec. data_root: the folder that a `file:` URI may read; None: no file is read.
+
+    Raises InvalidSpec with every field that is wrong."""
     complete = with_defaults(spec)
     violations = _violations(complete)
     if violations:
         raise InvalidSpec(violations)
     try:
-        data = data_set.load(complete.data.uri)
+        data = data_set.load(complete.data.uri, data_root=data_root)
         division = divide(
             row_count=len(data.target),
             shard_count=complete.training.shards,

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from chainrule.v1 import job_pb2
-from server.data_set import DataError, DataSet
+from server.data_set import DataError, DataSet, not_finite
+
+# Standardized in parts of about so many elements, so that float64 is never needed for all of a large data set.
+PART_ELEMENTS = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -33,11 +37,20 @@ class Preprocessing:
         return len(self.classes) if self.classes is not None and self.labels is None else 0
 
     def features_of(self, raw: NDArray[Any]) -> NDArray[np.float32]:
-        """Features as the model sees them. raw: (rows, d) in the user's units."""
-        values = np.asarray(raw, dtype=np.float64)
-        if self.feature_mean is not None and self.feature_scale is not None:
-            values = (values - np.array(self.feature_mean)) / np.array(self.feature_scale)
-        return np.ascontiguousarray(values, dtype=np.float32)
+        """Features as the model sees them. raw: (rows, d) in the user's units.
+
+        float32 that is left as it is, is not copied; the arithmetic of a standardization is in float64."""
+        values = np.asarray(raw)
+        if values.dtype != np.float32:
+            values = values.astype(np.float64, copy=False)
+        if self.feature_mean is None or self.feature_scale is None:
+            return np.ascontiguousarray(values, dtype=np.float32)
+        mean, scale = np.array(self.feature_mean), np.array(self.feature_scale)
+        prepared = np.empty(values.shape, dtype=np.float32)
+        rows = max(1, PART_ELEMENTS // max(1, len(mean)))
+        for start in range(0, len(values), rows):
+            prepared[start : start + rows] = (values[start : start + rows] - mean) / scale
+        return prepared
 
     def prepare(self, data: DataSet) -> tuple[NDArray[np.float32], NDArray[Any]]:
         """(features, targets) of all rows: (n, d) float32, and (n,) float32 or int64 classes.
@@ -90,12 +103,16 @@ def learn(data: DataSet, spec: job_pb2.DataSpec, training_rows: NDArray[np.int64
     training_rows: row numbers, in the order of the data set. A constant column keeps the scale 1.
     Raises DataError for labels or a standardization that don't fit the target."""
     labels = _labels(data, tuple(spec.labels))
-    # Contiguous: numpy adds the rows one after the other only in this layout.
-    features = np.ascontiguousarray(data.features[training_rows])
     statistics: dict[str, Any] = {}
     if spec.standardize.features:
-        mean, scale = _mean_and_scale(features)
-        statistics["feature_mean"], statistics["feature_scale"] = tuple(mean.tolist()), tuple(scale.tolist())
+        means, scales = [], []
+        for columns in _parts_of_columns(len(training_rows), data.features.shape[1]):
+            # Contiguous: numpy adds the rows one after the other only in this layout.
+            part = np.ascontiguousarray(data.features[training_rows, columns], dtype=np.float64)
+            mean, scale = _mean_and_scale(part)
+            means += mean.tolist()
+            scales += scale.tolist()
+        statistics["feature_mean"], statistics["feature_scale"] = tuple(means), tuple(scales)
     if spec.standardize.target:
         if data.classes is not None:
             raise DataError(
@@ -105,6 +122,13 @@ def learn(data: DataSet, spec: job_pb2.DataSpec, training_rows: NDArray[np.int64
         mean, scale = _mean_and_scale(data.target[training_rows])
         statistics["target_mean"], statistics["target_scale"] = float(mean), float(scale)
     return Preprocessing(feature_names=data.feature_names, classes=data.classes, labels=labels, **statistics)
+
+
+def _parts_of_columns(row_count: int, column_count: int) -> list[slice]:
+    """Columns in parts of about PART_ELEMENTS; two at least, because numpy adds a single column in another order."""
+    width = max(2, PART_ELEMENTS // max(1, row_count))
+    bounds = [*range(0, max(1, column_count - 1), width), column_count]
+    return [slice(start, stop) for start, stop in pairwise(bounds)]
 
 
 def _mean_and_scale(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -118,16 +142,19 @@ def _mean_and_scale(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], N
 
 
 def _check_float32(data: DataSet, features: NDArray[np.float32], targets: NDArray[Any]) -> None:
-    columns = [*zip(data.feature_names, features.T, data.features.T, strict=True)]
-    columns.append(("the target", targets, data.target))
-    for name, prepared, raw in columns:
-        bad = np.flatnonzero(~np.isfinite(prepared))
-        if bad.size:
-            raise DataError(
-                f"{data.uri}: {name} is {raw[bad[0]]:g} in row {bad[0]} (counted from 0), out of the range of float32; "
-                "give it in a larger unit",
-                field="data.uri",
-            )
+    place = not_finite(features)
+    if place is not None:
+        row, name, raw = place[0], data.feature_names[place[1]], data.features[place]
+    elif not np.isfinite(targets).all():
+        row = int(np.flatnonzero(~np.isfinite(targets))[0])
+        name, raw = "the target", data.target[row]
+    else:
+        return
+    raise DataError(
+        f"{data.uri}: {name} is {raw:g} in row {row} (counted from 0), out of the range of float32; "
+        "give it in a larger unit",
+        field="data.uri",
+    )
 
 
 def _labels(data: DataSet, labels: tuple[float, ...]) -> tuple[float, ...] | None:

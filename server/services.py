@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from chainrule.v1 import job_pb2, job_service_pb2_grpc, worker_service_pb2_grpc
 from chainrule.v1 import job_service_pb2 as api
@@ -22,13 +23,14 @@ HELLO_TIMEOUT_S = 10.0
 
 @dataclass
 class JobService(job_service_pb2_grpc.JobServiceServicer):
-    """What clients call."""
+    """What clients call. data_root: the folder that jobs' `file:` URIs may read; None: they read no file."""
 
     scheduler: Scheduler
+    data_root: Path | None = None
 
     @unary
     async def CreateJob(self, request: api.CreateJobRequest) -> api.CreateJobResponse:  # noqa: N802
-        prepared = await asyncio.to_thread(prepare, request.spec)
+        prepared = await asyncio.to_thread(prepare, request.spec, data_root=self.data_root)
         return api.CreateJobResponse(job=_message(self.scheduler.submit(prepared)))
 
     @unary

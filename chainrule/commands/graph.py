@@ -40,8 +40,12 @@ WRITERS: dict[str, Callable[[Picture], str]] = {".svg": svg, ".html": html, ".do
 SUFFIXES = (*WRITERS, ".png")
 
 
-def graph(job_file: Path, output: Path, *, row: int, parameters: Path | None, as_json: bool) -> None:
-    """Draw the loss of a job for one row of its data. Raises CommandFailed, JobFileError or InvalidJob."""
+def graph(
+    job_file: Path, output: Path, *, row: int, parameters: Path | None, as_json: bool, data_root: Path | None = None
+) -> None:
+    """Draw the loss of a job for one row of its data. data_root: the job file's folder where it is None.
+
+    Raises CommandFailed, JobFileError or InvalidJob."""
     suffix = output.suffix.lower()
     if suffix not in SUFFIXES:
         raise wrong_input("--output", f"{output}: must end in {', '.join(SUFFIXES)}, which says what is written")
@@ -50,7 +54,8 @@ def graph(job_file: Path, output: Path, *, row: int, parameters: Path | None, as
     if not output.parent.is_dir():
         raise wrong_input("--output", f"{output}: there is no folder {output.parent}; make it first")
     spec = load_job_file(job_file)
-    picture = picture_of_job(spec, read_example(spec, row=row, parameters=parameters), row=row, parameters=parameters)
+    example = read_example(spec, row=row, parameters=parameters, data_root=data_root or job_file.parent)
+    picture = picture_of_job(spec, example, row=row, parameters=parameters)
     if suffix in (".svg", ".html", ".png") and len(picture.boxes) > MAX_DRAWN_BOXES:
         raise wrong_input(
             "--output",
@@ -70,26 +75,12 @@ def graph(job_file: Path, output: Path, *, row: int, parameters: Path | None, as
 
 def read_example(spec: job_pb2.JobSpec, *, row: int, parameters: Path | None) -> dict[str, Any]:
     """What `server.example` answers. Raises InvalidJob with the violations, or CommandFailed."""
-    command = [sys.executable, "-P", "-m", "server.example", f"--row={row}"]
+    options = [f"--row={row}"]
     if parameters is not None:
-        command.append(f"--parameters={parameters}")
-    try:
-        done = subprocess.run(
-            command, input=spec.SerializeToString(), capture_output=True, timeout=EXAMPLE_TIMEOUT_S, check=False
-        )
-    except subprocess.TimeoutExpired:
-        message = f"the data was not read within {EXAMPLE_TIMEOUT_S:g} s"
-        raise CommandFailed(FAILED, [("", message)], reason="TIMEOUT") from None
-    try:
-        answer = json.loads(done.stdout)
-    except ValueError:
-        lines = done.stderr.decode(errors="replace").strip().splitlines()
-        message = f"the data could not be read: {one_line(lines[-1]) if lines else f'exit code {done.returncode}'}"
-        raise CommandFailed(FAILED, [("", message)], reason="EXAMPLE_FAILED") from None
-    if done.returncode == WRONG_INPUT:
-        violations = [(str(path), str(message)) for path, message in answer["violations"]]
-        raise InvalidJob("the job can't be drawn", violations=violations, reason="INVALID_SPEC")
-    return dict(answer)
+        options.append(f"--parameters={parameters}")
+    return ask(
+        "server.example", spec, options, timeout_s=EXAMPLE_TIMEOUT_S, timeout_message="the data was not read"
+    )
 
 
 def picture_of_job(

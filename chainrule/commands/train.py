@@ -35,6 +35,7 @@ class Training:
     worker_count: int
     output: Path | None
     as_json: bool
+    data_root: Path | None = None
     job: job_pb2.Job = field(default_factory=job_pb2.Job)
 
     def run(self) -> None:
@@ -78,7 +79,7 @@ class Training:
         spec.training.min_workers = self.worker_count
         with (
             ProgressDisplay() as display,
-            LocalCluster(workers=self.worker_count) as cluster,
+            LocalCluster(workers=self.worker_count, data_root=self.data_root or self.job_file.parent) as cluster,
             Client(cluster.address) as client,
         ):
             self.job = client.create_job(spec)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sys
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -76,3 +80,163 @@ def test_diabetes_comes_in_its_own_units() -> None:
     pytest.importorskip("sklearn", reason="scikit-learn ships the data")
     age = load("sklearn:diabetes").features[:, 0]
     assert (age.min(), age.max()) == (19, 79)
+
+
+FEATURES = np.arange(12, dtype=np.float32).reshape(6, 2)
+TARGET = np.arange(6.0)
+
+
+def written(folder: Path, name: str = "rows.npz", **arrays: Any) -> Path:
+    path = folder / name
+    np.savez(path, **{"features": FEATURES, "target": TARGET} | arrays)
+    return path
+
+
+def test_a_file_gives_its_rows_and_float32_stays_float32(tmp_path: Path) -> None:
+    written(tmp_path, feature_names=["height", "weight"])
+    data = load("file:rows.npz", data_root=tmp_path)
+    assert data.features.dtype == np.float32
+    assert np.array_equal(data.features, FEATURES)
+    assert np.array_equal(data.target, TARGET)
+    assert (data.feature_names, data.classes) == (("height", "weight"), None)
+
+
+def test_a_file_in_a_folder_of_the_data_root_is_read(tmp_path: Path) -> None:
+    (tmp_path / "below").mkdir()
+    written(tmp_path / "below")
+    assert load("file:below/rows.npz", data_root=tmp_path).feature_names == ("x[0]", "x[1]")
+
+
+def test_classes_of_a_file_are_numbered_in_the_order_of_their_names(tmp_path: Path) -> None:
+    written(tmp_path, target=np.array([0, 1, 2, 2, 1, 0]), classes=["rose", "lily", "tulip"])
+    data = load("file:rows.npz", data_root=tmp_path)
+    assert data.classes == ("lily", "rose", "tulip")
+    assert [data.classes[number] for number in data.target] == ["rose", "lily", "tulip", "tulip", "lily", "rose"]
+
+
+def test_a_server_without_a_data_root_reads_no_file(tmp_path: Path) -> None:
+    written(tmp_path)
+    with pytest.raises(DataError, match="--data-root DIR"):
+        load("file:rows.npz")
+
+
+@pytest.mark.parametrize("name", ["../secret.npz", "below/../../secret.npz", "link.npz", "folder/secret.npz", "{}"])
+def test_nothing_outside_the_data_root_is_read(tmp_path: Path, name: str) -> None:
+    secret = written(tmp_path, "secret.npz")
+    root = tmp_path / "root"
+    (root / "below").mkdir(parents=True)
+    (root / "link.npz").symlink_to(secret)
+    (root / "folder").symlink_to(tmp_path)
+    with pytest.raises(DataError, match="leads out of the data folder"):
+        load(f"file:{name.format(secret)}", data_root=root)
+
+
+def test_a_link_inside_the_data_root_is_followed(tmp_path: Path) -> None:
+    written(tmp_path)
+    (tmp_path / "link.npz").symlink_to("rows.npz")
+    assert len(load("file:link.npz", data_root=tmp_path).target) == 6
+
+
+def test_the_data_root_itself_may_be_a_link(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    written(tmp_path / "real")
+    (tmp_path / "link").symlink_to("real")
+    assert len(load("file:rows.npz", data_root=tmp_path / "link").target) == 6
+
+
+@pytest.mark.parametrize(
+    ("uri", "said"),
+    [
+        ("file:row.npz", "no such file in the data folder; it holds folder.npz, .*rows.npz"),
+        ("file:rows.csv", "write 'file:NAME.npz'"),
+        ("file:", "write 'file:NAME.npz'"),
+        ("file:folder.npz", "is not a file"),
+        ("file:loop.npz", "no such file|leads out|symbolic"),
+        ("file:pipe.npz", "is not a file"),
+        ("file:a\0.npz", "no such file"),
+    ],
+)
+def test_a_name_that_is_no_file_is_refused(tmp_path: Path, uri: str, said: str) -> None:
+    written(tmp_path)
+    (tmp_path / "folder.npz").mkdir()
+    (tmp_path / "loop.npz").symlink_to("loop.npz")
+    os.mkfifo(tmp_path / "pipe.npz")
+    with pytest.raises(DataError, match=said):
+        load(uri, data_root=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "said"),
+    [
+        ({"features": np.ones(6)}, r"'features' has shape \(6,\); give it a row for each example"),
+        ({"target": np.ones((6, 1))}, r"'target' has shape \(6, 1\)"),
+        ({"target": np.ones(5)}, "'features' has 6 rows, but 'target' 5"),
+        ({"features": np.ones((0, 2)), "target": np.ones(0)}, "nothing to learn from"),
+        ({"features": np.ones((6, 0))}, "nothing to learn from"),
+        ({"features": np.full((6, 2), "a")}, "'features' is an array of <U1"),
+        ({"features": np.ones((6, 2), complex)}, "'features' is an array of complex128"),
+        ({"features": np.full((6, 2), None)}, "'features' holds Python objects, which are never read"),
+        ({"features": np.array([[1, 2]] * 5 + [[1, np.nan]])}, r"x\[1\] is nan in row 5"),
+        ({"target": np.array([0, 1, np.inf, 3, 4, 5])}, "the target is inf in row 2"),
+        ({"feature_names": ["a"]}, "1 feature_names for 2 features"),
+        ({"feature_names": np.ones(2)}, "'feature_names' is an array of float64"),
+        ({"classes": ["a", "b"]}, "'target' is float64, but with 'classes' it is their numbers"),
+        ({"target": np.array([0, 1, 2, 1, 0, 1]), "classes": ["a", "b"]}, "'target' is 2 in row 2"),
+        ({"target": np.array([0, 1, -1, 1, 0, 1]), "classes": ["a", "b"]}, "'target' is -1 in row 2"),
+        ({"target": np.zeros(6, int), "classes": ["b", "a", "b"]}, "'classes' names 'b' twice"),
+    ],
+)
+def test_arrays_that_are_no_rows_are_refused_with_what_they_are(
+    tmp_path: Path, arrays: dict[str, Any], said: str
+) -> None:
+    written(tmp_path, **arrays)
+    with pytest.raises(DataError, match=said) as caught:
+        load("file:rows.npz", data_root=tmp_path)
+    assert caught.value.field == "data.uri"
+
+
+@pytest.mark.parametrize("left_out", ["features", "target"])
+def test_a_missing_array_is_named(tmp_path: Path, left_out: str) -> None:
+    arrays = {"features": FEATURES, "target": TARGET}
+    del arrays[left_out]
+    np.savez(tmp_path / "rows.npz", **arrays)
+    with pytest.raises(DataError, match=f"holds no array '{left_out}'"):
+        load("file:rows.npz", data_root=tmp_path)
+
+
+@pytest.mark.parametrize("position", [0, 60, 130, 300, -200, -30])
+def test_a_broken_file_is_refused(tmp_path: Path, position: int) -> None:
+    path = written(tmp_path)
+    content = bytearray(path.read_bytes())
+    path.write_bytes(content[:position] if position else b"")
+    with pytest.raises(DataError, match=r"is not an \.npz file|is broken|can't be read"):
+        load("file:rows.npz", data_root=tmp_path)
+
+
+def test_changed_bytes_of_a_file_are_never_a_crash(tmp_path: Path) -> None:
+    path = written(tmp_path)
+    content = path.read_bytes()
+    random = np.random.default_rng(0)
+    for _ in range(200):
+        changed = bytearray(content)
+        changed[random.integers(len(content))] ^= 1 << random.integers(8)
+        path.write_bytes(changed)
+        with contextlib.suppress(DataError):
+            load("file:rows.npz", data_root=tmp_path)
+
+
+def test_a_job_over_a_file_is_prepared_without_a_copy_in_float64(tmp_path: Path) -> None:
+    written(tmp_path)
+    spec = job_pb2.JobSpec(name="rows")
+    spec.model.loss = "(w @ x - y)**2"
+    spec.model.parameters.add(name="w", shape=["d"])
+    spec.data.uri = "file:rows.npz"
+    spec.data.validation_fraction = 0
+    spec.data.standardize.SetInParent()
+    spec.training.epochs = 1
+    spec.training.batch_size = 2
+    spec.training.shards = 2
+    assert np.array_equal(prepare(spec, data_root=tmp_path).features, FEATURES)
+    with pytest.raises(InvalidSpec) as caught:
+        prepare(spec)
+    assert [path for path, _ in caught.value.violations] == ["data.uri"]

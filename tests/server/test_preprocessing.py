@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from chainrule.v1 import job_pb2
 from engine.metrics import Measure
+from server import preprocessing
 from server.data_set import DataError, DataSet
 from server.preprocessing import Preprocessing, learn
 
@@ -61,6 +62,28 @@ def test_statistics_do_not_depend_on_the_layout_in_memory() -> None:
     data = numbers()
     transposed = DataSet(data.uri, np.asfortranarray(data.features), data.target, data.feature_names)
     assert learn(transposed, spec(features=True), ROWS) == learn(data, spec(features=True), ROWS)
+
+
+def test_float32_that_is_left_as_it_is_is_not_copied() -> None:
+    features = np.ones((6, 2), np.float32)
+    data = DataSet("test:float32", features, np.arange(6.0), ("a", "b"))
+    assert learn(data, spec(), ROWS).prepare(data)[0] is features
+
+
+@pytest.mark.parametrize("columns", [1, 2, 5, 8])
+def test_a_large_data_set_is_standardized_in_parts_with_the_same_bits(
+    monkeypatch: pytest.MonkeyPatch, columns: int
+) -> None:
+    features = np.random.default_rng(0).normal(5, 3, (1000, columns)).astype(np.float32)
+    data = DataSet("test:parts", features, np.arange(1000.0), tuple("abcdefgh"[:columns]))
+    rows = np.arange(900)
+    whole = learn(data, spec(features=True), rows)
+    prepared = whole.prepare(data)[0]
+    monkeypatch.setattr(preprocessing, "PART_ELEMENTS", 64)
+    assert learn(data, spec(features=True), rows) == whole
+    assert np.array_equal(whole.prepare(data)[0], prepared)
+    exact = features[:900].astype(np.float64)
+    np.testing.assert_allclose(whole.feature_mean, exact.mean(axis=0), rtol=1e-14)
 
 
 def test_a_value_out_of_the_range_of_float32_is_refused_with_column_and_row() -> None:
