@@ -6,9 +6,6 @@ The example comes from a process of the server's code, which alone reads and pre
 from __future__ import annotations
 
 import base64
-import json
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,8 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from chainrule.errors import InvalidJob
-from chainrule.failures import FAILED, WRONG_INPUT, CommandFailed, wrong_input
+from chainrule.failures import wrong_input
 from chainrule.graph_picture.dot import dot
 from chainrule.graph_picture.html import html
 from chainrule.graph_picture.mermaid import mermaid
@@ -26,6 +22,7 @@ from chainrule.graph_picture.png import load_cairosvg, png
 from chainrule.graph_picture.svg import svg
 from chainrule.job_file import load_job_file
 from chainrule.output import print_json, print_line
+from chainrule.server_code import ask
 from chainrule.text import one_line
 from chainrule.v1 import job_pb2
 
@@ -73,14 +70,16 @@ def graph(
         print_line(str(output))
 
 
-def read_example(spec: job_pb2.JobSpec, *, row: int, parameters: Path | None) -> dict[str, Any]:
+def read_example(
+    spec: job_pb2.JobSpec, *, row: int, parameters: Path | None, data_root: Path | None = None
+) -> dict[str, Any]:
     """What `server.example` answers. Raises InvalidJob with the violations, or CommandFailed."""
     options = [f"--row={row}"]
     if parameters is not None:
         options.append(f"--parameters={parameters}")
-    return ask(
-        "server.example", spec, options, timeout_s=EXAMPLE_TIMEOUT_S, timeout_message="the data was not read"
-    )
+    if data_root is not None:
+        options.append(f"--data-root={data_root}")
+    return ask("server.example", spec, options, timeout_s=EXAMPLE_TIMEOUT_S, timeout_message="the data was not read")
 
 
 def picture_of_job(

@@ -1,0 +1,47 @@
+"""Asks a short-lived process of the server's code about a job: it alone reads and prepares data.
+
+Such a process takes a serialized JobSpec on standard input and answers with one line of JSON. Exit code 2 means wrong
+input, {"violations": [[path, message], …]}; exit code 1 may bring {"failure": message}.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from chainrule.errors import InvalidJob
+from chainrule.failures import FAILED, WRONG_INPUT, CommandFailed
+from chainrule.text import one_line
+from chainrule.v1 import job_pb2
+
+
+def ask(
+    module: str, spec: job_pb2.JobSpec, options: Sequence[str], *, timeout_s: float, timeout_message: str
+) -> dict[str, Any]:
+    """What `python -P -m MODULE` answers. Raises InvalidJob with the violations, or CommandFailed.
+
+    Whatever ends the wait, the process is killed."""
+    command = [sys.executable, "-P", "-m", module, *options]
+    try:
+        done = subprocess.run(
+            command, input=spec.SerializeToString(), capture_output=True, timeout=timeout_s, check=False
+        )
+    except subprocess.TimeoutExpired:
+        message = f"{timeout_message} within {timeout_s:g} s"
+        raise CommandFailed(FAILED, [("", message)], reason="TIMEOUT") from None
+    try:
+        answer = dict(json.loads(done.stdout))
+    except ValueError:
+        lines = done.stderr.decode(errors="replace").strip().splitlines()
+        message = f"the data could not be read: {one_line(lines[-1]) if lines else f'exit code {done.returncode}'}"
+        reason = f"{module.rpartition('.')[2].upper()}_FAILED"
+        raise CommandFailed(FAILED, [("", message)], reason=reason) from None
+    if done.returncode == WRONG_INPUT:
+        violations = [(str(path), str(message)) for path, message in answer["violations"]]
+        raise InvalidJob("the job is wrong", violations=violations, reason="INVALID_SPEC")
+    if "failure" in answer:
+        raise CommandFailed(FAILED, [("", str(answer["failure"]))], reason="FAILED")
+    return answer
