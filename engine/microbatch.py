@@ -20,7 +20,7 @@ from engine.finite import is_finite, without_warnings
 from engine.metrics import Measure
 from engine.model import Model
 from engine.parameters import Vector
-from engine.plan import EvaluationPlan, TrainingPlan
+from engine.plan import EvaluationPlan, TrainingPlan, check_backend
 from engine.reduction import PartialSum, Subtree, Turn, reduce_subtree, turns
 from engine.sharding import BatchSchedule, Rows, evaluation_blocks
 
@@ -43,7 +43,7 @@ class MicrobatchComputer:
     """The partial sums of a model over the shards at hand; for one thread at a time.
 
     backend: 'numpy' or 'numba', see `engine.plan.TrainingPlan`. Memory: of gradients at most log2 of the number of
-    shards besides the caller's, the rows of one microbatch, and what the plans hold."""
+    shards besides the caller's, the rows of one microbatch, and what the plans hold. Raises SettingError."""
 
     model: Model
     schedule: BatchSchedule
@@ -59,6 +59,9 @@ class MicrobatchComputer:
     _waiting: list[Vector] = field(default_factory=list)
     _turns: dict[tuple[Subtree, int], list[Turn]] = field(default_factory=dict)
     _enter: Callable[..., Any] = field(default_factory=without_warnings)
+
+    def __post_init__(self) -> None:
+        check_backend(self.backend)
 
     def gradient(
         self,

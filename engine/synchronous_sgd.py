@@ -147,8 +147,9 @@ def train_in_one_process(computer: MicrobatchComputer, state: ParameterState, *,
     """Train for some steps in this process alone and return the mean loss of each; `state` holds the parameters."""
     root = Subtree(0, len(computer.schedule.shard_sizes))
     losses = []
+    gradient = np.empty_like(state.parameters)
     for _ in range(steps):
-        total = computer.gradient(root, step=state.step + 1, parameters=state.parameters)
+        total = computer.gradient(root, step=state.step + 1, parameters=state.parameters, out=gradient)
         if total is None:
             raise ValueError("a step without rows")
         losses.append(float(total.sums[0]) / total.row_count)

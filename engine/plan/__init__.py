@@ -6,6 +6,6 @@ BLAS call of a product, `memory` places the temporaries, `code` writes straight-
 
 from __future__ import annotations
 
-from engine.plan.plans import BACKENDS, EvaluationPlan, PredictionPlan, TrainingPlan
+from engine.plan.plans import BACKENDS, EvaluationPlan, PredictionPlan, TrainingPlan, check_backend
 
-__all__ = ["BACKENDS", "EvaluationPlan", "PredictionPlan", "TrainingPlan"]
+__all__ = ["BACKENDS", "EvaluationPlan", "PredictionPlan", "TrainingPlan", "check_backend"]
