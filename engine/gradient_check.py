@@ -29,6 +29,9 @@ ROUNDING_UNITS = 16
 # How far float32 may be from float64, relative to a parameter's largest element; besides, twice as far as the
 # interpreter is in float32, because a sum that cancels loses more.
 FLOAT32_TOLERANCE = 1e-5
+# A few of float32's last places, either way: each draw takes a row's rounding to the other side with about 1/2.
+SPREAD_MOVE = 2.0**-22
+SPREAD_DRAWS = 8
 
 
 @dataclass(frozen=True)
@@ -172,6 +175,28 @@ def compare_in_float32(
     wrong = ~(distances <= allowed)
     worst = int(np.argmax(np.where(np.isnan(distances), np.inf, distances))) if wrong.any() else None
     return PrecisionCheck(float(distances.max(initial=0.0)) / (scale or 1.0), worst)
+
+
+def float32_spread(
+    graph: Graph, batches: Sequence[Values], *, row_counts: Sequence[int] | None = None, seed: int = 0
+) -> dict[str, Array]:
+    """How far each element of the float64 gradient goes when parameters move by as little as float32 rounds, by name.
+
+    It is large where a row is so near a kink that float32 may take the other side: there float32 is off by right, and
+    with many rows and units some always are. The moves are drawn from `seed`."""
+    exact = [in_float64(batch) for batch in batches]
+    centre = sum_of_gradients(graph, exact, row_counts=row_counts)
+    spread = {name: np.zeros_like(gradient) for name, gradient in centre.items()}
+    rng = np.random.default_rng(seed)
+    for _ in range(SPREAD_DRAWS):
+        moved = {
+            node.name: exact[0][node.name] * (1 + SPREAD_MOVE * rng.choice([-1.0, 1.0], node.shape))
+            for node in graph.parameters
+        }
+        gradients = sum_of_gradients(graph, [batch | moved for batch in exact], row_counts=row_counts)
+        for name, gradient in gradients.items():
+            np.maximum(spread[name], np.abs(gradient - centre[name]), out=spread[name])
+    return spread
 
 
 class _Loss:

@@ -11,6 +11,8 @@ from engine.gradient_check import (
     check_gradients,
     compare_in_float32,
     compare_with_differences,
+    float32_spread,
+    in_float64,
     sum_of_gradients,
 )
 from engine.model import Input, Model
@@ -102,3 +104,18 @@ def test_a_float32_gradient_may_lose_what_float32_loses_and_not_more() -> None:
     # A sum that cancels: the interpreter in float32 is as far off.
     assert compare_in_float32(wrong, exact, wrong).mismatch is None
     assert compare_in_float32(np.full((2, 2), np.nan, np.float32), exact, reference).mismatch == 0
+
+
+def test_a_row_that_float32_takes_to_the_other_side_of_a_kink_is_seen_in_the_spread() -> None:
+    model = model_of("sum(relu(P * x - 0.1))")
+    # In float32 the first product is 0.1 itself, in float64 it is just above.
+    values = {"P": np.array([0.3, 1.0, 1.0], np.float32), "x": np.array([[0.0, 2.0, 3.0]], np.float32)}
+    values["x"][0, 0] = np.float32(0.1) / np.float32(0.3)
+    exact = sum_of_gradients(model.loss, [in_float64(values)])["P"]
+    single = sum_of_gradients(model.loss, [values])["P"]
+    spread = float32_spread(model.loss, [values])["P"]
+    assert spread[0] >= 0.3
+    assert spread[1:].max() == 0.0
+    other_side = np.where(np.arange(3) == 0, values["x"][0, 0] - exact, single).astype(np.float32)
+    assert compare_in_float32(other_side, exact, exact.astype(np.float32)).mismatch == 0
+    assert compare_in_float32(other_side, exact, exact.astype(np.float32), resolution=spread).mismatch is None
