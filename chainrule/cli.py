@@ -191,6 +191,27 @@ def graph(
     draw(job_file, output, row=row, parameters=parameters, as_json=as_json, data_root=data_root)
 
 
+@app.command()
+def check(
+    job_file: JobFile,
+    workers: Annotated[
+        int | None,
+        typer.Option("--workers", "-w", metavar="N", help="Also check what a cluster of N workers reduces."),
+    ] = None,
+    row_count: Annotated[
+        int | None, typer.Option("--row-count", metavar="R", help="Rows to check; a microbatch where none is given.")
+    ] = None,
+    data_root: DataRoot = None,
+    as_json: Json = False,
+) -> None:
+    """Hold a job's gradients against central differences, on rows of its data."""
+    from chainrule.commands.check import Check
+
+    # As in train: a shell starts background commands with SIGINT ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    Check(job_file=job_file, worker_count=workers, row_count=row_count, as_json=as_json, data_root=data_root).run()
+
+
 def main() -> NoReturn:
     """The entry point of the command: run it with the process's arguments and exit."""
     for stream in (sys.stdout, sys.stderr):

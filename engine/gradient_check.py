@@ -2,7 +2,7 @@
 
 A difference (L(p + h) − L(p − h)) / 2h is wrong where a kink (max at a tie, |a| at 0) lies within the step, and where L
 curves much on that scale. So where it disagrees it is taken again with smaller steps; and if even then ∂L/∂p itself
-changes across the step by as much as the two differ, nothing can be said, and the element counts as one at a kink.
+changes about the step by as much as the two differ, nothing can be said, and the element counts as one at a kink.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ Values = Mapping[str, Array]
 
 # How often a step that is too wide for the loss's curvature, or that meets a kink, is divided by ten.
 SMALLER_STEPS = 2
+# At how many points around a kink the gradient is looked at.
+NEARBY_DRAWS = 4
 # What rounding may add to a difference, in units of the loss's last place.
 ROUNDING_UNITS = 16
 # How far float32 may be from float64, relative to a parameter's largest element; besides, twice as far as the
@@ -238,6 +240,22 @@ class _Loss:
                 found.append(float(self.gradients()[leaf.name].flat[element]))
         return found
 
+    def gradients_nearby(self, leaf: Node, element: int, width: float) -> list[float]:
+        """∂loss/∂element at a few points around, with all leaves moved."""
+        found = []
+        originals = {node.name: self.value(node).copy() for node in self._leaves}
+        rng = np.random.default_rng(element)
+        try:
+            for _ in range(NEARBY_DRAWS):
+                for node in self._leaves:
+                    moves = width * rng.uniform(-1.0, 1.0, self.value(node).shape)
+                    self.value(node)[...] = originals[node.name] + moves
+                found.append(float(self.gradients()[leaf.name].flat[element]))
+        finally:
+            for node in self._leaves:
+                self.value(node)[...] = originals[node.name]
+        return found
+
     def _total(self) -> tuple[float, float]:
         """The sum over all rows, and that of the absolute values, on which its rounding depends."""
         total = size = 0.0
@@ -317,8 +335,9 @@ def _look_closer(
         if abs(gradient - difference) <= max(near, rounding):
             return _CloserLook(difference, max(near, rounding), is_at_kink=False)
     allowed = max(near, rounding)
-    slopes = [gradient, *loss.gradients_at_ends(leaf, element, width)]
-    # By the mean value theorem a difference lies among the derivatives on its step, however they jump.
+    slopes = [gradient, *loss.gradients_at_ends(leaf, element, width), *loss.gradients_nearby(leaf, element, width)]
+    # By the mean value theorem a difference lies among the derivatives on its step, however they jump. Those nearby are
+    # for a tie that lasts along the step, as in max(u + b, v + b) with u = v.
     if min(slopes) - allowed <= difference <= max(slopes) + allowed:
         return _CloserLook(difference, allowed, is_at_kink=True)
     return None

@@ -39,6 +39,21 @@ def test_a_tie_is_no_false_alarm(formula: str) -> None:
     assert result.checked + result.skipped == 3
 
 
+def test_a_tie_that_lasts_along_the_step_is_no_false_alarm() -> None:
+    model = Model.build(
+        loss="sum(max(P * x + b, Q * x + b))",
+        parameters=[Parameter("P", (3,)), Parameter("Q", (3,)), Parameter("b", ())],
+        inputs=[Input("x", (3,))],
+    )
+    values = {"P": np.zeros(3), "Q": np.zeros(3), "b": np.zeros(()), "x": np.ones((2, 3))}
+    results = {result.name: result for result in compare_with_differences(model.loss, [values])}
+    assert {name: (result.skipped, result.mismatch) for name, result in results.items()} == {
+        "P": (3, None),
+        "Q": (3, None),
+        "b": (1, None),
+    }
+
+
 @pytest.mark.parametrize("p", [0.0, 1e-9, 1.0])
 def test_a_wrong_derivative_is_found_beside_a_kink_too(monkeypatch: pytest.MonkeyPatch, p: float) -> None:
     wrong = Elementwise(
