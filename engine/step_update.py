@@ -24,9 +24,25 @@ from engine.optimizers import State, UpdateRule
 from engine.parameters import Vector
 from engine.penalties import Penalty
 from engine.reduction import TreeSum
+from engine.schedules import Constant, Schedule
 
 # Elements below which a second thread costs more than it brings.
 WORTH_A_THREAD = 4 * BLOCK
+
+
+@dataclass(frozen=True)
+class UpdateRecipe:
+    """How a mean gradient is turned into a step: penalties, clipping by value, then by norm, then the rule.
+
+    learning_rate: the base that the schedule works on. clip_value, clip_norm: None for no limit."""
+
+    rule: UpdateRule
+    learning_rate: float
+    total_steps: int
+    schedule: Schedule = field(default_factory=Constant)
+    penalties: tuple[Penalty, ...] = ()
+    clip_value: float | None = None
+    clip_norm: float | None = None
 
 
 class Workspace:
@@ -62,13 +78,10 @@ class StepUpdate:
     With a limit on the norm, `prepare` leaves the mean gradient in the buffer of the next parameters, because the norm
     is known only once all of it is there; `complete` then does the rest."""
 
+    recipe: UpdateRecipe
     step: int
     row_count: int
     learning_rate: float
-    rule: UpdateRule
-    penalties: tuple[Penalty, ...]
-    clip_value: float | None
-    clip_norm: float | None
     buffers: Buffers
     tree: TreeSum
     # Workspaces at rest: taken and put back by whoever prepares, and there are never more than threads at work.
@@ -81,7 +94,7 @@ class StepUpdate:
     def __post_init__(self) -> None:
         self._size = self.buffers.parameters.size
         self._rows = np.float32(self.row_count)
-        if self.clip_norm is not None:
+        if self.recipe.clip_norm is not None:
             self._square_sums = np.empty(-(-self._size // BLOCK))
 
     def prepare(self, start: int, stop: int, partial_sums: Sequence[Vector]) -> None:
@@ -123,7 +136,7 @@ class StepUpdate:
         try:
             return self.workspaces.pop()
         except IndexError:
-            return Workspace(scratch_rows=max(1, self.rule.scratch_rows), size=self._size)
+            return Workspace(scratch_rows=max(1, self.recipe.rule.scratch_rows), size=self._size)
 
     def _on_threads(self, work: Callable[[int, int], None], executor: Executor | None, thread_count: int) -> None:
         if executor is None or thread_count < 2 or self._size < WORTH_A_THREAD:
@@ -143,7 +156,9 @@ class StepUpdate:
             blocks()
         finally:
             for other in others:
-                other.result()
+                # One that has not begun, because the executor is busy, would find nothing left to do.
+                if not other.cancel():
+                    other.result()
 
     def _prepare(self, start: int, stop: int, partial_sums: Sequence[Vector], workspace: Workspace) -> None:
         rows = workspace.sums_for(self.tree)
@@ -175,12 +190,12 @@ class StepUpdate:
             self.workspaces.append(workspace)
 
     def _update_clipped_in(self, start: int, stop: int, norm: float, workspace: Workspace) -> None:
-        if self.clip_norm is None:
+        if self.recipe.clip_norm is None:
             raise TypeError("there is no limit on the norm")
         for first, last in _blocks(start, stop):
             gradient = workspace.sums[0, : last - first]
             kept = self.buffers.next_parameters[first:last]
-            clip_by_global_norm(kept, norm=norm, limit=self.clip_norm, out=gradient)
+            clip_by_global_norm(kept, norm=norm, limit=self.recipe.clip_norm, out=gradient)
             self._update(first, last, gradient, workspace)
 
     def _mean_gradient(
@@ -194,15 +209,15 @@ class StepUpdate:
     ) -> Vector:
         """The mean gradient with its penalties, clipped by value, in `out`."""
         np.divide(self.tree.add_up(partial_sums, first, last, rows), self._rows, out=out)
-        if self.penalties:
+        if self.recipe.penalties:
             parameters = self.buffers.parameters[first:last]
-            for penalty in self.penalties:
+            for penalty in self.recipe.penalties:
                 penalty.add_gradient(out, parameters, out=out, scratch=workspace.scratch[0, : last - first])
-        if self.clip_value is not None:
+        if self.recipe.clip_value is not None:
             # Clipping would hide an infinity.
             if not is_finite(out):
                 self._is_finite = False
-            clip_by_value(out, limit=self.clip_value, out=out)
+            clip_by_value(out, limit=self.recipe.clip_value, out=out)
         return out
 
     def _update(self, first: int, last: int, gradient: Vector, workspace: Workspace) -> None:
@@ -214,7 +229,7 @@ class StepUpdate:
             parameters, out, scratch = parameters[first:last], out[first:last], scratch[:, : last - first]
             state = {name: vector[first:last] for name, vector in state.items()}
             next_state = {name: vector[first:last] for name, vector in next_state.items()}
-        self.rule.update(
+        self.recipe.rule.update(
             parameters,
             gradient,
             state,

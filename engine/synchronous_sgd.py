@@ -16,30 +16,14 @@ from engine.errors import ValueMismatch
 from engine.evaluation import initial_statistics, updated_statistics
 from engine.finite import NotFinite
 from engine.microbatch import MicrobatchComputer
-from engine.optimizers import UpdateRule
 from engine.parameters import ParameterLayout, Vector, sha256_of
-from engine.penalties import Penalty
 from engine.reduction import PartialSum, Subtree, TreeSum
-from engine.schedules import Constant, PlateauState, Schedule, plateau_of
+from engine.schedules import PlateauState, plateau_of
 from engine.step_update import Buffers, StepUpdate, Workspace
+from engine.step_update import UpdateRecipe as UpdateRecipe
 
 # The tree as one partial sum: whoever holds all shards has added it up already.
 WHOLE = (Subtree(0, 1),)
-
-
-@dataclass(frozen=True)
-class UpdateRecipe:
-    """How a mean gradient is turned into a step: penalties, clipping by value, then by norm, then the rule.
-
-    learning_rate: the base that the schedule works on. clip_value, clip_norm: None for no limit."""
-
-    rule: UpdateRule
-    learning_rate: float
-    total_steps: int
-    schedule: Schedule = field(default_factory=Constant)
-    penalties: tuple[Penalty, ...] = ()
-    clip_value: float | None = None
-    clip_norm: float | None = None
 
 
 @dataclass
@@ -91,13 +75,10 @@ class ParameterState:
             tree = self._tree = TreeSum(subtrees)
         rate = recipe.schedule.learning_rate(recipe.learning_rate, step, recipe.total_steps) * self.plateau.factor
         return StepUpdate(
+            recipe=recipe,
             step=step,
             row_count=row_count,
             learning_rate=rate,
-            rule=recipe.rule,
-            penalties=recipe.penalties,
-            clip_value=recipe.clip_value,
-            clip_norm=recipe.clip_norm,
             buffers=Buffers(self.parameters, self.state, self._next_parameters, self._next_state),
             tree=tree,
             workspaces=self._workspaces,

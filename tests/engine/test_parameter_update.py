@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise, permutations
@@ -113,6 +114,21 @@ def test_ranges_in_any_order_and_on_two_threads_give_the_same_bits(
     state.apply(PartialSum(7, np.zeros(1), sums[0] + sums[1]))
     results.add(state.parameters.tobytes())
     assert len(results) == 1
+
+
+def test_an_executor_that_is_busy_is_not_waited_for() -> None:
+    state = ParameterState(recipe_of("sgd", clip_norm=1.0), drawn(LARGE))
+    update = state.begin(4, HALVES)
+    with ThreadPoolExecutor(1) as busy:
+        release = threading.Event()
+        blocker = busy.submit(release.wait, 60)
+        try:
+            update.prepare_all([drawn(LARGE), drawn(LARGE)], executor=busy, thread_count=3)
+            update.complete(executor=busy, thread_count=3)
+            assert not blocker.done()
+        finally:
+            release.set()
+    state.commit(update)
 
 
 @pytest.mark.parametrize("limits", LIMITS, ids=lambda limits: "+".join(limits) or "plain")
