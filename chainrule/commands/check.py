@@ -164,8 +164,10 @@ def _wait_for_end(client: Client, cluster: LocalCluster, job: job_pb2.Job) -> jo
     while job.state not in FINAL_STATES:
         cluster.check_server()
         for death in cluster.new_deaths():
+            # Asked again: what we heard last may be from before the start.
+            job = client.get_job(job.job_id)
             if cluster.living_workers == 0 or job.state == job_pb2.JOB_STATE_QUEUED:
-                raise ClusterError(death)
+                raise ClusterError(f"the step can't be made: {death}")
             print_note(f"warning: {death}; the job goes on with {workers(cluster.living_workers)}")
         if time.monotonic() > deadline_s:
             waiting = f"; it waits for {one_line(job.waiting_for)}" if job.waiting_for else ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import time
@@ -233,13 +234,42 @@ def test_what_a_cluster_reduces_agrees_with_differences(
 
 
 @pytest.mark.cluster
+def test_a_worker_that_dies_before_the_step_ends_the_check(marker: str, job_file: str) -> None:
+    with subprocess.Popen(
+        [*COMMAND, "check", job_file, "--workers", "2"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        deadline_s = time.monotonic() + 60
+        while not (workers := workers_of(marker)):
+            assert time.monotonic() < deadline_s, "waited too long"
+            time.sleep(0.005)
+        os.kill(workers[0], signal.SIGKILL)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert re.fullmatch(r"error: the step can't be made: worker-\d ended \(killed by SIGKILL\)\n", errors)
+
+
+def workers_of(marker: str) -> list[int]:
+    """The processes of workers that the test started."""
+    found = []
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            try:
+                is_ours = marker.encode() in (folder / "environ").read_bytes()
+                if is_ours and b"-m\0worker\0" in (folder / "cmdline").read_bytes():
+                    found.append(int(folder.name))
+            except OSError:  # it has ended meanwhile, or it isn't ours
+                continue
+    return found
+
+
+@pytest.mark.cluster
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_ends_the_check_and_all_its_processes(marker: str, job_file: str, number: int, code: int) -> None:
     with subprocess.Popen(
         [*COMMAND, "check", job_file, "--workers", "2"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
         deadline_s = time.monotonic() + 60
-        while not any(" worker" in command for command in processes_with(marker)):
+        while not workers_of(marker):
             assert time.monotonic() < deadline_s, "waited too long"
             time.sleep(0.02)
         process.send_signal(number)

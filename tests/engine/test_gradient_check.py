@@ -134,3 +134,12 @@ def test_a_row_that_float32_takes_to_the_other_side_of_a_kink_is_seen_in_the_spr
     other_side = np.where(np.arange(3) == 0, values["x"][0, 0] - exact, single).astype(np.float32)
     assert compare_in_float32(other_side, exact, exact.astype(np.float32)).mismatch == 0
     assert compare_in_float32(other_side, exact, exact.astype(np.float32), resolution=spread).mismatch is None
+
+
+def test_each_batch_is_normalized_by_its_own_rows() -> None:
+    model = model_of("sum(sin(batch_norm(P * x)))")
+    rng = np.random.default_rng(4)
+    parameters = {"P": rng.normal(size=3)}
+    batches = [parameters | {"x": rng.normal(size=(rows, 3))} for rows in (5, 2, 1)]
+    (result,) = compare_with_differences(model.loss, batches)
+    assert (result.mismatch, result.checked) == (None, 3)
