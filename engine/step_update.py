@@ -88,7 +88,7 @@ class StepUpdate:
     workspaces: list[Workspace]
     is_complete: bool = False
     _is_finite: bool = True
-    _prepared: list[int] = field(default_factory=list)
+    _prepared: list[tuple[int, int]] = field(default_factory=list)
     _square_sums: NDArray[np.float64] | None = None
 
     def __post_init__(self) -> None:
@@ -102,6 +102,8 @@ class StepUpdate:
 
         start: a multiple of BLOCK. stop: as well, or the end. partial_sums: the whole vectors, (n,) float32, in the
         order of the subtrees that the step was begun with; only the range is read, and nothing is written to them."""
+        if start % BLOCK or (stop % BLOCK and stop != self._size):
+            raise ValueError(f"the range {start}:{stop} does not start and end with a block of {BLOCK} elements")
         workspace = self._take()
         try:
             if self._square_sums is None:
@@ -110,7 +112,7 @@ class StepUpdate:
                 workspace.enter(self._prepare_for_norm, start, stop, partial_sums, workspace, self._square_sums)
         finally:
             self.workspaces.append(workspace)
-        self._prepared.append(stop - start)
+        self._prepared.append((start, stop))
 
     def prepare_all(
         self, partial_sums: Sequence[Vector], *, executor: Executor | None = None, thread_count: int = 1
@@ -123,8 +125,13 @@ class StepUpdate:
 
         Raises NotFinite where the next parameters or state would not be finite, and RuntimeError where a range was not
         prepared, or twice."""
-        if sum(self._prepared) != self._size:
-            raise RuntimeError(f"{sum(self._prepared)} of {self._size} elements were prepared")
+        end = 0
+        for start, stop in sorted(self._prepared):
+            if start != end:
+                raise RuntimeError(f"the elements from {min(start, end)} on were prepared twice or not at all")
+            end = stop
+        if end != self._size:
+            raise RuntimeError(f"the elements from {end} on were not prepared")
         if self._square_sums is not None and self._is_finite and not self.is_complete:
             norm = math.sqrt(add_in_order(self._square_sums))
             self._on_threads(lambda start, stop: self._update_clipped(start, stop, norm), executor, thread_count)

@@ -200,17 +200,31 @@ def test_a_second_moment_that_overflows_is_refused() -> None:
     assert state.step == 0
 
 
-def test_a_step_with_a_range_missing_or_twice_is_refused() -> None:
+@pytest.mark.parametrize(
+    ("ranges", "message"),
+    [
+        ([], "from 0 on were not prepared"),
+        ([(BLOCK, 2 * BLOCK)], "from 0 on were prepared twice or not at all"),
+        ([(0, BLOCK)], f"from {BLOCK} on were not prepared"),
+        ([(0, BLOCK), (0, BLOCK)], "from 0 on were prepared twice"),
+        ([(0, 2 * BLOCK), (BLOCK, 2 * BLOCK)], f"from {BLOCK} on were prepared twice"),
+    ],
+)
+def test_a_step_with_a_range_missing_or_twice_is_refused(ranges: list[tuple[int, int]], message: str) -> None:
     state = ParameterState(recipe_of("sgd"), drawn(2 * BLOCK))
-    sums = [drawn(2 * BLOCK), drawn(2 * BLOCK)]
     update = state.begin(4, HALVES)
-    update.prepare(BLOCK, 2 * BLOCK, sums)
-    with pytest.raises(RuntimeError, match=f"{BLOCK} of {2 * BLOCK} elements"):
+    for start, stop in ranges:
+        update.prepare(start, stop, [drawn(2 * BLOCK), drawn(2 * BLOCK)])
+    with pytest.raises(RuntimeError, match=message):
         state.commit(update)
-    update.prepare(0, BLOCK, sums)
-    update.prepare(0, BLOCK, sums)
-    with pytest.raises(RuntimeError, match="elements were prepared"):
-        state.commit(update)
+    assert state.step == 0
+
+
+@pytest.mark.parametrize(("start", "stop"), [(1, BLOCK), (0, 10)])
+def test_a_range_that_cuts_a_block_is_refused(start: int, stop: int) -> None:
+    update = ParameterState(recipe_of("sgd"), drawn(BLOCK + 1)).begin(4, HALVES)
+    with pytest.raises(ValueError, match="does not start and end with a block"):
+        update.prepare(start, stop, [drawn(BLOCK + 1), drawn(BLOCK + 1)])
 
 
 def test_an_update_of_another_step_is_refused() -> None:
