@@ -1,0 +1,86 @@
+"""PyTorch DistributedDataParallel with gloo, as its documentation shows it.
+
+Without --rank it starts one process for each worker here; with --rank it is one of them (see network.py).
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import socket
+import time
+
+import torch
+import torch.distributed as dist
+from measuring import LEARNING_RATE, arguments, first_parameters, report, rows_of
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+
+class FourLayers(nn.Module):
+    """w · σ(V3 σ(V2 σ(V1 σ(x)))), a row of x for each example."""
+
+    def __init__(self, features: int, hidden: int) -> None:
+        super().__init__()
+        v1, v2, v3, w = (nn.Parameter(torch.from_numpy(value)) for value in first_parameters(features, hidden))
+        self.v1, self.v2, self.v3, self.w = v1, v2, v3, w
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Predictions, (rows,)."""
+        hidden = torch.sigmoid(x)
+        for v in (self.v1, self.v2, self.v3):
+            hidden = torch.sigmoid(hidden @ v.T)
+        return hidden @ self.w
+
+
+def work(rank: int, options: argparse.Namespace) -> None:
+    """One worker's steps; rank 0 reports."""
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", rank=rank, world_size=options.workers)
+    network = DistributedDataParallel(FourLayers(options.features, options.hidden), gradient_as_bucket_view=True)
+    if options.bfloat16:
+        from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import bf16_compress_hook
+
+        network.register_comm_hook(None, bf16_compress_hook)
+    optimizer = torch.optim.SGD(network.parameters(), lr=LEARNING_RATE)
+    batches = [
+        (torch.from_numpy(x), torch.from_numpy(y))
+        for x, y in rows_of(rank, rows=options.rows, features=options.features)
+    ]
+    times_s = []
+    first_step_at_s = 0.0
+    for step in range(options.warm_up + options.steps):
+        x, y = batches[step % len(batches)]
+        started_s = time.perf_counter()
+        optimizer.zero_grad()
+        loss = ((network(x) - y) ** 2).mean()
+        loss.backward()
+        optimizer.step()
+        times_s.append(time.perf_counter() - started_s)
+        first_step_at_s = first_step_at_s or time.time()
+    if rank == 0:
+        report(batch=options.batch, times_s=times_s[options.warm_up :], first_step_at_s=first_step_at_s)
+    dist.destroy_process_group()
+
+
+def main() -> None:
+    """Run one worker, or all."""
+    options = arguments(
+        __doc__,
+        (
+            "--rank",
+            {"type": int, "help": "be this one of the workers; MASTER_ADDR and MASTER_PORT say where rank 0 is"},
+        ),
+        ("--bfloat16", {"action": "store_true", "help": "with the hook that compresses gradients to bfloat16"}),
+    )
+    if options.rank is not None:
+        work(options.rank, options)
+        return
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+    torch.multiprocessing.spawn(work, args=(options,), nprocs=options.workers)
+
+
+if __name__ == "__main__":
+    main()
