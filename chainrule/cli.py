@@ -32,6 +32,13 @@ Server = Annotated[
     str, typer.Option("--server", metavar="HOST:PORT", envvar="CHAINRULE_SERVER", help="The server to talk to.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")]
+Transport = Annotated[
+    str,
+    typer.Option(
+        "--transport",
+        help="auto, grpc or shared-memory: how vectors travel. auto shares memory where both are on one machine.",
+    ),
+]
 DataRoot = Annotated[
     Path | None,
     typer.Option(
@@ -68,6 +75,11 @@ def train(
     workers: Annotated[int, typer.Option("--workers", "-w", metavar="N", help="How many worker processes.")] = 2,
     output: Output = None,
     data_root: DataRoot = None,
+    transport: Transport = "auto",
+    trace: Annotated[
+        Path | None,
+        typer.Option("--trace", metavar="FILE", help="Write the last steps as a trace for Chrome or Perfetto."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Train a job on this machine: start a server and N workers, write the model, end them all."""
@@ -75,7 +87,7 @@ def train(
 
     # A shell starts background commands with SIGINT ignored; then ctrl-C or kill -INT could never end the cluster.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    Training(job_file=job_file, worker_count=workers, output=output, as_json=as_json, data_root=data_root).run()
+    Training(job_file, workers, output, as_json, data_root=data_root, transport=transport, trace=trace).run()
 
 
 @app.command()
@@ -89,10 +101,11 @@ def server(
         Path | None,
         typer.Option("--data-root", metavar="DIR", help="The folder whose files jobs may read; CHAINRULE_DATA_ROOT."),
     ] = None,
+    transport: Annotated[str, typer.Option("--transport", help="auto, or grpc: share memory with no worker.")] = "auto",
     as_json: Json = False,  # noqa: ARG001 - the server's output is JSON anyway
 ) -> None:
     """Run a parameter server until ctrl-C or SIGTERM. It prints its address as one line of JSON."""
-    options = ["--host", host, "--port", str(port)]
+    options = ["--host", host, "--port", str(port), "--transport", transport]
     if home is not None:
         options += ["--home", str(home)]
     if data_root is not None:
@@ -107,10 +120,11 @@ def worker(
     connect_timeout_s: Annotated[
         float | None, typer.Option("--connect-timeout-s", metavar="S", help="How long the server may be away.")
     ] = None,
+    transport: Transport = "auto",
     as_json: Json = False,  # noqa: ARG001 - a worker prints nothing but its log
 ) -> None:
     """Run a worker of a server until ctrl-C or SIGTERM."""
-    options = ["--server", server]
+    options = ["--server", server, "--transport", transport]
     if name is not None:
         options += ["--name", name]
     if connect_timeout_s is not None:

@@ -109,6 +109,15 @@ class Client:
             response: api.CancelJobResponse = self._stub.CancelJob(request, timeout=self._timeout_s)
         return response.job
 
+    def read_trace(self, job_id: str) -> list[api.TraceSpan]:
+        """Where the time of the job's last steps went, the oldest first. Raises JobNotFound."""
+        request = api.ReadTraceRequest(job_id=job_id)
+        with (
+            self._errors(DOWNLOAD_TIMEOUT_S),
+            _call(self._stub.ReadTrace(request, timeout=DOWNLOAD_TIMEOUT_S)) as call,
+        ):
+            return [span for response in call for span in response.spans]
+
     def download_model(self, job_id: str, path: str | Path) -> Path:
         """Write the job's model to a safetensors file, whole or not at all; return its path.
 

@@ -73,6 +73,7 @@ class LocalCluster:
 
     workers: int = 2
     data_root: Path | None = None
+    transport: str = "auto"
     address: str = field(default="", init=False)
     _children: list[Child] = field(default_factory=list, init=False)
     _home: tempfile.TemporaryDirectory[str] | None = field(default=None, init=False)
@@ -150,7 +151,8 @@ class LocalCluster:
         self.address = _address(server)
         for number in range(1, self.workers + 1):
             name = f"worker-{number}"
-            self._spawn(name, "worker", ["--server", self.address, "--name", name], stdout=subprocess.DEVNULL)
+            options = ["--server", self.address, "--name", name, "--transport", self.transport]
+            self._spawn(name, "worker", options, stdout=subprocess.DEVNULL)
 
     def _spawn(self, name: str, module: str, options: Sequence[str], *, stdout: int) -> Child:
         if self._home is None:

@@ -89,6 +89,7 @@ def job_lines(job: job_pb2.Job) -> list[str]:
         rows.append(("error", job.error.message))
     if not is_final and progress.steps_per_second:
         rows.append(("speed", f"{progress.steps_per_second:.0f} steps/s, {workers(progress.workers)}"))
+    rows += _cost_rows(progress)
     if job.HasField("result"):
         return [*table_lines(rows), "", *result_lines(job)]
     if progress.step:
@@ -96,6 +97,22 @@ def job_lines(job: job_pb2.Job) -> list[str]:
     if (validation_loss := _validation_loss(progress)) is not None:
         rows.append(("validation loss", number(validation_loss)))
     return table_lines(rows)
+
+
+def _cost_rows(progress: job_pb2.Progress) -> list[tuple[str, str]]:
+    """What a step costs, phase by phase, and how vectors travel."""
+    if not progress.HasField("step_cost"):
+        return []
+    cost = progress.step_cost
+    phases = [
+        f"{each.name} {number(value.median_ms, 3)} ({number(value.p95_ms, 3)})"
+        for each, value in cost.ListFields()
+        if isinstance(value, job_pb2.Latency)
+    ]
+    travel = progress.transport
+    if cost.pushed_bytes or cost.pulled_bytes:
+        travel += f", {cost.pushed_bytes} bytes pushed and {cost.pulled_bytes} pulled in a step"
+    return [("transport", travel), ("step, ms (p95)", ", ".join(phases))]
 
 
 def result_lines(job: job_pb2.Job, more: Sequence[tuple[str, str]] = ()) -> list[str]:

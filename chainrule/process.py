@@ -6,10 +6,14 @@ It imports nothing but the standard library, because `limit_blas_threads` must r
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import signal
 import sys
+import threading
+from collections.abc import Iterator
+from types import FrameType
 
 BLAS_THREAD_VARIABLES = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS")
 
@@ -43,3 +47,51 @@ def stop_event(*, exit_with_stdin: bool) -> asyncio.Event:
 
         loop.add_reader(descriptor, on_input)
     return stop
+
+
+def available_processors() -> int:
+    """The processors that this process may run on, at least 1."""
+    if hasattr(os, "sched_getaffinity"):
+        return max(1, len(os.sched_getaffinity(0)))
+    return os.cpu_count() or 1
+
+
+class Stopped(BaseException):
+    """SIGTERM or SIGINT came, or standard input ended, while nothing was at work."""
+
+
+class StopSignal:
+    """Ends a process that works on its main thread: at once where it waits, after its work otherwise.
+
+    Wrap each wait in `with stop.waiting():`; it raises Stopped. Make it on the main thread."""
+
+    def __init__(self, *, exit_with_stdin: bool) -> None:
+        self._is_set = False
+        self._is_waiting = False
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._on_signal)
+        if exit_with_stdin:
+            threading.Thread(target=_signal_at_end_of_stdin, name="stdin", daemon=True).start()
+
+    @contextlib.contextmanager
+    def waiting(self) -> Iterator[None]:
+        """A stretch that a signal may interrupt. Raises Stopped, also where the signal came before."""
+        self._is_waiting = True
+        try:
+            if self._is_set:
+                raise Stopped
+            yield
+        finally:
+            self._is_waiting = False
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
+        self._is_set = True
+        if self._is_waiting:
+            self._is_waiting = False
+            raise Stopped
+
+
+def _signal_at_end_of_stdin() -> None:
+    while os.read(sys.stdin.fileno(), 4096):
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from chainrule.v1 import worker_service_pb2 as pb
+from chainrule.wire_codec import RawPart
 
-PART_BYTES = 1 << 20
+# Elements in a part: a whole number of the engine's blocks, and 1 MiB of float32.
+PART_ELEMENTS = 1 << 18
 LITTLE_FLOAT32 = np.dtype("<f4")
 
 # Pings find a dead peer within 20 s; the peer allows them at this rate, so no healthy one is dropped for pinging.
@@ -21,36 +22,26 @@ KEEPALIVE_OPTIONS: list[tuple[str, int]] = [
     ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
 ]
 
-
-def split(vector: NDArray[np.float32]) -> tuple[list[pb.VectorPart], pb.VectorPart]:
-    """A vector as the parts that go ahead and the part that rides in the message that completes it."""
-    data = vector.astype(LITTLE_FLOAT32, copy=False).view(np.uint8).data
-    starts = range(0, max(len(data), 1), PART_BYTES)
-    parts = [pb.VectorPart(values=bytes(data[start : start + PART_BYTES])) for start in starts]
-    return parts[:-1], parts[-1]
+Vector = NDArray[np.float32]
 
 
-class VectorAssembler:
-    """Puts a vector together again from its parts. size: the number of float32 elements that it must have."""
+def part_starts(size: int) -> range:
+    """Where the parts of a vector of `size` elements begin."""
+    return range(0, size, PART_ELEMENTS)
 
-    def __init__(self, size: int) -> None:
-        self._size_bytes = 4 * size
-        self._buffer = bytearray(self._size_bytes)
-        self._filled = 0
 
-    def add(self, part: pb.VectorPart) -> None:
-        """Append a part. Raises ValueError where the vector would become too long."""
-        end = self._filled + len(part.values)
-        if end > self._size_bytes:
-            raise ValueError(f"a vector of more than {self._size_bytes} bytes, but the job's has just so many")
-        self._buffer[self._filled : end] = part.values
-        self._filled = end
+def write_part(vector: Vector, start: int, *, order: int, first_shard: int = 0, shard_count: int = 0) -> RawPart:
+    """The part of a vector that begins at `start`, a view: it is copied when it is sent."""
+    values = vector[start : start + PART_ELEMENTS].astype(LITTLE_FLOAT32, copy=False)
+    return RawPart(start, values.data.cast("B"), first_shard, shard_count, order)
 
-    def take(self) -> NDArray[np.float32]:
-        """The complete vector; the next one starts empty. Raises ValueError where bytes are missing."""
-        if self._filled != self._size_bytes:
-            raise ValueError(f"a vector of {self._filled} bytes, but the job's has {self._size_bytes}")
-        vector = np.frombuffer(self._buffer, dtype=LITTLE_FLOAT32).astype(np.float32, copy=False)
-        self._buffer = bytearray(self._size_bytes)
-        self._filled = 0
-        return vector
+
+def read_part(offset: int, values: bytes | memoryview, out: Vector) -> int:
+    """Copy a part's values to their place in `out` and return where it ends. Raises ValueError where it doesn't fit."""
+    stop = min(offset + PART_ELEMENTS, out.size)
+    if offset % PART_ELEMENTS or offset >= max(out.size, 1):
+        raise ValueError(f"a part that begins at element {offset} of a vector of {out.size}")
+    if len(values) != 4 * (stop - offset):
+        raise ValueError(f"{len(values)} bytes for the elements {offset} to {stop - 1}, not {4 * (stop - offset)}")
+    out[offset:stop] = np.frombuffer(values, dtype=LITTLE_FLOAT32)
+    return stop

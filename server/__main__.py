@@ -5,9 +5,11 @@ When it listens, it prints one line of JSON on standard output: {"address": "127
 
 from __future__ import annotations
 
+from chainrule.memory_tuning import keep_freed_memory
 from chainrule.process import limit_blas_threads
 
 limit_blas_threads()
+keep_freed_memory()
 
 import argparse
 import asyncio
@@ -16,20 +18,26 @@ import logging
 import os
 import secrets
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import grpc
 
-from chainrule.process import start_logging, stop_event
-from chainrule.v1 import job_service_pb2_grpc, worker_service_pb2_grpc
+from chainrule.local_link.listener import Listener, why_unsupported
+from chainrule.process import available_processors, start_logging, stop_event
+from chainrule.v1 import job_service_pb2_grpc
 from chainrule.wire import KEEPALIVE_OPTIONS
+from chainrule.wire_codec import add_worker_service
 from server.data_root import default_data_root
 from server.jobs import JobBook
+from server.local_links import LocalLinks
 from server.scheduler import Scheduler
 from server.services import JobService, WorkerService
 
 log = logging.getLogger("server")
 GRACE_S = 2.0
+# More threads than this only wait for memory.
+MAX_UPDATE_THREADS = 4
 
 
 def main() -> int:
@@ -39,6 +47,9 @@ def main() -> int:
     parser.add_argument("--port", type=int, default=50051, help="0 takes a free one")
     parser.add_argument("--home", type=Path, default=os.environ.get("CHAINRULE_HOME") or Path.home() / ".chainrule")
     parser.add_argument("--data-root", type=Path, default=default_data_root(), help="what jobs' file: URIs may read")
+    parser.add_argument(
+        "--transport", choices=["auto", "grpc"], default="auto", help="grpc: share memory with no worker"
+    )
     parser.add_argument("--exit-with-stdin", action="store_true", help="end when standard input ends")
     arguments = parser.parse_args()
     start_logging("server")
@@ -58,9 +69,18 @@ async def _serve(arguments: argparse.Namespace) -> int:
         models_folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         return _refuse(f"the folder {models_folder} can't be made: {error.strerror}; choose another --home")
-    scheduler = Scheduler(JobBook(lambda: secrets.token_hex(6)), models_folder)
+    local_links = _local_links() if arguments.transport == "auto" else None
+    thread_count = min(MAX_UPDATE_THREADS, available_processors())
+    pool = ThreadPoolExecutor(thread_count - 1, thread_name_prefix="update") if thread_count > 1 else None
+    scheduler = Scheduler(
+        JobBook(lambda: secrets.token_hex(6)),
+        models_folder,
+        share_memory=local_links is not None,
+        thread_count=thread_count,
+        pool=pool,
+    )
     job_service_pb2_grpc.add_JobServiceServicer_to_server(JobService(scheduler, arguments.data_root), server)
-    worker_service_pb2_grpc.add_WorkerServiceServicer_to_server(WorkerService(scheduler), server)
+    add_worker_service(WorkerService(scheduler, local_links), server)
     host = f"[{arguments.host}]" if ":" in arguments.host else arguments.host
     try:
         port = server.add_insecure_port(f"{host}:{arguments.port}")
@@ -75,8 +95,21 @@ async def _serve(arguments: argparse.Namespace) -> int:
     await stop.wait()
     log.info("stopping")
     scheduler.close()
+    if local_links is not None:
+        local_links.close()
     await server.stop(GRACE_S)
     return 0
+
+
+def _local_links() -> LocalLinks | None:
+    reason = why_unsupported()
+    try:
+        if reason is None:
+            return LocalLinks(Listener())
+    except OSError as error:
+        reason = str(error.strerror)
+    log.warning("memory is shared with no worker: %s", reason)
+    return None
 
 
 def _refuse(message: str) -> int:

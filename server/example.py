@@ -1,7 +1,8 @@
 """`python -P -m server.example`: one prepared row of a job's data, and parameters, for looking at.
 
 Standard input is a serialized JobSpec. Standard output is one line of JSON: the example, or {"violations": [[path,
-message], …]} and exit code 2. Arrays are base64 of little-endian bytes: float32, or int64 for a class.
+message], …]} and exit code 2. Arrays are base64 of little-endian bytes: float32, float64 for running statistics,
+or int64 for a class.
 """
 
 # ruff: noqa: E402  (one BLAS thread must be set before numpy is loaded)
@@ -25,6 +26,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
 from chainrule.v1 import job_pb2
+from engine.model import Model
 from engine.parameters import Parameter
 from server.data_root import default_data_root
 from server.errors import InvalidSpec
@@ -61,21 +63,29 @@ def example(job: PreparedJob, *, row: int, parameters_path: Path | None) -> dict
     if not 0 <= row < row_count:
         raise InvalidSpec([("--row", f"there is no row {row}; the data has rows 0 to {row_count - 1}")])
     if parameters_path is None:
-        parameters: dict[str, NDArray[Any]] = dict(job.model.layout.views(job.first_state().parameters))
+        state = job.first_state()
+        parameters = job.model.layout.views(state.parameters) | job.model.statistics.views(state.statistics)
     else:
-        parameters = read_parameters(parameters_path, job.model.layout.parameters)
+        parameters = read_parameters(parameters_path, job.model)
     return {
         "feature_count": job.features.shape[1],
         "class_count": job.class_count,
         "row_count": row_count,
         "x": _encoded(job.features[row]),
         "y": _encoded(job.targets[row]),
+        # Running statistics of batch normalization too: they are part of a trained model.
         "parameters": {name: _encoded(value) for name, value in parameters.items()},
     }
 
 
-def read_parameters(path: Path, expected: tuple[Parameter, ...]) -> dict[str, NDArray[np.float32]]:
-    """The parameters of a safetensors file. Raises InvalidSpec where it can't be read or doesn't fit the job."""
+def read_parameters(path: Path, model: Model) -> dict[str, NDArray[Any]]:
+    """The parameters, float32, and running statistics, float64, of a safetensors file.
+
+    Raises InvalidSpec where it can't be read or doesn't fit the job."""
+    expected: list[tuple[Parameter, type[np.floating[Any]]]] = [
+        (parameter, np.float32) for parameter in model.layout.parameters
+    ]
+    expected += [(statistic, np.float64) for statistic in model.statistics.parameters]
     found = {}
     problems = []
     try:
@@ -83,7 +93,7 @@ def read_parameters(path: Path, expected: tuple[Parameter, ...]) -> dict[str, ND
             raise InvalidSpec([("--parameters", f"{path}: there is no such file")])
         with safe_open(path, framework="numpy") as file:
             there = set(file.keys())
-            for parameter in expected:
+            for parameter, kind in expected:
                 shape = tuple(file.get_slice(parameter.name).get_shape()) if parameter.name in there else None
                 if shape is None:
                     known = ", ".join(sorted(there)[:10]) or "nothing"
@@ -95,8 +105,8 @@ def read_parameters(path: Path, expected: tuple[Parameter, ...]) -> dict[str, ND
                     )
                 else:
                     value = np.asarray(file.get_tensor(parameter.name))
-                    if value.dtype != np.float32:
-                        problems.append(f"'{parameter.name}' is {value.dtype} in {path}, but must be float32")
+                    if value.dtype != kind:
+                        problems.append(f"'{parameter.name}' is {value.dtype} in {path}, but must be {np.dtype(kind)}")
                     found[parameter.name] = value
     except (OSError, SafetensorError, ValueError, TypeError) as error:
         raise InvalidSpec([("--parameters", f"{path}: can't be read as a safetensors file: {error}")]) from error
@@ -107,7 +117,7 @@ def read_parameters(path: Path, expected: tuple[Parameter, ...]) -> dict[str, ND
 
 def _encoded(value: NDArray[Any] | np.generic) -> dict[str, Any]:
     array = np.asarray(value)
-    kind = "<i8" if array.dtype.kind in "iu" else "<f4"
+    kind = "<i8" if array.dtype.kind in "iu" else f"<f{array.dtype.itemsize}"
     content = array.astype(kind).tobytes()
     return {"shape": list(array.shape), "dtype": kind, "base64": base64.b64encode(content).decode()}
 

@@ -65,6 +65,9 @@ class Job:
         message.progress.total_steps = self.prepared.total_steps
         if self.training is not None:
             message.progress.CopyFrom(self.training.progress)
+            cost = self.training.step_cost()
+            if cost is not None:
+                message.progress.step_cost.CopyFrom(cost)
             message.progress.steps_per_second = self._steps_per_second(now_s)
             if self.training.result is not None and self.state == job_pb2.JOB_STATE_SUCCEEDED:
                 message.result.CopyFrom(self.training.result)

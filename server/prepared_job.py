@@ -6,6 +6,7 @@ data), so the server calls it in a thread.
 
 from __future__ import annotations
 
+import importlib.util
 import math
 import re
 from dataclasses import dataclass
@@ -26,7 +27,10 @@ from engine.metrics import Measure
 from engine.microbatch import ShardRows
 from engine.model import Model
 from engine.optimizers import make_optimizer
+from engine.parameters import Vector
 from engine.penalties import make_penalties
+from engine.plan import BACKENDS
+from engine.precision import PRECISIONS
 from engine.reduction import check_shard_count
 from engine.schedules import make_schedule, plateau_of
 from engine.sharding import BatchSchedule, Division, divide
@@ -70,11 +74,17 @@ class PreparedJob:
         rows = (self.division.validation if validation else self.division.training)[number]
         return ShardRows(self.features[rows], self.targets[rows], rows)
 
-    def first_state(self) -> ParameterState:
-        """The parameters before the first step."""
+    def first_state(self, memory: tuple[Vector, Vector] | None = None) -> ParameterState:
+        """The parameters before the first step. memory: the two vectors to keep them in, or None for new ones."""
         default = default_initializers(self.model.loss)
         parameters = initialize(self.model.layout, self.spec.training.seed, default=default)
-        return ParameterState(self.recipe, parameters)
+        following = None
+        if memory is not None:
+            memory[0][...] = parameters
+            parameters, following = memory
+        return ParameterState(
+            self.recipe, parameters, next_parameters=following, statistics_layout=self.model.statistics
+        )
 
 
 def prepare(spec: job_pb2.JobSpec, *, data_root: Path | None = None) -> PreparedJob:
@@ -116,8 +126,6 @@ def prepare(spec: job_pb2.JobSpec, *, data_root: Path | None = None) -> Prepared
         raise InvalidSpec([(_path(error.setting), error.reason)]) from error
     except EngineError as error:
         raise InvalidSpec([("model", str(error))]) from error
-    if model.statistics.size:
-        raise InvalidSpec([("model", "batch_norm can't be used in a job yet; layer_norm can")])
     prediction_shape = None if model.prediction is None else model.prediction.root.shape
     prepared = PreparedJob(
         spec=complete,
@@ -160,6 +168,10 @@ def with_defaults(spec: job_pb2.JobSpec) -> job_pb2.JobSpec:
         training.seed = 0
     if not training.HasField("min_workers"):
         training.min_workers = 1
+    if not training.HasField("precision"):
+        training.precision = "float32"
+    if not training.HasField("backend"):
+        training.backend = "numpy"
     if not training.optimizer.HasField("name"):
         training.optimizer.name = "sgd"
     if not training.optimizer.HasField("learning_rate"):
@@ -213,6 +225,16 @@ def _violations(spec: job_pb2.JobSpec) -> list[tuple[str, str]]:
         "training.min_workers",
         f"must be from 1 to the number of shards, {training.shards}, got {training.min_workers}",
     )
+    check(
+        training.precision in PRECISIONS,
+        "training.precision",
+        f"must be one of {', '.join(PRECISIONS)}, got {training.precision[:40]!r}",
+    )
+    backend = training.backend
+    check(backend in BACKENDS, "training.backend", f"must be one of {', '.join(BACKENDS)}, got {backend[:40]!r}")
+    if backend == "numba":
+        installed = importlib.util.find_spec("numba") is not None
+        check(installed, "training.backend", "numba is not installed here; pip install 'chainrule[numba]'")
     learning_rate = training.optimizer.learning_rate
     check(
         math.isfinite(learning_rate) and learning_rate > 0,

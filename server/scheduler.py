@@ -1,7 +1,7 @@
 """Which job runs on which workers: first come, first served, one job at a time on all connected workers.
 
-It holds a queue of messages for each worker; whatever a training wants to send is put there at once. All of it runs on
-the one event loop, so nothing is locked.
+It holds a link to each worker; whatever a training wants to send goes there at once. All of it runs on the one event
+loop, so nothing is locked.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,16 +17,15 @@ from google.rpc import code_pb2, status_pb2
 
 from chainrule.v1 import job_pb2
 from chainrule.v1 import worker_service_pb2 as pb
+from chainrule.wire_codec import RawPart, Request
 from server import model_file
 from server.errors import NotFound, OutOfRange, ProtocolError, WrongState
 from server.jobs import Job, JobBook
+from server.links import Link
 from server.prepared_job import PreparedJob
-from server.training import Training, TrainingFailed
+from server.training import Seat, Training, TrainingFailed
 
 log = logging.getLogger(__name__)
-
-# None ends the worker's stream.
-Outgoing = asyncio.Queue[pb.TrainResponse | None]
 
 
 @dataclass
@@ -34,7 +34,12 @@ class Scheduler:
 
     book: JobBook
     models_folder: Path
-    _workers: dict[str, Outgoing] = field(default_factory=dict)
+    share_memory: bool = False
+    # Large updates are made by so many threads, those of the pool and the event loop's own.
+    thread_count: int = 1
+    pool: Executor | None = None
+    # None: registered, but not joined yet.
+    _workers: dict[str, Link | None] = field(default_factory=dict)
     _running: Job | None = None
 
     def submit(self, prepared: PreparedJob) -> Job:
@@ -53,40 +58,58 @@ class Scheduler:
         if job.state != job_pb2.JOB_STATE_CANCELLED:
             raise WrongState(f"job {job.job_id} has ended already; there is nothing to cancel")
 
-    def join(self, hello: pb.Hello) -> tuple[str, Outgoing]:
-        """A worker came. Its name (made unique), and the queue of messages for it."""
+    def register(self, hello: pb.Hello) -> str:
+        """A worker came: its name, made unique. It gets no job until it joins."""
         name = base = hello.name or "worker"
         number = 2
         while name in self._workers:
             name, number = f"{base}-{number}", number + 1
-        self._workers[name] = asyncio.Queue()
-        log.info("worker %s joined (process %d, numpy %s, %s)", name, hello.process_id, hello.numpy_version, hello.blas)
-        self._workers_changed()
-        return name, self._workers[name]
+        self._workers[name] = None
+        log.info("worker %s came (process %d, numpy %s, %s)", name, hello.process_id, hello.numpy_version, hello.blas)
+        return name
+
+    def join(self, name: str, link: Link) -> None:
+        """A registered worker can be given jobs, by this link."""
+        if name in self._workers:
+            self._workers[name] = link
+            log.info("worker %s joined, %s", name, "sharing memory" if link.shares_memory else "over gRPC")
+            self._workers_changed()
+
+    def relink(self, name: str, link: Link) -> None:
+        """A worker is reached by another link from now on."""
+        if self._workers.get(name) is not None:
+            self._workers[name] = link
+            self._workers_changed(relinked=True)
 
     def leave(self, name: str) -> None:
         """A worker is gone; its shards go to the others."""
-        if self._workers.pop(name, None) is not None:
+        if name in self._workers:
+            link = self._workers.pop(name)
             log.info("worker %s left", name)
-            self._workers_changed()
+            if link is not None:
+                self._workers_changed()
 
     def close(self) -> None:
         """End the streams of all workers."""
-        for queue in self._workers.values():
-            queue.put_nowait(None)
+        for link in self._workers.values():
+            if link is not None:
+                link.close()
 
-    def receive(self, name: str, request: pb.TrainRequest) -> None:
+    def receive(self, name: str, request: Request) -> None:
         """A message of a worker. Raises ProtocolError, which ends the worker's stream."""
         training = None if self._running is None else self._running.training
+        if isinstance(request, RawPart):
+            if training is not None:
+                training.receive_part(name, request)
+                self._flush(training)
+            return
         kind = request.WhichOneof("message")
-        if kind not in ("ready", "part", "partial_sum", "failure"):
+        if kind not in ("ready", "partial_sum", "failure"):
             raise ProtocolError(f"a worker's stream goes on with ready, part, partial_sum or failure, not {kind}")
         if self._running is None or training is None:
             return
         try:
-            if kind == "part":
-                training.receive_part(name, request.part)
-            elif kind == "ready" and request.ready.job_id == training.job_id:
+            if kind == "ready" and request.ready.job_id == training.job_id:
                 training.ready(name, request.ready)
             elif kind == "partial_sum" and request.partial_sum.job_id == training.job_id:
                 training.receive(name, request.partial_sum)
@@ -110,15 +133,23 @@ class Scheduler:
             raise OutOfRange(f"job {job_id} has {prepared.spec.training.shards} shards, counted from 0; got {shard}")
         return prepared
 
-    def _workers_changed(self) -> None:
+    def _joined(self) -> list[str]:
+        return [name for name, link in self._workers.items() if link is not None]
+
+    def _seats(self, names: list[str]) -> list[Seat]:
+        found = ((name, self._workers.get(name)) for name in names)
+        return [Seat(name, shares_memory=link.shares_memory) for name, link in found if link is not None]
+
+    def _workers_changed(self, *, relinked: bool = False) -> None:
         if self._running is not None and self._running.training is not None:
             training = self._running.training
             members = training.workers
-            stay = [name for name in members if name in self._workers]
-            come = [name for name in self._workers if name not in members]
+            joined = self._joined()
+            stay = [name for name in members if name in joined]
+            come = [name for name in joined if name not in members]
             room = self._running.prepared.spec.training.shards - len(stay)
-            if len(stay) < len(members) or (come and room > 0):
-                training.set_workers(stay + come)
+            if len(stay) < len(members) or (come and room > 0) or relinked:
+                training.set_workers(self._seats(stay + come))
                 self._flush(training)
         self._start_next()
 
@@ -128,15 +159,23 @@ class Scheduler:
             if job is None:
                 break
             needed = job.prepared.spec.training.min_workers
-            if len(self._workers) < needed:
-                job.queued_for = f"workers: {len(self._workers)} of the {needed} that it asks for are connected"
+            joined = self._joined()
+            if len(joined) < needed:
+                job.queued_for = f"workers: {len(joined)} of the {needed} that it asks for are connected"
                 break
-            job.training = Training(job.job_id, job.prepared, time.monotonic)
+            job.training = Training(
+                job.job_id,
+                job.prepared,
+                time.monotonic_ns,
+                share_memory=self.share_memory,
+                thread_count=self.thread_count,
+                pool=self.pool,
+            )
             job.started_at_s = time.time()
             self._running = job
             job.become(job_pb2.JOB_STATE_RUNNING)
-            log.info("job %s (%s) starts on %d workers", job.job_id, job.prepared.spec.name, len(self._workers))
-            job.training.set_workers(list(self._workers))
+            log.info("job %s (%s) starts on %d workers", job.job_id, job.prepared.spec.name, len(joined))
+            job.training.set_workers(self._seats(joined))
             self._flush(job.training)
         for job in self.book.all():
             if job.state == job_pb2.JOB_STATE_QUEUED and self._running is not None:
@@ -158,8 +197,7 @@ class Scheduler:
             content = model_file.encode(
                 job.prepared,
                 job_id=job.job_id,
-                parameters=job.training.state.parameters,
-                step=job.training.state.step,
+                state=job.training.state,
             )
             try:
                 await asyncio.to_thread(model_file.write, path, content)
@@ -176,8 +214,8 @@ class Scheduler:
         log.info("job %s: %s", job.job_id, job_pb2.JobState.Name(state))
 
     def _flush(self, training: Training) -> None:
-        for name, response in training.outbox:
-            queue = self._workers.get(name)
-            if queue is not None:
-                queue.put_nowait(response)
+        for message in training.outbox:
+            link = self._workers.get(message.name)
+            if link is not None:
+                link.send(message.response, message.descriptors)
         training.outbox.clear()

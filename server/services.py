@@ -11,14 +11,17 @@ from pathlib import Path
 from chainrule.v1 import job_pb2, job_service_pb2_grpc, worker_service_pb2_grpc
 from chainrule.v1 import job_service_pb2 as api
 from chainrule.v1 import worker_service_pb2 as pb
-from server.errors import ProtocolError, ServiceError, WrongState, streaming, unary
+from chainrule.wire_codec import RawPart, Request, Response
+from server.connected_worker import HELLO_TIMEOUT_S, ConnectedWorker
+from server.errors import ProtocolError, WrongState, streaming, unary
 from server.jobs import Job
+from server.local_links import LocalLinks
 from server.prepared_job import prepare
-from server.scheduler import Outgoing, Scheduler
+from server.scheduler import Scheduler
 
 PART_BYTES = 1 << 20
 WATCH_INTERVAL_S = 0.2
-HELLO_TIMEOUT_S = 10.0
+SPANS_IN_MESSAGE = 5_000
 
 
 @dataclass
@@ -73,45 +76,46 @@ class JobService(job_service_pb2_grpc.JobServiceServicer):
         for start in range(0, len(content), PART_BYTES):
             yield api.DownloadModelResponse(content=content[start : start + PART_BYTES])
 
+    @streaming
+    async def ReadTrace(self, request: api.ReadTraceRequest) -> AsyncIterator[api.ReadTraceResponse]:  # noqa: N802
+        job = self._find(request.job_id)
+        spans = [] if job.training is None else list(job.training.spans())
+        for start in range(0, len(spans), SPANS_IN_MESSAGE):
+            yield api.ReadTraceResponse(spans=spans[start : start + SPANS_IN_MESSAGE])
+
     def _find(self, job_id: str) -> Job:
         return self.scheduler.book.find(job_id)
 
 
 @dataclass
 class WorkerService(worker_service_pb2_grpc.WorkerServiceServicer):
-    """What workers call."""
+    """What workers call. local_links: None where memory is never shared."""
 
     scheduler: Scheduler
+    local_links: LocalLinks | None = None
 
     @streaming
-    async def Train(self, requests: AsyncIterator[pb.TrainRequest]) -> AsyncIterator[pb.TrainResponse]:  # noqa: N802
+    async def Train(self, requests: AsyncIterator[Request]) -> AsyncIterator[Response]:  # noqa: N802
         try:
             first = await asyncio.wait_for(anext(requests), HELLO_TIMEOUT_S)
         except (TimeoutError, StopAsyncIteration):
             raise ProtocolError(f"a worker says hello within {HELLO_TIMEOUT_S:g} s") from None
-        if not first.HasField("hello"):
+        if isinstance(first, RawPart) or not first.HasField("hello"):
             raise ProtocolError("a worker's stream begins with hello")
-        name, outgoing = self.scheduler.join(first.hello)
-        reader = asyncio.create_task(self._read(name, requests, outgoing))
+        name = self.scheduler.register(first.hello)
+        connected = ConnectedWorker(self.scheduler, name)
         try:
-            while (response := await outgoing.get()) is not None:
+            welcome = pb.Welcome(name=name)
+            if self.local_links is not None and first.hello.wants_local_link:
+                offer, connected.local = self.local_links.offer()
+                welcome.local_link.CopyFrom(offer)
+            yield pb.TrainResponse(welcome=welcome)
+            connected.start(requests)
+            while (response := await connected.stream.outgoing.get()) is not None:
                 yield response
-            if reader.done():
-                reader.result()
+            connected.raise_failure()
         finally:
-            reader.cancel()
-            self.scheduler.leave(name)
-
-    async def _read(self, name: str, requests: AsyncIterator[pb.TrainRequest], outgoing: Outgoing) -> None:
-        try:
-            async for request in requests:
-                self.scheduler.receive(name, request)
-        except ServiceError:
-            # Its stream ends with the error; until then nothing that it owes is waited for.
-            self.scheduler.leave(name)
-            raise
-        finally:
-            outgoing.put_nowait(None)
+            connected.close()
 
     @streaming
     async def ReadShard(self, request: pb.ReadShardRequest) -> AsyncIterator[pb.ReadShardResponse]:  # noqa: N802

@@ -1,37 +1,54 @@
 """One job's training as a program of orders: the parameter server's heart, without any gRPC in it.
 
-`_program` reads like the algorithm: order the gradient of a step, apply the reduced sum, go on. Around it stands what
+`_program` reads like the algorithm: order the gradient of a step, commit the update, go on. Around it stands what
 workers do: shards are assigned by generation, an order goes out once every worker of the generation is ready, and its
-partial sums are reduced along the fixed tree once they cover every shard. When a worker comes or goes, a new generation
-starts and the current order is given out again: what is computed twice gives the same bits.
+partial sums are reduced along the fixed tree. When a worker comes or goes, a new generation starts and the current
+order is given out again: what is computed twice gives the same bits.
+
+A step is prepared range by range in a second buffer, each range as soon as every partial sum has arrived there, and
+workers are sent the prepared ranges ahead of the order that they are for. It is committed when all is there and finite.
 
 It knows no sockets and no clock of its own: messages to send pile up in `outbox`.
 """
 
 from __future__ import annotations
 
+import logging
 from collections import deque
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 
-from chainrule import wire
+from chainrule.local_link.segment import SegmentError
 from chainrule.v1 import job_pb2
+from chainrule.v1 import job_service_pb2 as api
 from chainrule.v1 import worker_service_pb2 as pb
+from chainrule.wire_codec import RawPart, Response
 from engine.early_stopping import EarlyStoppingState
 from engine.microbatch import NotFinite
-from engine.parameters import Vector, sha256_of
+from engine.parameters import Vector
 from engine.reduction import PartialSum, Subtree, assign, covers, finish, maximal_subtrees
 from engine.synchronous_sgd import ParameterState
 from server.errors import ProtocolError
+from server.exchange import Exchange, SharedExchange, StreamExchange
+from server.parameter_memory import ParameterMemory
 from server.prepared_job import PreparedJob
+from server.step_assembly import StepAssembly
+from server.step_cost import StepCosts
 
 GRADIENT = pb.ORDER_KIND_GRADIENT
 EVALUATE_TRAINING = pb.ORDER_KIND_EVALUATE_TRAINING
 EVALUATE_VALIDATION = pb.ORDER_KIND_EVALUATE_VALIDATION
 
-Clock = Callable[[], float]
+log = logging.getLogger(__name__)
+
+# Nanoseconds.
+Clock = Callable[[], int]
+NS_IN_MS = 1e6
+NS_IN_S = 1e9
 # An order younger than this is no reason to say that the job waits.
 ADVANCING_S = 1.0
 MEDIAN_STEPS = 100_000
@@ -41,25 +58,47 @@ class TrainingFailed(Exception):
     """The job can't go on; the message says at which step and why."""
 
 
+@dataclass(frozen=True)
+class Seat:
+    """A worker that can be given shards. shares_memory: over its local link it can map the server's segments."""
+
+    name: str
+    shares_memory: bool = False
+
+
+@dataclass(frozen=True)
+class Outgoing:
+    """A message for a worker, with the descriptors of shared memory that go with it."""
+
+    name: str
+    response: Response
+    descriptors: tuple[int, ...] = ()
+
+
 @dataclass
 class _Member:
     """A worker of the current generation."""
 
     shards: range
+    subtrees: list[Subtree]
+    exchange: Exchange
     ready: bool = False
-    # Order vectors arrive in parts, before the message that they belong to.
-    assembler: wire.VectorAssembler | None = None
 
 
 @dataclass
 class Training:
-    """The run of one job. `clock` gives seconds, monotonic; it is used for figures only, never for a decision."""
+    """The run of one job. `clock_ns` is monotonic; it is used for figures only, never for a decision."""
 
     job_id: str
     job: PreparedJob
-    clock: Clock
-    outbox: list[tuple[str, pb.TrainResponse]] = field(default_factory=list)
+    clock_ns: Clock
+    share_memory: bool = False
+    # Large updates are made by so many threads, one of them the caller's.
+    thread_count: int = 1
+    pool: Executor | None = None
+    outbox: list[Outgoing] = field(default_factory=list)
     progress: job_pb2.Progress = field(default_factory=job_pb2.Progress)
+    costs: StepCosts = field(default_factory=StepCosts)
     result: job_pb2.Result | None = None
     state: ParameterState = field(init=False)
     generation: int = 0
@@ -68,15 +107,19 @@ class Training:
     _order_kind: pb.OrderKind = GRADIENT
     # Whether the members of this generation hold the current parameters.
     _pulled_step: int = -1
-    _issued_at_s: float = 0.0
+    _issued_at_ns: int = 0
+    # What a step pushes and pulls over the wire, all workers together.
+    _wire_bytes: tuple[int, int] = (0, 0)
     _partial_sums: dict[Subtree, PartialSum | None] = field(default_factory=dict)
-    _step_times_s: deque[float] = field(default_factory=lambda: deque(maxlen=MEDIAN_STEPS))
-    _first_order_at_s: float = 0.0
+    _assembly: StepAssembly | None = None
+    _step_times_ms: deque[float] = field(default_factory=lambda: deque(maxlen=MEDIAN_STEPS))
+    _first_order_at_ns: int = 0
     _stopping: EarlyStoppingState = field(default_factory=EarlyStoppingState)
-    _best_parameters: Vector | None = None
+    _best: tuple[Vector, NDArray[np.float64]] | None = None
 
     def __post_init__(self) -> None:
-        self.state = self.job.first_state()
+        self._memory = ParameterMemory.allocate(self.job.model.layout.size, share=self.share_memory)
+        self.state = self.job.first_state(self._memory.vectors)
         self.progress.total_steps = self.job.total_steps
         self._root = Subtree(0, self.job.spec.training.shards)
         self._run = self._program()
@@ -98,30 +141,52 @@ class Training:
         owing = [
             name
             for name, member in self._members.items()
-            if any(subtree not in self._partial_sums for subtree in _subtrees(member.shards))
+            if any(subtree not in self._partial_sums for subtree in member.subtrees)
         ]
-        silent_s = self.clock() - self._issued_at_s
+        silent_s = (self.clock_ns() - self._issued_at_ns) / NS_IN_S
         if silent_s < ADVANCING_S:
             return ""
         what = f"step {self.state.step + 1}" if self._order_kind == GRADIENT else "an evaluation"
         return f"partial sums of {what} from {', '.join(owing)}, for {silent_s:.1f} s"
 
-    def set_workers(self, names: Sequence[str]) -> None:
+    def step_cost(self) -> job_pb2.StepCost | None:
+        """What the last steps cost; None before the first."""
+        cost = self.costs.message()
+        if cost is not None:
+            cost.pushed_bytes, cost.pulled_bytes = self._wire_bytes
+        return cost
+
+    def spans(self) -> Iterator[api.TraceSpan]:
+        """Where the time of the last steps went, from the first order on."""
+        return self.costs.spans(origin_ns=self._first_order_at_ns)
+
+    def set_workers(self, seats: Sequence[Seat]) -> None:
         """Divide the shards among these workers, in a new generation; any that are more than the shards get none."""
         self.generation += 1
         self._partial_sums.clear()
+        self._assembly = None
         self._pulled_step = -1
-        for name in self._members.keys() - set(names):
+        for name in self._members.keys() - {seat.name for seat in seats}:
             self._send(name, pb.TrainResponse(release=pb.Release(job_id=self.job_id)))
-        names = list(names)[: self._root.count]
+        seats = seats[: self._root.count]
         self._members = {}
-        self.progress.workers = len(names)
-        if not names:
+        self.progress.workers = len(seats)
+        if not seats:
             return
-        ranges = assign(shard_count=self._root.count, worker_count=len(names))
-        for name, shards in zip(names, ranges, strict=True):
-            self._members[name] = _Member(shards)
-            self._send(name, pb.TrainResponse(assignment=self._assignment(shards)))
+        ranges = assign(shard_count=self._root.count, worker_count=len(seats))
+        for seat, shards in zip(seats, ranges, strict=True):
+            subtrees = maximal_subtrees(first=shards.start, stop=shards.stop)
+            member = self._members[seat.name] = _Member(shards, subtrees, self._exchange(seat, subtrees))
+            assignment = self._assignment(shards)
+            descriptors = member.exchange.share(assignment)
+            self._send(seat.name, pb.TrainResponse(assignment=assignment), descriptors)
+        exchanges = [member.exchange for member in self._members.values()]
+        self._wire_bytes = (
+            sum(exchange.pushed_bytes for exchange in exchanges),
+            sum(exchange.pulled_bytes for exchange in exchanges),
+        )
+        transports = {member.exchange.transport for member in self._members.values()}
+        self.progress.transport = transports.pop() if len(transports) == 1 else "mixed"
 
     def ready(self, name: str, message: pb.Ready) -> None:
         """A worker holds its shards; once all do, the current order goes out."""
@@ -131,44 +196,46 @@ class Training:
         if all(member.ready for member in self._members.values()):
             self._issue()
 
-    def receive_part(self, name: str, part: pb.VectorPart) -> None:
-        """A part of a gradient whose PartialSum is still to come."""
+    def receive_part(self, name: str, part: RawPart) -> None:
+        """A part of a gradient whose PartialSum is still to come. Parts for an older order are ignored.
+
+        Raises ProtocolError."""
         member = self._members.get(name)
-        if member is not None:
-            try:
-                self._assembler(member).add(part)
-            except ValueError as error:
-                raise ProtocolError(f"push for job {self.job_id} refused: {error}") from error
+        if member is None or self._assembly is None or part.order != self._order_number:
+            return
+        subtree, vector = member.exchange.receive_part(part)
+        if self._assembly.part_arrived(subtree, vector, part.offset):
+            prepared = self._assembly.next_parameters
+            for other, receiver in self._members.items():
+                for response in receiver.exchange.prepared_messages(self._order_number + 1, prepared, part.offset):
+                    self._send(other, response)
 
     def receive(self, name: str, message: pb.PartialSum) -> None:
         """A worker's partial sum. Late ones are ignored; each counts once. Raises ProtocolError, TrainingFailed."""
         member = self._members.get(name)
-        if member is None:
+        if member is None or message.generation != self.generation or message.order != self._order_number:
             return
-        current = message.generation == self.generation and message.order == self._order_number
-        if not current:
-            member.assembler = None
-            return
+        now_ns = self.clock_ns()
         subtree = Subtree(message.first_shard, message.shard_count)
-        if subtree not in _subtrees(member.shards):
+        if subtree not in member.subtrees:
             raise ProtocolError(f"{name} pushed shards {subtree}, which are not its own")
         if message.HasField("not_finite"):
             raise TrainingFailed(self._not_finite(message.not_finite))
-        partial_sum = self._decode(member, message)
         if subtree in self._partial_sums:
             return
-        self._partial_sums[subtree] = partial_sum
+        self._partial_sums[subtree] = self._decode(member, subtree, message)
+        self.costs.arrived(name, message.started_ns, message.finished_ns, now_ns)
         if covers(self._root, self._partial_sums):
             self._complete()
 
     def _program(self) -> Generator[pb.OrderKind, PartialSum, None]:
         """Each `yield` is an order to all workers; what comes back is the sum over all shards."""
-        self._first_order_at_s = self.clock()
+        self._first_order_at_ns = self.clock_ns()
         for step in range(1, self.job.total_steps + 1):
-            started_at_s = self.clock()
+            started_at_ns = self.clock_ns()
             total = yield GRADIENT
-            self._apply(total)
-            self._step_times_s.append(self.clock() - started_at_s)
+            self._commit(total)
+            self._step_times_ms.append((self.clock_ns() - started_at_ns) / NS_IN_MS)
             epoch, rest = divmod(step, self.job.schedule.steps_per_epoch)
             if rest == 0:
                 self.progress.epoch = epoch
@@ -178,10 +245,10 @@ class Training:
                     if self._observe(self.progress.validation_loss, epoch):
                         break
         self._take_best()
-        finished_at_s = self.clock()
+        training_s = (self.clock_ns() - self._first_order_at_ns) / NS_IN_S
         training = yield EVALUATE_TRAINING
         validation = (yield EVALUATE_VALIDATION) if self.job.has_validation else None
-        self.result = self._result(training, validation, finished_at_s - self._first_order_at_s)
+        self.result = self._result(training, validation, training_s)
 
     def _observe(self, validation_loss: float, epoch: int) -> bool:
         """Whether to stop after an epoch; the parameters are kept where they are the best so far."""
@@ -190,27 +257,35 @@ class Training:
             return False
         self._stopping = self.job.early_stopping.observe(self._stopping, validation_loss, epoch)
         if self._stopping.best_epoch == epoch:
-            self._best_parameters = self.state.parameters.copy()
+            self._best = self.state.parameters.copy(), self.state.statistics.copy()
         return self._stopping.should_stop
 
     def _take_best(self) -> None:
         """With early stopping, go back to the parameters of the best epoch."""
-        if self._best_parameters is not None:
-            self.state.parameters[...] = self._best_parameters
+        if self._best is not None:
+            self.state.parameters[...], self.state.statistics[...] = self._best
             # The workers hold those of the last step.
             self._pulled_step = -1
 
-    def _apply(self, total: PartialSum) -> None:
-        loss = float(total.sums[0]) / total.row_count
+    def _commit(self, total: PartialSum) -> None:
+        if self._assembly is None:
+            raise TypeError("a step is committed that was not begun")
+        complete_ns = self.clock_ns()
         try:
-            self.state.apply(total)
+            self._assembly.commit(total, self.pool, self.thread_count)
         except NotFinite as error:
             raise TrainingFailed(
                 f"step {self.state.step + 1}: the parameters would not be finite; the last good ones are those of step "
                 f"{self.state.step}; a smaller training.optimizer.learning_rate often helps"
             ) from error
+        self.costs.applied(
+            self.state.step,
+            complete_ns=complete_ns,
+            reduced_ns=complete_ns,
+            updated_ns=self.clock_ns(),
+        )
         self.progress.step = self.state.step
-        self.progress.loss = loss
+        self.progress.loss = float(total.sums[0]) / total.row_count
 
     def _complete(self) -> None:
         total = finish(self._root, self._partial_sums)
@@ -227,7 +302,6 @@ class Training:
 
     def _issue(self) -> None:
         """Give the current order to every member, with the parameters where they don't hold them yet."""
-        self._issued_at_s = self.clock()
         self._order_number += 1
         self._partial_sums.clear()
         order = pb.Order(
@@ -235,38 +309,54 @@ class Training:
             generation=self.generation,
             order=self._order_number,
             kind=self._order_kind,
-            step=self.state.step + 1 if self._order_kind == GRADIENT else self.state.step,
+            step=self.state.step,
         )
-        parts: list[pb.VectorPart] = []
-        if self._pulled_step != self.state.step:
-            parts, last = wire.split(self.state.parameters)
-            order.vector.CopyFrom(last)
-            self._pulled_step = self.state.step
-        responses = [pb.TrainResponse(part=part) for part in parts] + [pb.TrainResponse(order=order)]
+        self._assembly = None
+        if self._order_kind == GRADIENT:
+            order.step += 1
+            self._assembly = self._begin_step()
+        else:
+            order.statistics.extend(self.state.statistics.tolist())
+        parameters = None if self._pulled_step == self.state.step else self.state.parameters
+        is_next = self._pulled_step == self.state.step - 1
+        self._pulled_step = self.state.step
+        self._issued_at_ns = self.clock_ns()
+        self.costs.issued(self._issued_at_ns)
         for name, member in self._members.items():
-            member.assembler = None
-            for response in responses:
+            for response in member.exchange.order_messages(order, parameters, after_prepared=is_next):
                 self._send(name, response)
 
-    def _decode(self, member: _Member, message: pb.PartialSum) -> PartialSum | None:
+    def _begin_step(self) -> StepAssembly:
+        schedule = self.job.schedule
+        _, step_in_epoch = schedule.position(self.state.step + 1)
+        counts = [schedule.row_count(shard, step_in_epoch) for shard in range(self._root.count)]
+        subtrees = [
+            subtree
+            for member in self._members.values()
+            for subtree in member.subtrees
+            if any(counts[subtree.first : subtree.first + subtree.count])
+        ]
+        return StepAssembly(self.state, sum(counts), subtrees)
+
+    def _decode(self, member: _Member, subtree: Subtree, message: pb.PartialSum) -> PartialSum | None:
+        """The numbers of a partial sum; its gradient goes to the step's assembly. None where it has no rows."""
         if message.row_count == 0:
             return None
-        gradient = None
-        if self._order_kind == GRADIENT:
-            try:
-                self._assembler(member).add(message.vector)
-                gradient = self._assembler(member).take()
-            except ValueError as error:
-                raise ProtocolError(f"push for step {self.state.step + 1} refused: {error}") from error
-        wanted = 1 if self._order_kind == GRADIENT else 1 + self.job.measure.sum_count
+        wanted = 1 + (self.state.statistics.size if self._assembly else self.job.measure.sum_count)
         if len(message.sums) != wanted:
             raise ProtocolError(f"push for step {self.state.step + 1} refused: {len(message.sums)} sums, not {wanted}")
-        return PartialSum(message.row_count, np.array(message.sums), gradient)
+        if self._assembly is not None:
+            self._assembly.arrived(subtree, member.exchange.take(message, subtree))
+        return PartialSum(message.row_count, np.array(message.sums))
 
-    def _assembler(self, member: _Member) -> wire.VectorAssembler:
-        if member.assembler is None:
-            member.assembler = wire.VectorAssembler(self.job.model.layout.size)
-        return member.assembler
+    def _exchange(self, seat: Seat, subtrees: list[Subtree]) -> Exchange:
+        size = self.job.model.layout.size
+        if seat.shares_memory and self._memory.segment is not None:
+            try:
+                return SharedExchange(subtrees, size, self._memory)
+            except SegmentError as error:
+                log.warning("job %s: %s's vectors go over gRPC: %s", self.job_id, seat.name, error)
+        return StreamExchange(subtrees, size)
 
     def _assignment(self, shards: range) -> pb.Assignment:
         return pb.Assignment(
@@ -292,11 +382,11 @@ class Training:
         scale = self.job.preprocessing.target_scale or 1.0
         result = job_pb2.Result(
             loss=float(training.sums[0]) / training.row_count,
-            parameters_sha256=sha256_of(self.state.parameters),
+            parameters_sha256=self.state.sha256,
             parameter_count=self.job.model.layout.size,
             row_count=training.row_count,
             samples_per_second=self.progress.epoch * training.row_count / training_s if training_s else 0.0,
-            step_ms_median=1000 * float(np.median(self._step_times_s)),
+            step_ms_median=float(np.median(self._step_times_ms)),
             training_s=training_s,
         )
         for prefix, total in (("", training), ("validation_", validation)):
@@ -311,9 +401,5 @@ class Training:
             result.validation_row_count = validation.row_count
         return result
 
-    def _send(self, name: str, response: pb.TrainResponse) -> None:
-        self.outbox.append((name, response))
-
-
-def _subtrees(shards: range) -> list[Subtree]:
-    return maximal_subtrees(first=shards.start, stop=shards.stop)
+    def _send(self, name: str, response: Response, descriptors: tuple[int, ...] = ()) -> None:
+        self.outbox.append(Outgoing(name, response, descriptors))

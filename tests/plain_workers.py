@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import numpy as np
+import functools
 
 from chainrule.v1 import worker_service_pb2 as pb
+from chainrule.wire_codec import RawPart
 from engine.microbatch import MicrobatchComputer
 from engine.parameters import Vector
-from engine.reduction import PartialSum, Subtree
+from engine.reduction import PartialSum, Subtree, maximal_subtrees
 from server.prepared_job import PreparedJob
-from server.training import Training
+from server.training import Seat, Training
 from worker.held_job import HeldJob
+from worker.vectors import OwnVectors
 
 
 class Computer(MicrobatchComputer):
@@ -35,19 +37,25 @@ def computer_of(job: PreparedJob) -> Computer:
 
 def train_with_plain_workers(job: PreparedJob, *, worker_count: int) -> Training:
     """The server's program with workers that are plain objects here; tests/cluster does it with processes."""
-    training = Training("job", job, clock=lambda: 0.0)
-    training.set_workers([f"worker-{number}" for number in range(worker_count)])
+    training = Training("job", job, clock_ns=lambda: 0)
+    training.set_workers([Seat(f"worker-{number}") for number in range(worker_count)])
     held: dict[str, HeldJob] = {}
     while training.outbox:
-        name_of_worker, response = training.outbox.pop(0)
+        message = training.outbox.pop(0)
+        name, response = message.name, message.response
+        if isinstance(response, RawPart):
+            held[name].receive_part(response)
+            continue
         kind = response.WhichOneof("message")
         if kind == "assignment":
-            held[name_of_worker] = HeldJob(
-                response.assignment, computer_of(job), np.empty(job.model.layout.size, np.float32)
-            )
-            training.ready(name_of_worker, pb.Ready(job_id="job", generation=response.assignment.generation))
+            assignment = response.assignment
+            first = assignment.first_shard
+            subtrees = maximal_subtrees(first=first, stop=first + assignment.shard_count)
+            vectors = OwnVectors(subtrees, job.model.layout.size, functools.partial(training.receive_part, name))
+            held[name] = HeldJob(assignment, computer_of(job), vectors)
+            training.ready(name, pb.Ready(job_id="job", generation=assignment.generation))
         elif kind == "order":
-            for request in held[name_of_worker].compute(response.order):
-                training.receive(name_of_worker, request.partial_sum)
+            for partial_sum in held[name].compute(response.order):
+                training.receive(name, partial_sum)
     assert training.result is not None
     return training

@@ -9,9 +9,13 @@ import numpy as np
 import pytest
 
 from chainrule.job_file import load_job_file
+from engine.backpropagation import forward
 from engine.microbatch import NotFinite
+from engine.parameters import sha256_of
 from engine.reduction import PartialSum
+from server import model_file
 from server.errors import InvalidSpec
+from server.example import read_parameters
 from server.prepared_job import PreparedJob, prepare
 from server.training import Training
 from tests.plain_workers import computer_of, train_with_plain_workers
@@ -122,9 +126,36 @@ def test_what_looks_at_the_validation_loss_needs_validation_rows(job: Job, more:
         job(more, **{"validation_fraction = 0.2": "validation_fraction = 0.0"})
 
 
-def test_batch_normalization_in_a_job_is_refused_and_not_silently_wrong(job: Job) -> None:
-    with pytest.raises(InvalidSpec, match="batch_norm"):
-        job(**{'"w @ phi(V @ x)"': '"w @ phi(batch_norm(V @ x))"'})
+NORMALIZED = {'"w @ phi(V @ x)"': '"w @ phi(batch_norm(V @ x))"'}
+
+
+def test_batch_normalization_gives_the_same_parameters_and_running_statistics_on_any_number_of_workers(
+    job: Job,
+) -> None:
+    prepared = job(**(NORMALIZED | {"epochs = 100": "epochs = 5"}))
+    trained = [train_with_plain_workers(prepared, worker_count=count) for count in (1, 3, 8)]
+    assert {each.result.parameters_sha256 for each in trained if each.result} == {trained[0].state.sha256}
+    first = prepared.first_state()
+    assert len({each.state.statistics.tobytes() for each in trained} | {first.statistics.tobytes()}) == 2
+    assert trained[0].state.sha256 != sha256_of(trained[0].state.parameters)
+
+
+def test_an_evaluation_uses_the_running_statistics_and_the_model_file_holds_them(job: Job, tmp_path: Path) -> None:
+    prepared = job(**(NORMALIZED | {"epochs = 100": "epochs = 5"}))
+    training = train_with_plain_workers(prepared, worker_count=2)
+    assert training.result is not None
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(model_file.encode(prepared, job_id="job", state=training.state))
+    values = read_parameters(path, prepared.model)
+    for statistic in prepared.model.statistics.parameters:
+        view = prepared.model.statistics.views(training.state.statistics)[statistic.name]
+        assert np.array_equal(values[statistic.name], view)
+    losses = []
+    for row, target in zip(prepared.features, prepared.targets, strict=True):
+        leaves = values | {"x": row[None].astype(np.float64), "y": target[None].astype(np.float64)}
+        losses.append(forward(prepared.model.evaluation_loss, leaves)[prepared.model.evaluation_loss.root].sum())
+    rows = prepared.division.training_rows
+    assert training.result.loss == pytest.approx(np.mean(np.array(losses)[rows]), rel=1e-5)
 
 
 def test_a_gradient_whose_square_overflows_fails_the_step_instead_of_freezing_the_element(job: Job) -> None:

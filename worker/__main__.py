@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+from chainrule.memory_tuning import keep_freed_memory
 from chainrule.process import limit_blas_threads
 
 limit_blas_threads()
+keep_freed_memory()
 
 import argparse
-import asyncio
-import contextlib
 import logging
 import os
 import socket
 import sys
 
-from chainrule.process import start_logging, stop_event
-from worker.session import Refused, ServerGone, Session
+from chainrule.process import Stopped, StopSignal, start_logging
+from worker.session import TRANSPORTS, Refused, ServerGone, Session
 
 log = logging.getLogger("worker")
 
@@ -26,6 +26,12 @@ def main() -> int:
     parser.add_argument("--server", required=True, metavar="HOST:PORT")
     parser.add_argument("--name", default=f"{socket.gethostname()}-{os.getpid()}")
     parser.add_argument("--connect-timeout-s", type=float, default=60.0, help="how long the server may be away")
+    parser.add_argument(
+        "--transport",
+        choices=TRANSPORTS,
+        default="auto",
+        help="auto: share memory with a server on this machine, and otherwise use gRPC alone",
+    )
     parser.add_argument("--exit-with-stdin", action="store_true", help="end when standard input ends")
     arguments = parser.parse_args()
     if not arguments.server.rpartition(":")[2].isdigit():
@@ -33,25 +39,14 @@ def main() -> int:
     if arguments.connect_timeout_s <= 0:
         parser.error(f"--connect-timeout-s must be above 0, got {arguments.connect_timeout_s:g}")
     start_logging(arguments.name)
-    return asyncio.run(_work(arguments))
-
-
-async def _work(arguments: argparse.Namespace) -> int:
-    stop = stop_event(exit_with_stdin=arguments.exit_with_stdin)
-    session = asyncio.create_task(Session(arguments.server, arguments.name, arguments.connect_timeout_s).run())
-    stopped = asyncio.create_task(stop.wait())
-    await asyncio.wait({session, stopped}, return_when=asyncio.FIRST_COMPLETED)
-    if session.done():
-        stopped.cancel()
-        try:
-            session.result()
-        except (ServerGone, Refused) as error:
-            sys.stderr.write(f"error: {error}\n")
+    stop = StopSignal(exit_with_stdin=arguments.exit_with_stdin)
+    try:
+        Session(arguments.server, arguments.name, arguments.connect_timeout_s, stop, arguments.transport).run()
+    except (ServerGone, Refused) as error:
+        sys.stderr.write(f"error: {error}\n")
         return 1
-    log.info("stopping")
-    session.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await session
+    except Stopped:
+        log.info("stopping")
     return 0
 
 

@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from chainrule import wire
 from chainrule.modeling import build_model
 from chainrule.v1 import worker_service_pb2 as pb
+from chainrule.wire_codec import RawPart
 from engine.metrics import Measure
 from engine.microbatch import MicrobatchComputer, NotFinite, ShardRows
 from engine.model import Model
 from engine.parameters import Vector
 from engine.reduction import PartialSum, Subtree, maximal_subtrees
 from engine.sharding import BatchSchedule
+from worker.vectors import OwnVectors, Send, SharedVectors, Vectors
 
 # (shard, whether the validation rows) → the rows, read from the server.
-ReadShard = Callable[[int, bool], Awaitable[ShardRows]]
+ReadShard = Callable[[int, bool], ShardRows]
 
 
 @dataclass
@@ -28,24 +29,26 @@ class HeldJob:
 
     assignment: pb.Assignment
     computer: MicrobatchComputer
-    parameters: Vector
-    _assembler: wire.VectorAssembler = field(init=False)
-
-    def __post_init__(self) -> None:
-        self._assembler = wire.VectorAssembler(self.parameters.size)
+    vectors: Vectors
 
     @classmethod
-    def accept(cls, assignment: pb.Assignment, before: HeldJob | None) -> HeldJob:
+    def accept(
+        cls, assignment: pb.Assignment, before: HeldJob | None, *, send: Send, descriptors: Sequence[int] = ()
+    ) -> HeldJob:
         """The job of an assignment; rows that an earlier generation of the same job loaded are kept.
 
-        Raises EngineError where the formula can't be built, which the server has ruled out."""
+        Raises EngineError where the formula can't be built, which the server has ruled out, and SegmentError."""
         if before is not None and before.assignment.job_id == assignment.job_id:
             computer = before.computer
         else:
             computer = _computer(assignment)
-        return cls(assignment, computer, np.empty(computer.model.layout.size, dtype=np.float32))
+        size = computer.model.layout.size
+        subtrees = _subtrees(assignment)
+        if assignment.HasField("shared_memory"):
+            return cls(assignment, computer, SharedVectors(subtrees, size, assignment.shared_memory, descriptors))
+        return cls(assignment, computer, OwnVectors(subtrees, size, send))
 
-    async def load(self, read_shard: ReadShard) -> None:
+    def load(self, read_shard: ReadShard) -> None:
         """Read the shards that aren't held yet, and drop those of other workers."""
         first, count = self.assignment.first_shard, self.assignment.shard_count
         mine = range(first, first + count)
@@ -56,51 +59,53 @@ class HeldJob:
                 del held[shard]
             for shard in mine:
                 if shard not in held:
-                    held[shard] = await read_shard(shard, is_validation)
+                    held[shard] = read_shard(shard, is_validation)
         computer.training, computer.validation = training, validation
 
-    def receive_part(self, part: pb.VectorPart) -> None:
+    def receive_part(self, part: RawPart) -> None:
         """A part of the parameters of the order that follows. Raises ValueError where they become too long."""
-        self._assembler.add(part)
+        self.vectors.receive_part(part)
 
-    def compute(self, order: pb.Order) -> Iterator[pb.TrainRequest]:
-        """The messages that answer an order: for each maximal subtree its parts and its PartialSum.
+    def compute(self, order: pb.Order) -> Iterator[pb.PartialSum]:
+        """The partial sum of each maximal subtree, as an order asks for it.
 
-        Raises ValueError where the parameters have a wrong length."""
-        if order.HasField("vector"):
-            self._assembler.add(order.vector)
-            self.parameters = self._assembler.take()
-        first, count = self.assignment.first_shard, self.assignment.shard_count
-        for subtree in maximal_subtrees(first=first, stop=first + count):
-            started_ns = time.monotonic_ns()
+        Raises ValueError where the parameters are not what was assigned."""
+        started_ns = time.monotonic_ns()
+        parameters = self.vectors.parameters(order)
+        for subtree in _subtrees(self.assignment):
             answer = pb.PartialSum(
                 job_id=order.job_id,
                 generation=order.generation,
                 order=order.order,
                 first_shard=subtree.first,
                 shard_count=subtree.count,
+                started_ns=started_ns,
             )
-            parts: list[pb.VectorPart] = []
             try:
-                total = self._sum(order, subtree)
+                total = self._sum(order, subtree, parameters)
             except NotFinite as error:
                 answer.not_finite.CopyFrom(pb.NotFinite(shard=error.shard, row=-1 if error.row is None else error.row))
             else:
                 if total is not None:
                     answer.row_count = total.row_count
                     answer.sums.extend(total.sums.tolist())
-                    if total.gradient is not None:
-                        parts, last = wire.split(total.gradient)
-                        answer.vector.CopyFrom(last)
-            answer.started_ns, answer.finished_ns = started_ns, time.monotonic_ns()
-            yield from (pb.TrainRequest(part=part) for part in parts)
-            yield pb.TrainRequest(partial_sum=answer)
+                    if order.kind == pb.ORDER_KIND_GRADIENT:
+                        self.vectors.attach(answer, subtree)
+            answer.finished_ns = started_ns = time.monotonic_ns()
+            yield answer
 
-    def _sum(self, order: pb.Order, subtree: Subtree) -> PartialSum | None:
+    def _sum(self, order: pb.Order, subtree: Subtree, parameters: Vector) -> PartialSum | None:
         if order.kind == pb.ORDER_KIND_GRADIENT:
-            return self.computer.gradient(subtree, step=order.step, parameters=self.parameters)
+            return self.computer.gradient(
+                subtree,
+                step=order.step,
+                parameters=parameters,
+                out=self.vectors.gradient(subtree),
+                final=self.vectors.pusher(order, subtree),
+            )
         validation = order.kind == pb.ORDER_KIND_EVALUATE_VALIDATION
-        return self.computer.evaluate(subtree, parameters=self.parameters, validation=validation)
+        statistics = np.array(order.statistics)
+        return self.computer.evaluate(subtree, parameters=parameters, validation=validation, statistics=statistics)
 
 
 def decode_rows(responses: list[pb.ReadShardResponse], assignment: pb.Assignment) -> ShardRows:
@@ -112,6 +117,11 @@ def decode_rows(responses: list[pb.ReadShardResponse], assignment: pb.Assignment
         targets=np.frombuffer(b"".join(response.targets for response in responses), dtype=target_type),
         numbers=np.frombuffer(b"".join(response.row_numbers for response in responses), dtype="<i8"),
     )
+
+
+def _subtrees(assignment: pb.Assignment) -> list[Subtree]:
+    first = assignment.first_shard
+    return maximal_subtrees(first=first, stop=first + assignment.shard_count)
 
 
 def _computer(assignment: pb.Assignment) -> MicrobatchComputer:
@@ -131,4 +141,5 @@ def _computer(assignment: pb.Assignment) -> MicrobatchComputer:
         ),
         training={},
         validation={},
+        backend=spec.training.backend,
     )

@@ -1,11 +1,11 @@
 """A worker's connection to the server: it joins, answers, and joins again when the connection is lost.
 
-The order of the stream's messages is described in worker_service.proto.
+The order of the stream's messages is described in worker_service.proto. One thread does everything, so nothing stands
+between a message's arrival and the computing that it asks for.
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 import random
@@ -18,18 +18,25 @@ import numpy as np
 from threadpoolctl import threadpool_info
 
 from chainrule import wire
+from chainrule.local_link.link import close_all
+from chainrule.local_link.listener import CannotShare, connect
+from chainrule.local_link.segment import SegmentError
+from chainrule.process import StopSignal
 from chainrule.v1 import worker_service_pb2 as pb
 from chainrule.v1 import worker_service_pb2_grpc
+from chainrule.wire_codec import RawPart
 from engine.errors import EngineError
 from engine.microbatch import ShardRows
 from worker.held_job import HeldJob, decode_rows
+from worker.links import Link, LinkLost, SocketLink, StreamLink
 
 log = logging.getLogger(__name__)
 READ_SHARD_TIMEOUT_S = 600.0
+LOCAL_LINK_TIMEOUT_S = 5.0
 FIRST_BACKOFF_S = 0.05
 LONGEST_BACKOFF_S = 2.0
-
-Stream = grpc.aio.StreamStreamCall[pb.TrainRequest, pb.TrainResponse]
+TRANSPORTS = ("auto", "grpc", "shared-memory")
+REFUSALS = (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.FAILED_PRECONDITION)
 
 
 class ServerGone(Exception):
@@ -37,7 +44,7 @@ class ServerGone(Exception):
 
 
 class Refused(Exception):
-    """The server ended the stream and said why."""
+    """The server ended the stream and said why, or this worker can't do what it was told to."""
 
 
 @dataclass
@@ -47,106 +54,162 @@ class Session:
     address: str
     name: str
     connect_timeout_s: float
+    stop: StopSignal
+    transport: str = "auto"
     jitter: Callable[[], float] = random.random
     _held: dict[str, HeldJob] = field(default_factory=dict)
 
-    async def run(self) -> None:
-        """Work until cancelled. Raises ServerGone, Refused."""
+    def run(self) -> None:
+        """Work until an exception ends it. Raises ServerGone, Refused, Stopped."""
         options: list[tuple[str, int]] = [*wire.KEEPALIVE_OPTIONS]
         if self.address.startswith(("127.", "localhost", "[::1]")):
             options.append(("grpc.enable_http_proxy", 0))
         backoff_s = FIRST_BACKOFF_S
         away_since_s = time.monotonic()
         while True:
-            async with grpc.aio.insecure_channel(self.address, options=options) as channel:
-                await self._connect(channel, left_s=self.connect_timeout_s - (time.monotonic() - away_since_s))
+            with grpc.insecure_channel(self.address, options=options) as channel:
+                self._connect(channel, left_s=self.connect_timeout_s - (time.monotonic() - away_since_s))
                 connected_s = time.monotonic()
+                stream = StreamLink(channel)
                 try:
-                    await self._work(worker_service_pb2_grpc.WorkerServiceStub(channel))
-                    reason = "the server ended the stream"
-                except grpc.aio.AioRpcError as error:
-                    if error.code() in (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.FAILED_PRECONDITION):
-                        raise Refused(f"the server refused this worker: {error.details()}") from error
-                    reason = f"{error.code().name}: {error.details()}"
+                    self._work(stream, worker_service_pb2_grpc.WorkerServiceStub(channel))
+                except LinkLost as error:
+                    if error.code in REFUSALS:
+                        raise Refused(f"the server refused this worker: {error}") from error
+                    reason = str(error)
+                finally:
+                    stream.close()
             self._held.clear()
             away_since_s = time.monotonic()
             if away_since_s - connected_s > LONGEST_BACKOFF_S:
                 backoff_s = FIRST_BACKOFF_S
             log.warning("connection lost (%s); joining again", reason)
-            await asyncio.sleep(backoff_s * (0.5 + self.jitter()))
+            with self.stop.waiting():
+                time.sleep(backoff_s * (0.5 + self.jitter()))
             backoff_s = min(2 * backoff_s, LONGEST_BACKOFF_S)
 
-    async def _connect(self, channel: grpc.aio.Channel, *, left_s: float) -> None:
+    def _connect(self, channel: grpc.Channel, *, left_s: float) -> None:
+        ready = grpc.channel_ready_future(channel)
         try:
-            await asyncio.wait_for(channel.channel_ready(), max(left_s, 0.001))
-        except TimeoutError:
+            with self.stop.waiting():
+                ready.result(max(left_s, 0.001))
+        except grpc.FutureTimeoutError:
             raise ServerGone(
                 f"no server answers at {self.address} (waited {self.connect_timeout_s:g} s); start one with "
                 "'chainrule server', or check the address"
             ) from None
-
-    async def _work(self, stub: worker_service_pb2_grpc.WorkerServiceStub) -> None:
-        stream: Stream = stub.Train()
-        try:
-            await stream.write(pb.TrainRequest(hello=_hello(self.name)))
-            log.info("joined %s", self.address)
-            current: HeldJob | None = None
-            while isinstance(response := await stream.read(), pb.TrainResponse):
-                kind = response.WhichOneof("message")
-                if kind == "assignment":
-                    current = await self._accept(stub, stream, response.assignment)
-                elif kind == "release":
-                    self._held.pop(response.release.job_id, None)
-                elif current is None:
-                    continue
-                elif kind == "part":
-                    current.receive_part(response.part)
-                elif kind == "order":
-                    for message in current.compute(response.order):
-                        await stream.write(message)
-        except asyncio.InvalidStateError:
-            # The stream ended while a message was being written; its status says why.
-            log.debug("the stream ended during a write")
         finally:
-            stream.cancel()
-        if await stream.code() not in (grpc.StatusCode.OK, grpc.StatusCode.CANCELLED):
-            raise grpc.aio.AioRpcError(
-                await stream.code(),
-                await stream.initial_metadata(),
-                await stream.trailing_metadata(),
-                details=await stream.details(),
-            )
+            ready.cancel()
 
-    async def _accept(
-        self, stub: worker_service_pb2_grpc.WorkerServiceStub, stream: Stream, assignment: pb.Assignment
+    def _work(self, stream: StreamLink, stub: worker_service_pb2_grpc.WorkerServiceStub) -> None:
+        """Join and serve until the stream is lost. Raises LinkLost, Refused."""
+        stream.send(pb.TrainRequest(hello=_hello(self.name, wants_local_link=self.transport != "grpc")))
+        with self.stop.waiting():
+            welcome, _ = stream.receive()
+        if isinstance(welcome, RawPart) or not welcome.HasField("welcome"):
+            raise Refused(
+                f"{self.address} answers hello with something else; is it a chainrule server of this version?"
+            )
+        local = self._local_link(stream, welcome.welcome)
+        if local is not None:
+            log.info("joined %s, sharing memory", self.address)
+            try:
+                self._serve(local, stub)
+            except LinkLost as error:
+                if not stream.is_active:
+                    stream.receive()  # it raises what the server said
+                log.warning("memory is shared no longer (%s); vectors go over gRPC", error)
+            finally:
+                local.close()
+        else:
+            log.info("joined %s over gRPC", self.address)
+        self._serve(stream, stub)
+
+    def _local_link(self, stream: StreamLink, welcome: pb.Welcome) -> SocketLink | None:
+        """The local link that the server offers, if it can be had. Raises Refused where it must and can't."""
+        if self.transport == "grpc":
+            return None
+        reason = "the server offers none"
+        if welcome.HasField("local_link"):
+            try:
+                offer = welcome.local_link
+                connection, value = connect(offer.address, offer.token, timeout_s=LOCAL_LINK_TIMEOUT_S)
+                link = SocketLink(connection, stream)
+                link.send(pb.TrainRequest(link_proof=pb.LinkProof(value=value)))
+                return link
+            except CannotShare as error:
+                reason = str(error)
+                stream.send(pb.TrainRequest(link_declined=pb.LinkDeclined(reason=reason)))
+        if self.transport == "shared-memory":
+            raise Refused(f"memory can't be shared with the server at {self.address}: {reason}; use --transport auto")
+        log.info("memory is not shared with the server: %s", reason)
+        return None
+
+    def _serve(self, link: Link, stub: worker_service_pb2_grpc.WorkerServiceStub) -> None:
+        """Do what the server says until the link is lost. Raises LinkLost."""
+        current: HeldJob | None = None
+        waiting = self.stop.waiting
+        while True:
+            with waiting():
+                response, descriptors = link.receive()
+            if isinstance(response, RawPart):
+                if current is not None:
+                    current.receive_part(response)
+                continue
+            kind = response.WhichOneof("message")
+            if kind == "order":
+                if current is not None:
+                    for answer in current.compute(response.order):
+                        link.send(pb.TrainRequest(partial_sum=answer))
+            elif kind == "assignment":
+                current = self._accept(link, stub, response.assignment, descriptors)
+            elif kind == "release":
+                self._held.pop(response.release.job_id, None)
+                current = None
+
+    def _accept(
+        self,
+        link: Link,
+        stub: worker_service_pb2_grpc.WorkerServiceStub,
+        assignment: pb.Assignment,
+        descriptors: tuple[int, ...],
     ) -> HeldJob | None:
-        async def read_shard(shard: int, validation: bool) -> ShardRows:
+        def read_shard(shard: int, validation: bool) -> ShardRows:
             request = pb.ReadShardRequest(job_id=assignment.job_id, shard=shard, validation=validation)
-            responses = [part async for part in stub.ReadShard(request, timeout=READ_SHARD_TIMEOUT_S)]
-            return decode_rows(responses, assignment)
+            return decode_rows(list(stub.ReadShard(request, timeout=READ_SHARD_TIMEOUT_S)), assignment)
 
         try:
-            held = HeldJob.accept(assignment, self._held.get(assignment.job_id))
-            await held.load(read_shard)
-        except EngineError as error:
+            held = HeldJob.accept(
+                assignment, self._held.get(assignment.job_id), send=link.send, descriptors=descriptors
+            )
+            held.load(read_shard)
+        except (EngineError, SegmentError) as error:
             failure = pb.Failure(job_id=assignment.job_id, generation=assignment.generation, message=str(error))
-            await stream.write(pb.TrainRequest(failure=failure))
+            link.send(pb.TrainRequest(failure=failure))
             return None
-        except grpc.aio.AioRpcError as error:
+        except grpc.RpcError as error:
             if error.code() != grpc.StatusCode.NOT_FOUND:
-                raise
+                raise LinkLost(error.code(), f"{error.code().name}: {error.details()}") from error
             # The job ended while its shards were being read; its release is on the way.
             return None
+        finally:
+            close_all(descriptors)
         self._held = {assignment.job_id: held}
         ready = pb.Ready(job_id=assignment.job_id, generation=assignment.generation)
-        await stream.write(pb.TrainRequest(ready=ready))
+        link.send(pb.TrainRequest(ready=ready))
         return held
 
 
-def _hello(name: str) -> pb.Hello:
+def _hello(name: str, *, wants_local_link: bool) -> pb.Hello:
     blas = "; ".join(
         f"{library.get('internal_api')} {library.get('version')} {library.get('architecture', '')}".strip()
         for library in threadpool_info()
         if library.get("user_api") == "blas"
     )
-    return pb.Hello(name=name, process_id=os.getpid(), numpy_version=np.__version__, blas=blas)
+    return pb.Hello(
+        name=name,
+        process_id=os.getpid(),
+        numpy_version=np.__version__,
+        blas=blas,
+        wants_local_link=wants_local_link,
+    )

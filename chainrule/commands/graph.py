@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,9 +25,6 @@ from chainrule.output import print_json, print_line
 from chainrule.server_code import ask
 from chainrule.text import one_line
 from chainrule.v1 import job_pb2
-
-if TYPE_CHECKING:
-    from engine.model import Model
 
 EXAMPLE_TIMEOUT_S = 60.0
 # Beyond this a drawing is no use, and its layout slow.
@@ -93,18 +90,15 @@ def picture_of_job(
     source = "first parameters" if parameters is None else f"parameters of {parameters.name}"
     return picture_of(
         model.evaluation_loss,
-        values_of(model, example),
+        values_of(example),
         title=one_line(f"{spec.name}: row {row}, {source}"),
         prediction=None if model.prediction is None else model.prediction.root,
     )
 
 
-def values_of(model: Model, example: dict[str, Any]) -> dict[str, NDArray[Any]]:
+def values_of(example: dict[str, Any]) -> dict[str, NDArray[Any]]:
     """The values of the leaves of the evaluated loss by name; x and y have one row."""
-    from engine.evaluation import initial_statistics
-
     values: dict[str, NDArray[Any]] = {name: _decoded(each) for name, each in example["parameters"].items()}
-    values |= model.statistics.views(initial_statistics(model.statistics))
     return values | {name: _decoded(example[name])[np.newaxis] for name in ("x", "y")}
 
 

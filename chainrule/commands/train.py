@@ -11,18 +11,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from chainrule.chrome_trace import chrome_trace
 from chainrule.client import Client, check_output
 from chainrule.errors import ChainruleError, ClusterError, ModelFileError, ServerUnavailable
 from chainrule.failures import FAILED, CommandFailed, interrupted, wrong_input
 from chainrule.job_file import load_job_file
 from chainrule.local_cluster import LocalCluster
-from chainrule.output import FINAL_STATES, print_json, print_line, print_note, result_lines, state_name
+from chainrule.output import FINAL_STATES, fields_of, print_json, print_line, print_note, result_lines, state_name
 from chainrule.progress import ProgressDisplay
 from chainrule.text import duration, workers
 from chainrule.v1 import job_pb2
 
 # What job.proto says of a job that doesn't set `shards`.
 DEFAULT_SHARDS = 8
+TRANSPORTS = ("auto", "grpc", "shared-memory")
 POLL_INTERVAL_S = 0.1
 LAST_WORDS_TIMEOUT_S = 2.0
 
@@ -36,6 +38,8 @@ class Training:
     output: Path | None
     as_json: bool
     data_root: Path | None = None
+    transport: str = "auto"
+    trace: Path | None = None
     job: job_pb2.Job = field(default_factory=job_pb2.Job)
 
     def run(self) -> None:
@@ -69,6 +73,10 @@ class Training:
             print_line(line)
 
     def _train(self) -> Path:
+        if self.transport not in TRANSPORTS:
+            raise wrong_input("--transport", f"must be one of {', '.join(TRANSPORTS)}, got {self.transport!r}")
+        if self.trace is not None and not self.trace.parent.is_dir():
+            raise wrong_input("--trace", f"{self.trace}: there is no folder {self.trace.parent}; make it first")
         spec = load_job_file(self.job_file)
         shards = spec.training.shards if spec.training.HasField("shards") else DEFAULT_SHARDS
         # Where the shards themselves are wrong, the server says so.
@@ -79,7 +87,7 @@ class Training:
         spec.training.min_workers = self.worker_count
         with (
             ProgressDisplay() as display,
-            LocalCluster(workers=self.worker_count, data_root=self.data_root or self.job_file.parent) as cluster,
+            LocalCluster(self.worker_count, self.data_root or self.job_file.parent, self.transport) as cluster,
             Client(cluster.address) as client,
         ):
             self.job = client.create_job(spec)
@@ -94,8 +102,17 @@ class Training:
             if self.job.state == job_pb2.JOB_STATE_FAILED and self.job.progress.step:
                 kept = client.download_model(self.job.job_id, path)
                 print_note(f"the parameters of step {self.job.progress.step}, the last good ones, are in {kept}")
+            if self.trace is not None:
+                self._write_trace(client, self.trace)
             check_success(self.job)
             return client.download_model(self.job.job_id, path)
+
+    def _write_trace(self, client: Client, path: Path) -> None:
+        title = f"{self.job.spec.name} ({self.job.job_id})"
+        try:
+            path.write_text(chrome_trace(client.read_trace(self.job.job_id), title=title))
+        except OSError as error:
+            raise wrong_input("--trace", f"{path} can't be written: {error.strerror}") from None
 
     def _known(self, state: str) -> dict[str, Any]:
         if self.job.state in FINAL_STATES:
@@ -117,6 +134,9 @@ class Training:
             "metrics": {metric.name: metric.value for metric in result.metrics},
             "parameters_sha256": result.parameters_sha256,
             "model_path": str(model_path),
+            "transport": progress.transport,
+            "precision": self.job.spec.training.precision,
+            "step_cost": fields_of(progress.step_cost),
             "samples_per_second": result.samples_per_second,
             "step_ms_median": result.step_ms_median,
             "wall_s": wall_s,

@@ -11,7 +11,7 @@ from server import data_set
 from server.data_set import DataSet
 from server.errors import ProtocolError
 from server.prepared_job import PreparedJob, prepare
-from server.training import Training, TrainingFailed
+from server.training import Seat, Training, TrainingFailed
 
 
 @pytest.fixture
@@ -31,15 +31,19 @@ def job(monkeypatch: pytest.MonkeyPatch) -> PreparedJob:
 
 
 def started(job: PreparedJob, *names: str) -> Training:
-    training = Training("job", job, clock=lambda: 0.0)
-    training.set_workers(names)
+    training = Training("job", job, clock_ns=lambda: 0)
+    training.set_workers([Seat(name) for name in names])
     for name in names:
         training.ready(name, pb.Ready(job_id="job", generation=training.generation))
     return training
 
 
 def orders(training: Training) -> list[tuple[str, pb.Order]]:
-    found = [(name, response.order) for name, response in training.outbox if response.HasField("order")]
+    found = []
+    for message in training.outbox:
+        assert isinstance(message.response, pb.TrainResponse)
+        if message.response.HasField("order"):
+            found.append((message.name, message.response.order))
     training.outbox.clear()
     return found
 
@@ -58,8 +62,8 @@ def push(order: pb.Order, *, shard: int, value: float = 1.0, shards: int = 1) ->
 
 
 def test_nothing_is_ordered_before_every_worker_is_ready(job: PreparedJob) -> None:
-    training = Training("job", job, clock=lambda: 0.0)
-    training.set_workers(["a", "b"])
+    training = Training("job", job, clock_ns=lambda: 0)
+    training.set_workers([Seat("a"), Seat("b")])
     training.ready("a", pb.Ready(job_id="job", generation=1))
     assert orders(training) == []
     assert "b to load shards" in training.waiting_for
@@ -74,7 +78,7 @@ def test_a_step_is_applied_once_all_partial_sums_are_there_and_not_before(job: P
     training.receive("a", push(order, shard=0))
     assert np.array_equal(training.state.parameters, before)
     assert training.waiting_for == ""
-    training.clock = lambda: 2.5
+    training.clock_ns = lambda: 2_500_000_000
     assert training.waiting_for == "partial sums of step 1 from b, for 2.5 s"
     training.receive("b", push(order, shard=1, value=3.0))
     assert training.progress.step == 1
@@ -107,7 +111,7 @@ def test_a_push_of_an_older_generation_is_ignored_and_the_step_is_ordered_again(
     training = started(job, "a", "b")
     (_, order), _ = orders(training)
     training.receive("a", push(order, shard=0))
-    training.set_workers(["b"])
+    training.set_workers([Seat("b")])
     training.ready("b", pb.Ready(job_id="job", generation=training.generation))
     training.receive("b", push(order, shard=1))
     assert training.progress.step == 0

@@ -1,0 +1,125 @@
+"""Memory that two processes map: made by the server, without a name, with its space taken at once."""
+
+from __future__ import annotations
+
+import fcntl
+import mmap
+import os
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+# Kernel constants that Python's fcntl names only from 3.11 or 3.13 on; see fcntl(2), "File Sealing".
+_ADD_SEALS, _GET_SEALS = 1033, 1034
+_SEAL_SHRINK, _SEAL_GROW, _SEAL_FUTURE_WRITE = 0x2, 0x4, 0x10
+# Left to everything else on the machine when a segment is made.
+RESERVE_BYTES = 64 << 20
+
+
+class SegmentError(Exception):
+    """There is no room for a segment, or what was handed over is none. The message says what to do."""
+
+
+class Segment:
+    """A piece of shared memory, mapped into this process. Its views keep it mapped for as long as they live."""
+
+    def __init__(self, descriptor: int, size_bytes: int, *, writable: bool) -> None:
+        """Take over a descriptor that is known to be right; use `create` or `open`."""
+        self.descriptor = descriptor
+        self.size_bytes = size_bytes
+        self.writable = writable
+        protection = mmap.PROT_READ | (mmap.PROT_WRITE if writable else 0)
+        # Populated: the first step must not wait for a page at a time.
+        flags = mmap.MAP_SHARED | getattr(mmap, "MAP_POPULATE", 0)
+        self._map = mmap.mmap(descriptor, size_bytes, flags=flags, prot=protection)
+
+    @classmethod
+    def create(cls, size_bytes: int, *, name: str) -> Segment:
+        """A new segment of zeros, writable. name: for /proc/PID/maps only; two segments may have the same.
+
+        Raises SegmentError where there is no room for it."""
+        if size_bytes < 1:
+            raise SegmentError(f"a segment has at least 1 byte, not {size_bytes}")
+        available_bytes = available_memory_bytes()
+        if available_bytes is not None and size_bytes + RESERVE_BYTES > available_bytes:
+            free_bytes = max(0, available_bytes - RESERVE_BYTES)
+            raise SegmentError(
+                f"shared memory of {size_bytes} bytes is wanted, but only {free_bytes} are free; use a smaller "
+                "model or fewer workers on this machine, or raise the container's memory limit"
+            )
+        try:
+            descriptor = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        except OSError as error:
+            raise SegmentError(f"the system makes no shared memory: {error.strerror}") from error
+        try:
+            # Space that is only promised ends in SIGBUS when it is used.
+            os.posix_fallocate(descriptor, 0, size_bytes)
+            fcntl.fcntl(descriptor, _ADD_SEALS, _SEAL_SHRINK | _SEAL_GROW)
+            return cls(descriptor, size_bytes, writable=True)
+        except OSError as error:
+            os.close(descriptor)
+            raise SegmentError(f"shared memory of {size_bytes} bytes can't be had: {error.strerror}") from error
+
+    @classmethod
+    def open(cls, descriptor: int, size_bytes: int, *, writable: bool) -> Segment:
+        """A segment that another process made and handed over. The descriptor stays the caller's.
+
+        Raises SegmentError where it has another size, could be cut short, or can't be mapped."""
+        try:
+            actual_bytes = os.fstat(descriptor).st_size
+            seals = fcntl.fcntl(descriptor, _GET_SEALS)
+        except OSError as error:
+            raise SegmentError(f"descriptor {descriptor} is no shared memory: {error.strerror}") from error
+        if actual_bytes != size_bytes or not seals & _SEAL_SHRINK:
+            raise SegmentError(
+                f"shared memory of {size_bytes} bytes was promised, but {actual_bytes} came, or unsealed"
+            )
+        own = os.dup(descriptor)
+        try:
+            return cls(own, size_bytes, writable=writable)
+        except OSError as error:
+            os.close(own)
+            raise SegmentError(f"shared memory can't be mapped: {error.strerror}") from error
+
+    def seal_read_only(self) -> None:
+        """From now on only this process's mapping can write; whoever maps the segment later can only read it."""
+        fcntl.fcntl(self.descriptor, _ADD_SEALS, _SEAL_FUTURE_WRITE)
+
+    def vector(self, offset_bytes: int, size: int) -> NDArray[np.float32]:
+        """A view of `size` float32 elements. Raises SegmentError where they don't lie in the segment."""
+        if offset_bytes < 0 or offset_bytes % 4 or offset_bytes + 4 * size > self.size_bytes:
+            raise SegmentError(f"{size} elements at byte {offset_bytes} don't lie in {self.size_bytes} bytes")
+        return np.frombuffer(self._map, dtype=np.float32, count=size, offset=offset_bytes)
+
+    def close(self) -> None:
+        """Give the descriptor back; the memory goes once the last view of the last process is gone."""
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
+            self.descriptor = -1
+
+    def __del__(self) -> None:
+        self.close()
+
+
+def available_memory_bytes(
+    *, meminfo: Path = Path("/proc/meminfo"), control_groups: Path = Path("/sys/fs/cgroup")
+) -> int | None:
+    """The bytes that this process can still take, by the machine and by its container; None where nobody says."""
+    found = []
+    try:
+        for line in meminfo.read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                found.append(int(line.split()[1]) * 1024)
+    except (OSError, ValueError, IndexError):
+        pass
+    for limit_name, used_name in (
+        ("memory.max", "memory.current"),
+        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
+    ):
+        try:
+            limit = int((control_groups / limit_name).read_text())
+            found.append(max(0, limit - int((control_groups / used_name).read_text())))
+        except (OSError, ValueError):  # there is no such group, or its limit is "max"
+            continue
+    return min(found, default=None)

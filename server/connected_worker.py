@@ -1,0 +1,91 @@
+"""A worker from its hello to its end: the stream that it lives by, and the local link if it takes one up."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+
+from chainrule.local_link.link import Connection
+from chainrule.v1 import worker_service_pb2 as pb
+from chainrule.wire_codec import RawPart, Request
+from server.errors import ServiceError
+from server.links import SocketLink, StreamLink
+from server.scheduler import Scheduler
+
+log = logging.getLogger(__name__)
+HELLO_TIMEOUT_S = 10.0
+
+
+@dataclass
+class ConnectedWorker:
+    """local: the connection that was offered, once the worker has taken it up; None where none was offered."""
+
+    scheduler: Scheduler
+    name: str
+    local: asyncio.Future[Connection] | None = None
+    stream: StreamLink = field(default_factory=StreamLink)
+    _socket: SocketLink | None = None
+    _failure: Exception | None = None
+    _tasks: list[asyncio.Task[None]] = field(default_factory=list)
+
+    def start(self, requests: AsyncIterator[Request]) -> None:
+        """Take in what the worker sends, and let it join once it has chosen its link."""
+        self._tasks = [asyncio.create_task(self._read(requests)), asyncio.create_task(self._join())]
+
+    def raise_failure(self) -> None:
+        """Raise what ended the stream, if it was an error."""
+        if self._failure is not None:
+            raise self._failure
+
+    def close(self) -> None:
+        """The worker is gone; its shards go to others."""
+        for task in self._tasks:
+            task.cancel()
+        if self.local is not None:
+            self.local.cancel()
+        if self._socket is not None:
+            self._socket.close()
+        self.scheduler.leave(self.name)
+
+    async def _join(self) -> None:
+        connection = None
+        if self.local is not None:
+            await asyncio.wait([self.local], timeout=HELLO_TIMEOUT_S)
+            if self.local.done() and not self.local.cancelled():
+                connection = self.local.result()
+            self.local.cancel()
+        if connection is None:
+            self.scheduler.join(self.name, self.stream)
+        else:
+            self._socket = SocketLink(connection, received=self._receive, lost=self._unlink)
+            self.scheduler.join(self.name, self._socket)
+
+    def _unlink(self, reason: str) -> None:
+        """The local link is lost; if the worker isn't, it goes on with the stream."""
+        log.info("worker %s shares memory no longer: %s", self.name, reason)
+        self.scheduler.relink(self.name, self.stream)
+
+    async def _read(self, requests: AsyncIterator[Request]) -> None:
+        try:
+            async for request in requests:
+                if not isinstance(request, RawPart) and request.HasField("link_declined"):
+                    log.info("worker %s shares no memory: %s", self.name, request.link_declined.reason)
+                    if self.local is not None:
+                        self.local.cancel()
+                else:
+                    self._receive(request)
+        finally:
+            self.stream.close()
+
+    def _receive(self, request: Request | pb.TrainRequest) -> None:
+        """Pass a message on. An error ends the stream; until then nothing that the worker owes is waited for."""
+        try:
+            self.scheduler.receive(self.name, request)
+        except Exception as error:
+            if not isinstance(error, ServiceError):
+                log.error("a message of worker %s can't be dealt with", self.name, exc_info=error)
+            self._failure = self._failure or error
+            self.scheduler.leave(self.name)
+            self.stream.close()

@@ -1,0 +1,163 @@
+"""How the vectors of one worker come and go: in parts over its stream, or in memory that both processes map."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Protocol
+
+import numpy as np
+
+from chainrule import wire
+from chainrule.local_link.segment import Segment
+from chainrule.v1 import worker_service_pb2 as pb
+from chainrule.wire_codec import RawPart, Response
+from engine.parameters import Vector
+from engine.reduction import Subtree
+from server.errors import ProtocolError
+from server.parameter_memory import ParameterMemory, slot_bytes
+
+GRADIENTS_SEGMENT = 1
+
+
+class Exchange(Protocol):
+    """A worker's vectors of one generation. Every method raises ProtocolError where a worker breaks the rules."""
+
+    transport: str
+    pushed_bytes: int
+    pulled_bytes: int
+
+    def share(self, assignment: pb.Assignment) -> tuple[int, ...]:
+        """Describe shared memory in the assignment; the descriptors that go with it."""
+
+    def order_messages(self, order: pb.Order, parameters: Vector | None, *, after_prepared: bool) -> list[Response]:
+        """The messages that give an order, with the parameters unless they are None: those of the order before.
+
+        after_prepared: the parameters are those of which prepared_messages has sent some ranges."""
+
+    def prepared_messages(self, order: int, parameters: Vector, start: int) -> list[Response]:
+        """What can be sent of the parameters before the order that they are for."""
+
+    def receive_part(self, part: RawPart) -> tuple[Subtree, Vector]:
+        """Take in a part of a partial sum; its subtree, and the vector that it is in now, in its place."""
+
+    def take(self, message: pb.PartialSum, subtree: Subtree) -> Vector:
+        """The complete gradient that belongs to a partial sum. It stays as it is until the next order."""
+
+
+class StreamExchange:
+    """Parts on the stream, put together here: one vector for each of the worker's subtrees, allocated once."""
+
+    transport = "grpc"
+
+    def __init__(self, subtrees: Iterable[Subtree], size: int) -> None:
+        self._size = size
+        self._gradients = {subtree: np.empty(size, dtype=np.float32) for subtree in subtrees}
+        self._missing: dict[Subtree, set[int]] = {}
+        self._pulled: set[int] = set()
+        self.pushed_bytes = 4 * size * len(self._gradients)
+        self.pulled_bytes = 4 * size
+
+    def share(self, assignment: pb.Assignment) -> tuple[int, ...]:
+        """See Exchange: nothing is shared."""
+        return ()
+
+    def order_messages(self, order: pb.Order, parameters: Vector | None, *, after_prepared: bool) -> list[Response]:
+        """See Exchange."""
+        pulled, self._pulled = self._pulled if after_prepared else set(), set()
+        self._missing = {subtree: set(wire.part_starts(self._size)) for subtree in self._gradients}
+        if parameters is None:
+            return [pb.TrainResponse(order=order)]
+        if self._size > wire.PART_ELEMENTS:
+            starts = (start for start in wire.part_starts(self._size) if start not in pulled)
+            parts = [wire.write_part(parameters, start, order=order.order) for start in starts]
+            return [*parts, pb.TrainResponse(order=order)]
+        response = pb.TrainResponse(order=order)
+        response.order.vector.values = bytes(wire.write_part(parameters, 0, order=order.order).values)
+        return [response]
+
+    def prepared_messages(self, order: int, parameters: Vector, start: int) -> list[Response]:
+        """See Exchange."""
+        self._pulled.add(start)
+        return [wire.write_part(parameters, start, order=order)]
+
+    def receive_part(self, part: RawPart) -> tuple[Subtree, Vector]:
+        """See Exchange."""
+        subtree = Subtree(part.first_shard, part.shard_count)
+        return subtree, self._read(subtree, part.offset, part.values)
+
+    def take(self, message: pb.PartialSum, subtree: Subtree) -> Vector:
+        """See Exchange."""
+        if message.HasField("vector"):
+            self._read(subtree, message.vector.offset, message.vector.values)
+        if self._missing[subtree]:
+            raise ProtocolError(
+                f"push of {subtree} refused: the elements from {min(self._missing[subtree])} on are missing; "
+                f"the vector has {self._size}"
+            )
+        return self._gradients[subtree]
+
+    def _read(self, subtree: Subtree, offset: int, values: bytes | memoryview) -> Vector:
+        gradient = self._gradients.get(subtree)
+        if gradient is None:
+            raise ProtocolError(f"push of {subtree} refused: it is not among the worker's subtrees")
+        if offset not in self._missing[subtree]:
+            raise ProtocolError(f"push of {subtree} refused: no part begins at element {offset}, or it came before")
+        try:
+            wire.read_part(offset, values, gradient)
+        except ValueError as error:
+            raise ProtocolError(f"push of {subtree} refused: {error}") from error
+        self._missing[subtree].discard(offset)
+        return gradient
+
+
+class SharedExchange:
+    """Vectors in memory that the worker maps too: messages only say where they lie.
+
+    The gradients have a segment for each worker and generation: what a worker still writes for an older one can't get
+    among those of the current one. Raises SegmentError where there is no room."""
+
+    transport = "shared-memory"
+
+    def __init__(self, subtrees: Sequence[Subtree], size: int, parameters: ParameterMemory) -> None:
+        self._size = size
+        self._parameters = parameters
+        self._slot_bytes = slot_bytes(size)
+        self._segment = Segment.create(self._slot_bytes * len(subtrees), name="chainrule-gradients")
+        self._gradients = {
+            subtree: self._segment.vector(number * self._slot_bytes, size) for number, subtree in enumerate(subtrees)
+        }
+        self._places = {
+            subtree: pb.Place(segment=GRADIENTS_SEGMENT, offset_bytes=number * self._slot_bytes, size_bytes=4 * size)
+            for number, subtree in enumerate(subtrees)
+        }
+        self.pushed_bytes = self.pulled_bytes = 0
+
+    def share(self, assignment: pb.Assignment) -> tuple[int, ...]:
+        """See Exchange."""
+        segment = self._parameters.segment
+        if segment is None:
+            raise TypeError("the parameters are in memory of this process alone")
+        assignment.shared_memory.parameters_size_bytes = segment.size_bytes
+        assignment.shared_memory.gradients_size_bytes = self._segment.size_bytes
+        return segment.descriptor, self._segment.descriptor
+
+    def order_messages(self, order: pb.Order, parameters: Vector | None, *, after_prepared: bool) -> list[Response]:
+        """See Exchange."""
+        response = pb.TrainResponse(order=order)
+        if parameters is not None:
+            response.order.place.CopyFrom(self._parameters.place(parameters))
+        return [response]
+
+    def prepared_messages(self, order: int, parameters: Vector, start: int) -> list[Response]:
+        """See Exchange: they are seen as soon as they are there."""
+        return []
+
+    def receive_part(self, part: RawPart) -> tuple[Subtree, Vector]:
+        """See Exchange: there are none."""
+        raise ProtocolError("push refused: a part of a vector, where memory is shared")
+
+    def take(self, message: pb.PartialSum, subtree: Subtree) -> Vector:
+        """See Exchange."""
+        if message.place != self._places[subtree]:
+            raise ProtocolError(f"push of {subtree} refused: it is not in the place that was assigned to it")
+        return self._gradients[subtree]

@@ -1,0 +1,68 @@
+"""One step as it comes together: which ranges of which partial sums are there, and the update of those that are whole.
+
+A range is reduced and updated as soon as all partial sums have arrived there. Vectors that arrive at once, in shared
+memory, are reduced at the end, by several threads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import Executor
+
+from chainrule import wire
+from engine.parameters import Vector
+from engine.reduction import PartialSum, Subtree
+from engine.synchronous_sgd import ParameterState
+
+
+class StepAssembly:
+    """`subtrees`: those that have rows in this step; each gives one partial sum. row_count: the step's rows."""
+
+    def __init__(self, state: ParameterState, row_count: int, subtrees: Sequence[Subtree]) -> None:
+        self._state = state
+        self._update = state.begin(row_count, subtrees)
+        self._subtrees = subtrees
+        self._size = state.parameters.size
+        self._vectors: dict[Subtree, Vector] = {}
+        # By the start of a range: of how many partial sums it has arrived.
+        self._arrived: dict[int, int] = {}
+        self._prepared: set[int] = set()
+
+    @property
+    def next_parameters(self) -> Vector:
+        """The parameters after this step, where their range is final."""
+        return self._update.buffers.next_parameters
+
+    def part_arrived(self, subtree: Subtree, vector: Vector, start: int) -> bool:
+        """The range that begins at `start` is there in `vector`. Whether the next parameters are now final there."""
+        self._vectors[subtree] = vector
+        self._arrived[start] = self._arrived.get(start, 0) + 1
+        if self._arrived[start] < len(self._subtrees):
+            return False
+        self._prepare(start)
+        # With a limit on the norm they are final only when all are.
+        return self._update.recipe.clip_norm is None
+
+    def arrived(self, subtree: Subtree, vector: Vector) -> None:
+        """All of a partial sum is there."""
+        self._vectors[subtree] = vector
+
+    def commit(self, total: PartialSum, pool: Executor | None, thread_count: int) -> None:
+        """Prepare what isn't yet, and make the step's parameters the current ones.
+
+        total: the sums without the gradient. Raises NotFinite, with nothing changed."""
+        if self._prepared:
+            for start in wire.part_starts(self._size):
+                if start not in self._prepared:
+                    self._prepare(start)
+        else:
+            self._update.prepare_all(self._in_order(), executor=pool, thread_count=thread_count)
+        self._update.complete(executor=pool, thread_count=thread_count)
+        self._state.commit(self._update, total.sums)
+
+    def _prepare(self, start: int) -> None:
+        self._update.prepare(start, min(start + wire.PART_ELEMENTS, self._size), self._in_order())
+        self._prepared.add(start)
+
+    def _in_order(self) -> list[Vector]:
+        return [self._vectors[subtree] for subtree in self._subtrees]

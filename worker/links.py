@@ -1,0 +1,115 @@
+"""The two ways by which a worker's messages come and go: the gRPC stream, and the socket on the server's machine.
+
+Both are used by one thread, the one that computes: a message that arrives wakes it, and nothing else.
+"""
+
+from __future__ import annotations
+
+import queue
+from typing import Protocol
+
+import grpc
+
+from chainrule.local_link.link import Connection, LinkClosed
+from chainrule.v1 import worker_service_pb2 as pb
+from chainrule.wire_codec import RawPart, Request, Response, open_train
+
+# How long the socket is waited for before the stream is looked at: a server that hangs is noticed by gRPC's pings.
+LOCAL_WAIT_S = 1.0
+SEND_TIMEOUT_S = 20.0
+
+
+class LinkLost(Exception):
+    """The link has ended. code, reason: what the server said, as far as it said anything."""
+
+    def __init__(self, code: grpc.StatusCode, reason: str) -> None:
+        self.code = code
+        super().__init__(reason)
+
+
+class Link(Protocol):
+    """Messages to and from the server. Both methods raise LinkLost."""
+
+    transport: str
+
+    def receive(self) -> tuple[Response, tuple[int, ...]]:
+        """The next message, and the descriptors that came with it, which are the caller's to close. It waits."""
+
+    def send(self, message: Request) -> None:
+        """Send a message, after those before it. A RawPart's values may be changed only after the next order."""
+
+
+class StreamLink:
+    """The gRPC stream. gRPC's own thread sends, one message at a time, while the caller computes on."""
+
+    transport = "grpc"
+
+    def __init__(self, channel: grpc.Channel) -> None:
+        self._requests: queue.SimpleQueue[Request | None] = queue.SimpleQueue()
+        self._call = open_train(channel)(iter(self._requests.get, None))
+
+    def receive(self) -> tuple[Response, tuple[int, ...]]:
+        """See Link."""
+        try:
+            return next(self._call), ()
+        except StopIteration:
+            raise LinkLost(grpc.StatusCode.OK, "the server ended the stream") from None
+        except grpc.RpcError as error:
+            raise self._lost(error) from error
+
+    def send(self, message: Request) -> None:
+        """See Link."""
+        if not self._call.is_active():
+            raise self._lost(None)
+        self._requests.put(message)
+
+    @property
+    def is_active(self) -> bool:
+        """Whether the stream has not ended."""
+        return bool(self._call.is_active())
+
+    def close(self) -> None:
+        """End the stream."""
+        self._requests.put(None)
+        self._call.cancel()
+
+    def _lost(self, error: grpc.RpcError | None) -> LinkLost:
+        code = self._call.code()
+        details = self._call.details() or str(error or "the stream has ended")
+        return LinkLost(code, f"{code.name}: {details}" if code is not grpc.StatusCode.OK else details)
+
+
+class SocketLink:
+    """The socket on one machine, for as long as the gRPC stream lives too."""
+
+    transport = "shared-memory"
+
+    def __init__(self, connection: Connection, stream: StreamLink) -> None:
+        self._connection = connection
+        self._stream = stream
+
+    def receive(self) -> tuple[Response, tuple[int, ...]]:
+        """See Link."""
+        while True:
+            try:
+                message = self._connection.receive(LOCAL_WAIT_S)
+            except TimeoutError:
+                if not self._stream.is_active:
+                    raise LinkLost(grpc.StatusCode.UNAVAILABLE, "the stream has ended") from None
+            except LinkClosed as error:
+                raise LinkLost(grpc.StatusCode.UNAVAILABLE, str(error)) from error
+            else:
+                return pb.TrainResponse.FromString(message.payload), tuple(message.descriptors)
+
+    def send(self, message: Request) -> None:
+        """See Link."""
+        if isinstance(message, RawPart):
+            raise TypeError("vectors don't go over the local link")
+        try:
+            self._connection.send(message.SerializeToString(), timeout_s=SEND_TIMEOUT_S)
+        except (LinkClosed, TimeoutError) as error:
+            raise LinkLost(grpc.StatusCode.UNAVAILABLE, str(error) or "the server reads nothing") from error
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._connection.close()
