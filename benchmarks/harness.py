@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import signal
@@ -82,6 +83,7 @@ def chainrule(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "chainrule", *arguments]
 
 
+@functools.cache
 def supports(command: str, option: str) -> bool:
     """Whether a command of chainrule has an option."""
     done = subprocess.run(

@@ -24,7 +24,7 @@ def write_rows(folder: Path, name: str, *, row_count: int, features: int) -> Pat
 
 def write_network_job(
     folder: Path, configuration: Configuration, *, steps: int, batches: int, shards: int,
-    precision: str | None = None, backend: str | None = None,
+    precision: str | None = None, backend: str | None = None, min_workers: int = 1,
 ) -> Path:  # fmt: skip
     """A job file of the four-layer network that makes about so many steps, over `batches` batches of rows.
 
@@ -48,12 +48,13 @@ def write_network_job(
         shards=shards,
         precision=precision,
         backend=backend,
+        min_workers=min_workers,
     )
 
 
 def write_job(
     path: Path, *, model: str, parameters: dict[str, str], data: str, epochs: int, batch_size: int, shards: int,
-    precision: str | None = None, backend: str | None = None,
+    precision: str | None = None, backend: str | None = None, min_workers: int = 1,
 ) -> Path:  # fmt: skip
     """A job file with plain SGD, all rows for training and no standardization. precision, backend: left out if None."""
     lines = [
@@ -61,6 +62,7 @@ def write_job(
         *(f"{name} = {shape}" for name, shape in parameters.items()), "",
         "[data]", f'uri = "file:{data}.npz"', "validation_fraction = 0", "standardize = []", "",
         "[training]", f"epochs = {epochs}", f"batch_size = {batch_size}", f"shards = {shards}",
+        f"min_workers = {min_workers}",
     ]  # fmt: skip
     if precision is not None:
         lines.append(f'precision = "{precision}"')

@@ -1,0 +1,130 @@
+"""Machines that this one plays: network namespaces on a bridge, each with a link of a given rate. Linux, as root.
+
+The bridge is in a namespace of its own, so the machine's own network is never touched, and a namespace that goes takes
+its links with it. The namespaces' names hold our process's number; what an earlier benchmark that was killed left
+behind, goes when the next starts.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+PREFIX = "chainrule-net-"
+INTERFACE = "link0"
+TIMEOUT_S = 20.0
+# How much may wait before the link. The burst must hold what the kernel hands over at once, 64 KB.
+QUEUE = ("burst", "256kb", "latency", "50ms")
+
+
+class NotPossible(RuntimeError):
+    """No such network can be made here; the message says why."""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """One namespace. address: of its link."""
+
+    namespace: str
+    address: str
+
+    def inside(self, command: Sequence[str]) -> list[str]:
+        """The command line that runs a command there."""
+        return ["ip", "netns", "exec", self.namespace, *command]
+
+
+def why_not() -> str | None:
+    """Why there can be no namespaces here; None where it is worth a try."""
+    missing = [tool for tool in ("ip", "tc") if shutil.which(tool) is None]
+    if missing:
+        return f"there is no {' and no '.join(missing)}; apt-get install iproute2"
+    if os.geteuid() != 0:
+        return "namespaces need root"
+    return None
+
+
+@contextlib.contextmanager
+def machines(count: int, *, rate: str) -> Iterator[list[Machine]]:
+    """So many machines, each with a link of that rate in both directions; rate as tc writes it, such as '1gbit'.
+
+    Raises NotPossible. Whatever ends the block, the namespaces go."""
+    _remove_abandoned()
+    prefix = f"{PREFIX}{os.getpid()}"
+    hub = f"{prefix}-hub"
+    made = [Machine(f"{prefix}-{number}", f"10.231.0.{number + 1}") for number in range(count)]
+    try:
+        _run("ip", "netns", "add", hub)
+        _run("ip", "-n", hub, "link", "add", "bridge", "type", "bridge")
+        _run("ip", "-n", hub, "link", "set", "bridge", "up")
+        for number, machine in enumerate(made):
+            _connect(machine, hub, f"port{number}", rate)
+        yield made
+    finally:
+        with _uninterrupted():
+            for namespace in [*(machine.namespace for machine in made), hub]:
+                _remove(namespace)
+
+
+def _connect(machine: Machine, hub: str, port: str, rate: str) -> None:
+    name = machine.namespace
+    _run("ip", "netns", "add", name)
+    _run("ip", "link", "add", INTERFACE, "netns", name, "type", "veth", "peer", "name", port, "netns", hub)
+    _run("ip", "-n", hub, "link", "set", port, "master", "bridge", "up")
+    _run("ip", "-n", name, "addr", "add", f"{machine.address}/24", "dev", INTERFACE)
+    _run("ip", "-n", name, "link", "set", INTERFACE, "up")
+    _run("ip", "-n", name, "link", "set", "lo", "up")
+    # What leaves the machine waits at its own end, what comes to it at the bridge's.
+    for namespace, interface in ((name, INTERFACE), (hub, port)):
+        _run("tc", "-n", namespace, "qdisc", "add", "dev", interface, "root", "tbf", "rate", rate, *QUEUE)
+
+
+def _run(*command: str) -> str:
+    """What a command prints. Raises NotPossible."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise NotPossible(f"'{' '.join(command)}': {error}") from None
+    if done.returncode:
+        raise NotPossible(f"'{' '.join(command)}': {done.stderr.strip()}")
+    return done.stdout
+
+
+def _remove(namespace: str) -> None:
+    # It may never have been made.
+    with contextlib.suppress(NotPossible):
+        _run("ip", "netns", "del", namespace)
+
+
+def _remove_abandoned() -> None:
+    for line in _run("ip", "netns", "list").splitlines():
+        name = line.partition(" ")[0]
+        process = name.removeprefix(PREFIX).partition("-")[0]
+        if name.startswith(PREFIX) and process.isdigit() and not _lives(int(process)):
+            _remove(name)
+
+
+def _lives(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+@contextlib.contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """A second ctrl-C must not leave a namespace behind."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    old = {number: signal.signal(number, signal.SIG_IGN) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)
