@@ -86,7 +86,10 @@ class StepUpdate:
     tree: TreeSum
     # Workspaces at rest: taken and put back by whoever prepares, and there are never more than threads at work.
     workspaces: list[Workspace]
+    # Nanoseconds; None: nobody wants to know how long the reduction took.
+    clock_ns: Callable[[], int] | None = None
     is_complete: bool = False
+    _reduce_times_ns: list[int] = field(default_factory=list)
     _is_finite: bool = True
     _prepared: list[tuple[int, int]] = field(default_factory=list)
     _square_sums: NDArray[np.float64] | None = None
@@ -138,6 +141,11 @@ class StepUpdate:
         if not self._is_finite:
             raise NotFinite(shard=0, row=None)
         self.is_complete = True
+
+    @property
+    def reduce_ns(self) -> int:
+        """The time that adding up took so far, of all threads together; 0 without a clock."""
+        return sum(self._reduce_times_ns)
 
     def _take(self) -> Workspace:
         try:
@@ -215,7 +223,13 @@ class StepUpdate:
         workspace: Workspace,
     ) -> Vector:
         """The mean gradient with its penalties, clipped by value, in `out`."""
-        np.divide(self.tree.add_up(partial_sums, first, last, rows), self._rows, out=out)
+        if self.clock_ns is None:
+            total = self.tree.add_up(partial_sums, first, last, rows)
+        else:
+            begun_ns = self.clock_ns()
+            total = self.tree.add_up(partial_sums, first, last, rows)
+            self._reduce_times_ns.append(self.clock_ns() - begun_ns)
+        np.divide(total, self._rows, out=out)
         if self.recipe.penalties:
             parameters = self.buffers.parameters[first:last]
             for penalty in self.recipe.penalties:

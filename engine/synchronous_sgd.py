@@ -6,7 +6,7 @@ defines the bits that any number of workers must give.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import InitVar, dataclass, field
 
 import numpy as np
@@ -64,7 +64,9 @@ class ParameterState:
         """The SHA-256, in hexadecimal, of all that was trained: the parameters, and running statistics after them."""
         return sha256_of(self.parameters, *([self.statistics] if self.statistics.size else []))
 
-    def begin(self, row_count: int, subtrees: Sequence[Subtree]) -> StepUpdate:
+    def begin(
+        self, row_count: int, subtrees: Sequence[Subtree], *, clock_ns: Callable[[], int] | None = None
+    ) -> StepUpdate:
         """The update of the next step, to be prepared and then committed; one that is not committed changes nothing.
 
         row_count: of the whole step. subtrees: those that have rows, whose partial sums will come; both are known
@@ -82,6 +84,7 @@ class ParameterState:
             buffers=Buffers(self.parameters, self.state, self._next_parameters, self._next_state),
             tree=tree,
             workspaces=self._workspaces,
+            clock_ns=clock_ns,
         )
 
     def commit(self, update: StepUpdate, sums: NDArray[np.float64] | None = None) -> None:

@@ -6,21 +6,24 @@ memory, are reduced at the end, by several threads.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 
 from chainrule import wire
 from engine.parameters import Vector
 from engine.reduction import PartialSum, Subtree
+from engine.step_update import WORTH_A_THREAD
 from engine.synchronous_sgd import ParameterState
 
 
 class StepAssembly:
     """`subtrees`: those that have rows in this step; each gives one partial sum. row_count: the step's rows."""
 
-    def __init__(self, state: ParameterState, row_count: int, subtrees: Sequence[Subtree]) -> None:
+    def __init__(
+        self, state: ParameterState, row_count: int, subtrees: Sequence[Subtree], clock_ns: Callable[[], int]
+    ) -> None:
         self._state = state
-        self._update = state.begin(row_count, subtrees)
+        self._update = state.begin(row_count, subtrees, clock_ns=clock_ns)
         self._subtrees = subtrees
         self._size = state.parameters.size
         self._vectors: dict[Subtree, Vector] = {}
@@ -47,18 +50,22 @@ class StepAssembly:
         """All of a partial sum is there."""
         self._vectors[subtree] = vector
 
-    def commit(self, total: PartialSum, pool: Executor | None, thread_count: int) -> None:
-        """Prepare what isn't yet, and make the step's parameters the current ones.
+    def commit(self, total: PartialSum, pool: Executor | None, thread_count: int) -> int:
+        """Prepare what isn't yet, and make the step's parameters the current ones; how long the reduction took, in ns.
 
         total: the sums without the gradient. Raises NotFinite, with nothing changed."""
+        earlier_ns = self._update.reduce_ns
+        threads = 1
         if self._prepared:
             for start in wire.part_starts(self._size):
                 if start not in self._prepared:
                     self._prepare(start)
         else:
             self._update.prepare_all(self._in_order(), executor=pool, thread_count=thread_count)
+            threads = thread_count if self._size >= WORTH_A_THREAD else 1
         self._update.complete(executor=pool, thread_count=thread_count)
         self._state.commit(self._update, total.sums)
+        return (self._update.reduce_ns - earlier_ns) // threads
 
     def _prepare(self, start: int) -> None:
         self._update.prepare(start, min(start + wire.PART_ELEMENTS, self._size), self._in_order())

@@ -272,7 +272,7 @@ class Training:
             raise TypeError("a step is committed that was not begun")
         complete_ns = self.clock_ns()
         try:
-            self._assembly.commit(total, self.pool, self.thread_count)
+            reduce_ns = self._assembly.commit(total, self.pool, self.thread_count)
         except NotFinite as error:
             raise TrainingFailed(
                 f"step {self.state.step + 1}: the parameters would not be finite; the last good ones are those of step "
@@ -281,7 +281,7 @@ class Training:
         self.costs.applied(
             self.state.step,
             complete_ns=complete_ns,
-            reduced_ns=complete_ns,
+            reduced_ns=complete_ns + reduce_ns,
             updated_ns=self.clock_ns(),
         )
         self.progress.step = self.state.step
@@ -336,7 +336,7 @@ class Training:
             for subtree in member.subtrees
             if any(counts[subtree.first : subtree.first + subtree.count])
         ]
-        return StepAssembly(self.state, sum(counts), subtrees)
+        return StepAssembly(self.state, sum(counts), subtrees, self.clock_ns)
 
     def _decode(self, member: _Member, subtree: Subtree, message: pb.PartialSum) -> PartialSum | None:
         """The numbers of a partial sum; its gradient goes to the step's assembly. None where it has no rows."""
