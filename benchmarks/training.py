@@ -227,13 +227,23 @@ def _measure(rows: list[Row], *, rounds: int, budget_s: float, deadline_s: float
             # A second round of --quick repeats only what the main ratios need.
             if number and budget_s < float("inf") and (row.system in SLOWNESS and row.system != "ddp"):
                 continue
-            try:
-                row.runs.append(row.start())
-            except ProgramFailed as error:
-                row.problem = str(error)
+            row.problem = _run_once_or_twice(row)
         now_s = time.monotonic()
         if now_s - started_s + (now_s - round_started_s) > budget_s:
             break
+
+
+def _run_once_or_twice(row: Row) -> str:
+    """Add a run; why there is none. Twice: PyTorch's processes now and then abort while they end."""
+    problem = ""
+    for _ in range(2):
+        try:
+            row.runs.append(row.start())
+        except ProgramFailed as error:
+            problem = str(error)
+        else:
+            return ""
+    return problem
 
 
 def _summaries(rows: list[Row]) -> list[dict[str, Any]]:
