@@ -90,6 +90,8 @@ def job_lines(job: job_pb2.Job) -> list[str]:
     if not is_final and progress.steps_per_second:
         rows.append(("speed", f"{progress.steps_per_second:.0f} steps/s, {workers(progress.workers)}"))
     rows += _cost_rows(progress)
+    if job.reproducibility:
+        rows.append(("bits", job.reproducibility))
     if job.HasField("result"):
         return [*table_lines(rows), "", *result_lines(job)]
     if progress.step:

@@ -21,6 +21,7 @@ from engine.metrics import Measure
 from engine.model import Model
 from engine.parameters import Vector
 from engine.plan import EvaluationPlan, TrainingPlan, check_backend
+from engine.precision import FLOAT32, Precision, Rounding, tree_rounding
 from engine.reduction import PartialSum, Subtree, Turn, reduce_subtree, turns
 from engine.sharding import BatchSchedule, Rows, evaluation_blocks
 
@@ -42,8 +43,9 @@ class ShardRows:
 class MicrobatchComputer:
     """The partial sums of a model over the shards at hand; for one thread at a time.
 
-    backend: 'numpy' or 'numba', see `engine.plan.TrainingPlan`. Memory: of gradients at most log2 of the number of
-    shards besides the caller's, the rows of one microbatch, and what the plans hold. Raises SettingError."""
+    backend: 'numpy' or 'numba', see `engine.plan.TrainingPlan`. precision: what gradients and their sums are rounded
+    to. Memory: of gradients at most log2 of the number of shards besides the caller's, the rows of one microbatch, and
+    what the plans hold. Raises SettingError."""
 
     model: Model
     schedule: BatchSchedule
@@ -51,6 +53,7 @@ class MicrobatchComputer:
     training: Mapping[int, ShardRows]
     validation: Mapping[int, ShardRows]
     backend: str = "numpy"
+    precision: Precision = FLOAT32
     _batches: dict[int, _Batch] = field(default_factory=dict)
     _evaluation_plans: dict[int, EvaluationPlan] = field(default_factory=dict)
     # Of each shard the order of its rows in one epoch.
@@ -62,6 +65,7 @@ class MicrobatchComputer:
 
     def __post_init__(self) -> None:
         check_backend(self.backend)
+        self._rounding: Rounding | None = tree_rounding(self.precision)
 
     def gradient(
         self,
@@ -123,7 +127,7 @@ class MicrobatchComputer:
         final: Callable[[int, int], None] | None,
     ) -> float:
         """Compute a microbatch's gradient into own[0], and add it to own[1], that to own[2], and so on."""
-        adding = _Adding(own, final)
+        adding = _Adding(own, final, self._rounding)
         loss = batch.plan.gradient(
             parameters,
             batch.inputs,
@@ -234,6 +238,7 @@ class _Adding:
 
     own: list[Vector]
     final: Callable[[int, int], None] | None
+    rounding: Rounding | None = None
     is_finite: bool = True
 
     def add_range(self, start: int, stop: int) -> None:
@@ -250,8 +255,12 @@ class _Adding:
 
     def _add(self, start: int, stop: int) -> None:
         total = self.own[0][start:stop]
+        if self.rounding is not None:
+            self.rounding(total, total)
         for left in self.own[1:]:
             waiting = left[start:stop]
             total = np.add(waiting, total, out=waiting)
+            if self.rounding is not None:
+                self.rounding(total, total)
         if not is_finite(total):
             self.is_finite = False

@@ -11,7 +11,7 @@ must look. `round` is idempotent: a value that came over the wire goes over it a
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import ml_dtypes
@@ -197,5 +197,17 @@ FLOAT32: Precision = _Cast("float32", np.float32)
 BFLOAT16: Precision = _Cast("bfloat16", ml_dtypes.bfloat16)
 FLOAT16: Precision = _Cast("float16", np.float16)
 INT8: Precision = _ScaledInt8()
+
+# Writes what rounding leaves of the first vector into the second, which may be the first.
+Rounding = Callable[[Vector, Vector], None]
+
+
+def tree_rounding(precision: Precision) -> Rounding | None:
+    """How every sum along the reduction tree is rounded; None: not at all.
+
+    Each node is rounded, whoever computes it, so the bits don't depend on which of them go over a wire. With feedback
+    that can't be: what is rounded then depends on who pushes."""
+    return None if precision is FLOAT32 or precision.needs_feedback else precision.round
+
 
 PRECISIONS = {precision.name: precision for precision in (FLOAT32, BFLOAT16, FLOAT16, INT8)}

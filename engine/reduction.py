@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from engine.errors import SettingError
 from engine.parameters import Vector
+from engine.precision import Rounding
 
 
 @dataclass(frozen=True, order=True)
@@ -139,12 +140,15 @@ class TreeSum:
     The same bits as `finish`, but nothing is written to the partial sums. row_count: the rows of memory it works in,
     at most log2 of the number of shards, at least 1."""
 
-    def __init__(self, subtrees: Sequence[Subtree]) -> None:
-        """subtrees: those that have rows, at least one; in this order `add_up` takes their vectors."""
+    def __init__(self, subtrees: Sequence[Subtree], rounding: Rounding | None = None) -> None:
+        """subtrees: those that have rows, at least one; in this order `add_up` takes their vectors.
+
+        rounding: what every sum is rounded with, as the partial sums were already."""
         if not subtrees:
             raise ValueError("a sum needs at least one subtree with rows")
         self.subtrees = tuple(subtrees)
         self.row_count = 1
+        self._rounding = rounding
         # (row to write, left, right); a left or right from 0 up is a partial sum, and ~row below.
         self._additions: list[tuple[int, int, int]] = []
         indices = {subtree: index for index, subtree in enumerate(subtrees)}
@@ -163,9 +167,12 @@ class TreeSum:
         size = stop - start
         if self._is_pair:
             left, right = partial_sums
-            if left.size == size:
-                return np.add(left, right, out=rows[0, :size])
-            return np.add(left[start:stop], right[start:stop], out=rows[0, :size])
+            if left.size != size:
+                left, right = left[start:stop], right[start:stop]
+            total = np.add(left, right, out=rows[0, :size])
+            if self._rounding is not None:
+                self._rounding(total, total)
+            return total
         if not self._additions:
             return partial_sums[self._result][start:stop]
         cut = [rows[row, :size] for row in range(self.row_count)]
@@ -173,6 +180,8 @@ class TreeSum:
             left = partial_sums[left_index][start:stop] if left_index >= 0 else cut[~left_index]
             right = partial_sums[right_index][start:stop] if right_index >= 0 else cut[~right_index]
             np.add(left, right, out=cut[row])
+            if self._rounding is not None:
+                self._rounding(cut[row], cut[row])
         return cut[0]
 
     def _add(self, node: Subtree, indices: dict[Subtree, int], row: int) -> int | None:

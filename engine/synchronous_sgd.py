@@ -17,6 +17,8 @@ from engine.evaluation import initial_statistics, updated_statistics
 from engine.finite import NotFinite
 from engine.microbatch import MicrobatchComputer
 from engine.parameters import ParameterLayout, Vector, sha256_of
+from engine.precision import FLOAT32, Precision, tree_rounding
+from engine.published import PublishedParameters
 from engine.reduction import PartialSum, Subtree, TreeSum
 from engine.schedules import PlateauState, plateau_of
 from engine.step_update import Buffers, StepUpdate, Workspace
@@ -34,6 +36,7 @@ class ParameterState:
     changes. Memory: parameters and optimizer state twice, and some blocks for each thread that prepares.
 
     next_parameters: (n,) float32, the second buffer; both may be given, as views into shared memory.
+    precision: what partial sums are rounded to, and with them every sum of the tree.
     statistics: (statistics_layout.size,) float64, batch_norm's running statistics; empty without."""
 
     recipe: UpdateRecipe
@@ -41,6 +44,7 @@ class ParameterState:
     step: int = 0
     plateau: PlateauState = field(default_factory=PlateauState)
     next_parameters: InitVar[Vector | None] = None
+    precision: Precision = FLOAT32
     statistics_layout: ParameterLayout = field(default_factory=lambda: ParameterLayout.of([]))
     state: Mapping[str, Vector] = field(init=False)
     statistics: NDArray[np.float64] = field(init=False)
@@ -74,7 +78,7 @@ class ParameterState:
         recipe, step = self.recipe, self.step + 1
         tree = self._tree
         if tree is None or (tree.subtrees is not subtrees and tree.subtrees != tuple(subtrees)):
-            tree = self._tree = TreeSum(subtrees)
+            tree = self._tree = TreeSum(subtrees, tree_rounding(self.precision))
         rate = recipe.schedule.learning_rate(recipe.learning_rate, step, recipe.total_steps) * self.plateau.factor
         return StepUpdate(
             recipe=recipe,
@@ -132,10 +136,13 @@ def train_in_one_process(computer: MicrobatchComputer, state: ParameterState, *,
     root = Subtree(0, len(computer.schedule.shard_sizes))
     losses = []
     gradient = np.empty_like(state.parameters)
+    published = PublishedParameters(state.precision, state.parameters)
     for _ in range(steps):
-        total = computer.gradient(root, step=state.step + 1, parameters=state.parameters, out=gradient)
+        total = computer.gradient(root, step=state.step + 1, parameters=published.current, out=gradient)
         if total is None:
             raise ValueError("a step without rows")
         losses.append(float(total.sums[0]) / total.row_count)
         state.apply(total)
+        published.prepare(state.parameters, 0, state.parameters.size)
+        published.commit(state.parameters)
     return losses

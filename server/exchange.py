@@ -12,6 +12,8 @@ from chainrule.local_link.segment import Segment
 from chainrule.v1 import worker_service_pb2 as pb
 from chainrule.wire_codec import RawPart, Response
 from engine.parameters import Vector
+from engine.precision import Precision
+from engine.published import PublishedParameters
 from engine.reduction import Subtree
 from server.errors import ProtocolError
 from server.parameter_memory import ParameterMemory, slot_bytes
@@ -29,13 +31,15 @@ class Exchange(Protocol):
     def share(self, assignment: pb.Assignment) -> tuple[int, ...]:
         """Describe shared memory in the assignment; the descriptors that go with it."""
 
-    def order_messages(self, order: pb.Order, parameters: Vector | None, *, after_prepared: bool) -> list[Response]:
+    def order_messages(
+        self, order: pb.Order, published: PublishedParameters | None, *, is_next: bool
+    ) -> list[Response]:
         """The messages that give an order, with the parameters unless they are None: those of the order before.
 
-        after_prepared: the parameters are those of which prepared_messages has sent some ranges."""
+        is_next: the worker holds the parameters before these, and the ranges that prepared_messages has sent."""
 
-    def prepared_messages(self, order: int, parameters: Vector, start: int) -> list[Response]:
-        """What can be sent of the parameters before the order that they are for."""
+    def prepared_messages(self, order: int, start: int, values: memoryview) -> list[Response]:
+        """What can be sent of the parameters before the order that they are for: the values of a range."""
 
     def receive_part(self, part: RawPart) -> tuple[Subtree, Vector]:
         """Take in a part of a partial sum; its subtree, and the vector that it is in now, in its place."""
@@ -49,36 +53,42 @@ class StreamExchange:
 
     transport = "grpc"
 
-    def __init__(self, subtrees: Iterable[Subtree], size: int) -> None:
+    def __init__(self, subtrees: Iterable[Subtree], size: int, precision: Precision) -> None:
         self._size = size
+        self._precision = precision
         self._gradients = {subtree: np.empty(size, dtype=np.float32) for subtree in subtrees}
         self._missing: dict[Subtree, set[int]] = {}
+        # Where the ranges begin that were sent ahead.
         self._pulled: set[int] = set()
-        self.pushed_bytes = 4 * size * len(self._gradients)
-        self.pulled_bytes = 4 * size
+        self.pushed_bytes = precision.size_bytes(size) * len(self._gradients)
+        self.pulled_bytes = precision.size_bytes(size)
 
     def share(self, assignment: pb.Assignment) -> tuple[int, ...]:
         """See Exchange: nothing is shared."""
         return ()
 
-    def order_messages(self, order: pb.Order, parameters: Vector | None, *, after_prepared: bool) -> list[Response]:
+    def order_messages(
+        self, order: pb.Order, published: PublishedParameters | None, *, is_next: bool
+    ) -> list[Response]:
         """See Exchange."""
-        pulled, self._pulled = self._pulled if after_prepared else set(), set()
+        pulled, self._pulled = self._pulled if is_next else set(), set()
         self._missing = {subtree: set(wire.part_starts(self._size)) for subtree in self._gradients}
-        if parameters is None:
-            return [pb.TrainResponse(order=order)]
-        if self._size > wire.PART_ELEMENTS:
-            starts = (start for start in wire.part_starts(self._size) if start not in pulled)
-            parts = [wire.write_part(parameters, start, order=order.order) for start in starts]
-            return [*parts, pb.TrainResponse(order=order)]
         response = pb.TrainResponse(order=order)
-        response.order.vector.values = bytes(wire.write_part(parameters, 0, order=order.order).values)
-        return [response]
+        parts: list[Response] = []
+        if published is not None:
+            for start in wire.part_starts(self._size):
+                if start not in pulled:
+                    values = published.values(start, wire.part_stop(start, self._size), whole=not is_next)
+                    parts.append(RawPart(start, values, order=order.order))
+        if parts and self._size <= wire.PART_ELEMENTS:
+            response.order.vector.values = bytes(values)
+            return [response]
+        return [*parts, response]
 
-    def prepared_messages(self, order: int, parameters: Vector, start: int) -> list[Response]:
+    def prepared_messages(self, order: int, start: int, values: memoryview) -> list[Response]:
         """See Exchange."""
         self._pulled.add(start)
-        return [wire.write_part(parameters, start, order=order)]
+        return [RawPart(start, values, order=order)]
 
     def receive_part(self, part: RawPart) -> tuple[Subtree, Vector]:
         """See Exchange."""
@@ -103,11 +113,20 @@ class StreamExchange:
         if offset not in self._missing[subtree]:
             raise ProtocolError(f"push of {subtree} refused: no part begins at element {offset}, or it came before")
         try:
-            wire.read_part(offset, values, gradient)
+            self._decode(offset, values, gradient)
         except ValueError as error:
             raise ProtocolError(f"push of {subtree} refused: {error}") from error
         self._missing[subtree].discard(offset)
         return gradient
+
+    def _decode(self, offset: int, values: bytes | memoryview, gradient: Vector) -> None:
+        stop = wire.part_stop(offset, self._size)
+        if len(values) != self._precision.size_bytes(stop - offset):
+            raise ValueError(
+                f"{len(values)} bytes for the elements {offset} to {stop - 1}, "
+                f"not {self._precision.size_bytes(stop - offset)}"
+            )
+        self._precision.decode(np.frombuffer(values, dtype=np.uint8), gradient[offset:stop])
 
 
 class SharedExchange:
@@ -141,14 +160,16 @@ class SharedExchange:
         assignment.shared_memory.gradients_size_bytes = self._segment.size_bytes
         return segment.descriptor, self._segment.descriptor
 
-    def order_messages(self, order: pb.Order, parameters: Vector | None, *, after_prepared: bool) -> list[Response]:
+    def order_messages(
+        self, order: pb.Order, published: PublishedParameters | None, *, is_next: bool
+    ) -> list[Response]:
         """See Exchange."""
         response = pb.TrainResponse(order=order)
-        if parameters is not None:
-            response.order.place.CopyFrom(self._parameters.place(parameters))
+        if published is not None:
+            response.order.place.CopyFrom(self._parameters.place(published.current))
         return [response]
 
-    def prepared_messages(self, order: int, parameters: Vector, start: int) -> list[Response]:
+    def prepared_messages(self, order: int, start: int, values: memoryview) -> list[Response]:
         """See Exchange: they are seen as soon as they are there."""
         return []
 

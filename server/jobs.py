@@ -62,6 +62,7 @@ class Job:
             if time_s is not None:
                 fraction, seconds = math.modf(time_s)
                 getattr(message, name).CopyFrom(Timestamp(seconds=int(seconds), nanos=int(fraction * 1e9)))
+        message.reproducibility = reproducibility_of(self.prepared)
         message.progress.total_steps = self.prepared.total_steps
         if self.training is not None:
             message.progress.CopyFrom(self.training.progress)
@@ -87,6 +88,14 @@ class Job:
             self._marks.popleft()
         since_s, since_step = self._marks[0]
         return (step - since_step) / (now_s - since_s) if now_s > since_s else 0.0
+
+
+def reproducibility_of(prepared: PreparedJob) -> str:
+    """What the bits of the trained parameters depend on."""
+    precision = prepared.precision
+    if precision.needs_feedback:
+        return f"{precision.name}: the bits depend on the number of workers and on which of them were lost"
+    return f"{precision.name}: the same bits on any number of workers of one kind, also when some are lost"
 
 
 @dataclass

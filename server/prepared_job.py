@@ -30,7 +30,7 @@ from engine.optimizers import make_optimizer
 from engine.parameters import Vector
 from engine.penalties import make_penalties
 from engine.plan import BACKENDS
-from engine.precision import PRECISIONS
+from engine.precision import PRECISIONS, Precision
 from engine.reduction import check_shard_count
 from engine.schedules import make_schedule, plateau_of
 from engine.sharding import BatchSchedule, Division, divide
@@ -65,6 +65,11 @@ class PreparedJob:
         return self.recipe.total_steps
 
     @property
+    def precision(self) -> Precision:
+        """What gradients and parameters are rounded to on their way."""
+        return PRECISIONS[self.spec.training.precision]
+
+    @property
     def has_validation(self) -> bool:
         """Whether any row is kept for validation."""
         return any(len(rows) for rows in self.division.validation)
@@ -83,7 +88,11 @@ class PreparedJob:
             memory[0][...] = parameters
             parameters, following = memory
         return ParameterState(
-            self.recipe, parameters, next_parameters=following, statistics_layout=self.model.statistics
+            self.recipe,
+            parameters,
+            next_parameters=following,
+            precision=self.precision,
+            statistics_layout=self.model.statistics,
         )
 
 

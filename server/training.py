@@ -30,6 +30,8 @@ from chainrule.wire_codec import RawPart, Response
 from engine.early_stopping import EarlyStoppingState
 from engine.microbatch import NotFinite
 from engine.parameters import Vector
+from engine.precision import FLOAT32
+from engine.published import PublishedParameters
 from engine.reduction import PartialSum, Subtree, assign, covers, finish, maximal_subtrees
 from engine.synchronous_sgd import ParameterState
 from server.errors import ProtocolError
@@ -101,6 +103,7 @@ class Training:
     costs: StepCosts = field(default_factory=StepCosts)
     result: job_pb2.Result | None = None
     state: ParameterState = field(init=False)
+    published: PublishedParameters = field(init=False)
     generation: int = 0
     _members: dict[str, _Member] = field(default_factory=dict)
     _order_number: int = 0
@@ -119,7 +122,10 @@ class Training:
 
     def __post_init__(self) -> None:
         self._memory = ParameterMemory.allocate(self.job.model.layout.size, share=self.share_memory)
-        self.state = self.job.first_state(self._memory.vectors)
+        # What workers map: in float32 the parameters themselves.
+        precision, shared = self.job.precision, self._memory.vectors
+        self.state = self.job.first_state(shared if precision is FLOAT32 else None)
+        self.published = PublishedParameters(precision, self.state.parameters, memory=shared)
         self.progress.total_steps = self.job.total_steps
         self._root = Subtree(0, self.job.spec.training.shards)
         self._run = self._program()
@@ -204,10 +210,10 @@ class Training:
         if member is None or self._assembly is None or part.order != self._order_number:
             return
         subtree, vector = member.exchange.receive_part(part)
-        if self._assembly.part_arrived(subtree, vector, part.offset):
-            prepared = self._assembly.next_parameters
+        values = self._assembly.part_arrived(subtree, vector, part.offset)
+        if values is not None:
             for other, receiver in self._members.items():
-                for response in receiver.exchange.prepared_messages(self._order_number + 1, prepared, part.offset):
+                for response in receiver.exchange.prepared_messages(self._order_number + 1, part.offset, values):
                     self._send(other, response)
 
     def receive(self, name: str, message: pb.PartialSum) -> None:
@@ -245,6 +251,9 @@ class Training:
                     if self._observe(self.progress.validation_loss, epoch):
                         break
         self._take_best()
+        if self.job.precision is not FLOAT32:
+            # What is reported is what the user gets.
+            self._publish_exactly()
         training_s = (self.clock_ns() - self._first_order_at_ns) / NS_IN_S
         training = yield EVALUATE_TRAINING
         validation = (yield EVALUATE_VALIDATION) if self.job.has_validation else None
@@ -264,8 +273,12 @@ class Training:
         """With early stopping, go back to the parameters of the best epoch."""
         if self._best is not None:
             self.state.parameters[...], self.state.statistics[...] = self._best
-            # The workers hold those of the last step.
-            self._pulled_step = -1
+            self._publish_exactly()
+
+    def _publish_exactly(self) -> None:
+        self.published.publish_exactly(self.state.parameters)
+        # The workers hold those of the last step, or rounded ones.
+        self._pulled_step = -1
 
     def _commit(self, total: PartialSum) -> None:
         if self._assembly is None:
@@ -317,13 +330,13 @@ class Training:
             self._assembly = self._begin_step()
         else:
             order.statistics.extend(self.state.statistics.tolist())
-        parameters = None if self._pulled_step == self.state.step else self.state.parameters
+        published = None if self._pulled_step == self.state.step else self.published
         is_next = self._pulled_step == self.state.step - 1
         self._pulled_step = self.state.step
         self._issued_at_ns = self.clock_ns()
         self.costs.issued(self._issued_at_ns)
         for name, member in self._members.items():
-            for response in member.exchange.order_messages(order, parameters, after_prepared=is_next):
+            for response in member.exchange.order_messages(order, published, is_next=is_next):
                 self._send(name, response)
 
     def _begin_step(self) -> StepAssembly:
@@ -336,7 +349,7 @@ class Training:
             for subtree in member.subtrees
             if any(counts[subtree.first : subtree.first + subtree.count])
         ]
-        return StepAssembly(self.state, sum(counts), subtrees, self.clock_ns)
+        return StepAssembly(self.state, self.published, sum(counts), subtrees, self.clock_ns)
 
     def _decode(self, member: _Member, subtree: Subtree, message: pb.PartialSum) -> PartialSum | None:
         """The numbers of a partial sum; its gradient goes to the step's assembly. None where it has no rows."""
@@ -356,7 +369,7 @@ class Training:
                 return SharedExchange(subtrees, size, self._memory)
             except SegmentError as error:
                 log.warning("job %s: %s's vectors go over gRPC: %s", self.job_id, seat.name, error)
-        return StreamExchange(subtrees, size)
+        return StreamExchange(subtrees, size, self.job.precision)
 
     def _assignment(self, shards: range) -> pb.Assignment:
         return pb.Assignment(

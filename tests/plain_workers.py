@@ -32,6 +32,7 @@ def computer_of(job: PreparedJob) -> Computer:
         job.measure,
         training={shard: job.shard(shard, validation=False) for shard in shards},
         validation={shard: job.shard(shard, validation=True) for shard in shards},
+        precision=job.precision,
     )
 
 
@@ -51,7 +52,8 @@ def train_with_plain_workers(job: PreparedJob, *, worker_count: int) -> Training
             assignment = response.assignment
             first = assignment.first_shard
             subtrees = maximal_subtrees(first=first, stop=first + assignment.shard_count)
-            vectors = OwnVectors(subtrees, job.model.layout.size, functools.partial(training.receive_part, name))
+            push = functools.partial(training.receive_part, name)
+            vectors = OwnVectors(subtrees, job.model.layout.size, push, job.precision)
             held[name] = HeldJob(assignment, computer_of(job), vectors)
             training.ready(name, pb.Ready(job_id="job", generation=assignment.generation))
         elif kind == "order":

@@ -12,7 +12,8 @@ from chainrule.job_file import load_job_file
 from engine.backpropagation import forward
 from engine.microbatch import NotFinite
 from engine.parameters import sha256_of
-from engine.reduction import PartialSum
+from engine.reduction import PartialSum, Subtree
+from engine.synchronous_sgd import train_in_one_process
 from server import model_file
 from server.errors import InvalidSpec
 from server.example import read_parameters
@@ -156,6 +157,42 @@ def test_an_evaluation_uses_the_running_statistics_and_the_model_file_holds_them
         losses.append(forward(prepared.model.evaluation_loss, leaves)[prepared.model.evaluation_loss.root].sum())
     rows = prepared.division.training_rows
     assert training.result.loss == pytest.approx(np.mean(np.array(losses)[rows]), rel=1e-5)
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_a_reduced_precision_gives_the_same_bits_on_any_number_of_workers_and_in_one_process(
+    job: Job, precision: str
+) -> None:
+    prepared = job(f'precision = "{precision}"', **{"epochs = 100": "epochs = 3"})
+    hashes = set()
+    for worker_count in (1, 2, 3, 8):
+        training = train_with_plain_workers(prepared, worker_count=worker_count)
+        hashes.add(outcome(training))
+    state = prepared.first_state()
+    train_in_one_process(computer_of(prepared), state, steps=prepared.total_steps)
+    assert hashes == {outcome(training)}
+    assert state.sha256 == training.state.sha256
+    full = train_with_plain_workers(job(**{"epochs = 100": "epochs = 3"}), worker_count=1)
+    assert training.state.sha256 != full.state.sha256
+    np.testing.assert_allclose(training.state.parameters, full.state.parameters, atol=0.05)
+
+
+def test_int8_with_feedback_learns_as_float32_does(job: Job) -> None:
+    full = train_with_plain_workers(job(**{"epochs = 100": "epochs = 100"}), worker_count=2)
+    coarse = train_with_plain_workers(job('precision = "int8"', **{"epochs = 100": "epochs = 100"}), worker_count=2)
+    assert full.result is not None
+    assert coarse.result is not None
+    assert coarse.result.loss == pytest.approx(full.result.loss, rel=0.05)
+    np.testing.assert_allclose(coarse.state.parameters, full.state.parameters, atol=0.05)
+
+
+def test_what_is_reported_is_the_loss_of_the_parameters_that_the_user_gets(job: Job) -> None:
+    training = train_with_plain_workers(job('precision = "bfloat16"'), worker_count=2)
+    assert training.result is not None
+    whole = Subtree(0, training.job.spec.training.shards)
+    total = computer_of(training.job).evaluate(whole, parameters=training.state.parameters, validation=False)
+    assert total is not None
+    assert training.result.loss == float(total.sums[0]) / total.row_count
 
 
 def test_a_gradient_whose_square_overflows_fails_the_step_instead_of_freezing_the_element(job: Job) -> None:

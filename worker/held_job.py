@@ -15,6 +15,7 @@ from engine.metrics import Measure
 from engine.microbatch import MicrobatchComputer, NotFinite, ShardRows
 from engine.model import Model
 from engine.parameters import Vector
+from engine.precision import PRECISIONS
 from engine.reduction import PartialSum, Subtree, maximal_subtrees
 from engine.sharding import BatchSchedule
 from worker.vectors import OwnVectors, Send, SharedVectors, Vectors
@@ -45,8 +46,9 @@ class HeldJob:
         size = computer.model.layout.size
         subtrees = _subtrees(assignment)
         if assignment.HasField("shared_memory"):
-            return cls(assignment, computer, SharedVectors(subtrees, size, assignment.shared_memory, descriptors))
-        return cls(assignment, computer, OwnVectors(subtrees, size, send))
+            shared = SharedVectors(subtrees, size, assignment.shared_memory, descriptors, computer.precision)
+            return cls(assignment, computer, shared)
+        return cls(assignment, computer, OwnVectors(subtrees, size, send, computer.precision))
 
     def load(self, read_shard: ReadShard) -> None:
         """Read the shards that aren't held yet, and drop those of other workers."""
@@ -142,4 +144,5 @@ def _computer(assignment: pb.Assignment) -> MicrobatchComputer:
         training={},
         validation={},
         backend=spec.training.backend,
+        precision=PRECISIONS[spec.training.precision],
     )
