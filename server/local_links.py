@@ -16,6 +16,7 @@ from chainrule.v1 import worker_service_pb2 as pb
 
 log = logging.getLogger(__name__)
 HANDSHAKE_TIMEOUT_S = 5.0
+ACCEPT_PAUSE_S = 1.0
 
 
 class LocalLinks:
@@ -25,7 +26,7 @@ class LocalLinks:
         self._listener = listener
         self._offered: dict[bytes, asyncio.Future[Connection]] = {}
         self._handshakes: set[asyncio.Task[None]] = set()
-        asyncio.get_running_loop().add_reader(listener.fileno(), self._accept)
+        self._listen()
 
     def offer(self) -> tuple[pb.LocalLink, asyncio.Future[Connection]]:
         """An offer for one worker, and what becomes its connection once it has proved that it reads our memory.
@@ -44,8 +45,20 @@ class LocalLinks:
         for task in self._handshakes:
             task.cancel()
 
+    def _listen(self) -> None:
+        if self._listener.fileno() >= 0:
+            asyncio.get_running_loop().add_reader(self._listener.fileno(), self._accept)
+
     def _accept(self) -> None:
-        connection = self._listener.accept_nowait()
+        try:
+            connection = self._listener.accept_nowait()
+        except OSError as error:
+            # The loop would call again at once, for as long as no descriptor is free.
+            log.error("no local link can be accepted: %s; trying again in %g s", error.strerror, ACCEPT_PAUSE_S)
+            loop = asyncio.get_running_loop()
+            loop.remove_reader(self._listener.fileno())
+            loop.call_later(ACCEPT_PAUSE_S, self._listen)
+            return
         if connection is not None:
             task = asyncio.get_running_loop().create_task(self._shake_hands(connection))
             self._handshakes.add(task)
@@ -63,7 +76,7 @@ class LocalLinks:
                 answer = pb.TrainRequest.FromString(await _next(connection))
                 if not proof.holds(answer.link_proof.value) or future.done():
                     raise LinkClosed("its proof is wrong, or too late")
-        except (LinkClosed, TimeoutError, DecodeError, SegmentError) as error:
+        except (LinkClosed, TimeoutError, DecodeError, SegmentError, OSError) as error:
             log.warning("a process on this machine was refused a local link: %s", error or "it was silent")
             connection.close()
         except asyncio.CancelledError:

@@ -35,11 +35,11 @@ class ParameterMemory:
         if share:
             try:
                 segment = Segment.create(2 * slot_bytes(size), name="chainrule-parameters")
+                segment.seal_read_only()
             except SegmentError as error:
                 log.warning("the parameters can't be in shared memory, so they go over gRPC: %s", error)
             else:
                 first, second = segment.vector(0, size), segment.vector(slot_bytes(size), size)
-                segment.seal_read_only()
                 return cls((first, second), segment)
         return cls((np.empty(size, dtype=np.float32), np.empty(size, dtype=np.float32)))
 

@@ -73,7 +73,11 @@ class Connection:
                 return
         if len(self._backlog) >= MAX_BACKLOG:
             raise LinkClosed(f"the peer reads nothing: {MAX_BACKLOG} messages wait for it")
-        self._backlog.append(Message(payload, tuple(os.dup(descriptor) for descriptor in descriptors)))
+        try:
+            kept = tuple(os.dup(descriptor) for descriptor in descriptors)
+        except OSError as error:
+            raise LinkClosed(f"no descriptor is free: {error.strerror}") from error
+        self._backlog.append(Message(payload, kept))
 
     def flush(self) -> bool:
         """Send what waits, as far as it goes; whether nothing waits any more. Raises LinkClosed."""

@@ -7,7 +7,9 @@ random value; the worker reads the value in the memory and sends it back. Only t
 from __future__ import annotations
 
 import contextlib
+import errno
 import hmac
+import logging
 import os
 import secrets
 import socket
@@ -21,7 +23,9 @@ import numpy as np
 from chainrule.local_link.link import Connection, LinkClosed, close_all
 from chainrule.local_link.segment import Segment, SegmentError
 
+log = logging.getLogger(__name__)
 TOKEN_BYTES = 16
+PROBE_TIMEOUT_S = 1.0
 PROOF_BYTES = 16
 # What the kernel takes of a path, without its closing zero.
 MAX_PATH_BYTES = 107
@@ -42,7 +46,8 @@ def why_unsupported() -> str | None:
 class Listener:
     """Where workers on this machine connect. path: None for an abstract name, which needs no cleaning up.
 
-    Raises OSError where the address can't be listened on, ValueError for a path that is too long."""
+    Raises OSError where the address can't be listened on, also where another server listens at the path, and
+    ValueError for a path that is too long."""
 
     def __init__(self, path: Path | None = None) -> None:
         self._path = path
@@ -59,6 +64,7 @@ class Listener:
                 _remove_socket(path)
                 self._socket.bind(str(path))
                 path.chmod(0o600)
+                self._inode = path.stat().st_ino
             self._socket.listen(128)
             self._socket.setblocking(False)
         except BaseException:
@@ -70,13 +76,17 @@ class Listener:
         return self._socket.fileno()
 
     def accept_nowait(self) -> Connection | None:
-        """A worker that has connected; None where there is none. One of another user is turned away."""
+        """A worker that has connected; None where there is none. One of another user is turned away.
+
+        Raises OSError where this process has no descriptor left."""
         try:
             accepted, _ = self._socket.accept()
         except (BlockingIOError, ConnectionError):
             return None
         connection = Connection(accepted)
-        if connection.peer_user_id() not in (os.getuid(), 0):
+        user_id = connection.peer_user_id()
+        if user_id not in (os.getuid(), 0):
+            log.warning("a process of user %d was refused a local link", user_id)
             connection.close()
             return None
         return connection
@@ -86,7 +96,9 @@ class Listener:
         self._socket.close()
         if self._path is not None:
             with contextlib.suppress(OSError):
-                self._path.unlink()
+                # Not one that another server has put there meanwhile.
+                if self._path.stat().st_ino == self._inode:
+                    self._path.unlink()
 
 
 class Proof:
@@ -114,6 +126,8 @@ def connect(address: str, token: bytes, *, timeout_s: float) -> tuple[Connection
     reason = why_unsupported()
     if reason is not None:
         raise CannotShare(reason)
+    if not token:
+        raise CannotShare("the server gave no token")
     deadline_s = time.monotonic() + timeout_s
     connecting = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     try:
@@ -142,7 +156,19 @@ def connect(address: str, token: bytes, *, timeout_s: float) -> tuple[Connection
 
 
 def _remove_socket(path: Path) -> None:
-    """Remove what a killed server left; anything else at that path stays, and can't be bound to."""
-    with contextlib.suppress(FileNotFoundError):
-        if stat.S_ISSOCK(path.lstat().st_mode):
+    """Remove what a killed server left; anything else at that path stays, and can't be bound to.
+
+    Raises OSError where a server listens there."""
+    try:
+        if not stat.S_ISSOCK(path.lstat().st_mode):
+            return
+    except FileNotFoundError:
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as probe:
+        probe.settimeout(PROBE_TIMEOUT_S)
+        try:
+            probe.connect(str(path))
+        except ConnectionRefusedError:
             path.unlink()
+        else:
+            raise OSError(errno.EADDRINUSE, f"another server listens at {path}")

@@ -5,10 +5,11 @@ from __future__ import annotations
 import fcntl
 import mmap
 import os
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+
+from chainrule.local_link.available_memory import available_memory_bytes
 
 # Kernel constants that Python's fcntl names only from 3.11 or 3.13 on; see fcntl(2), "File Sealing".
 _ADD_SEALS, _GET_SEALS = 1033, 1034
@@ -26,13 +27,15 @@ class Segment:
 
     def __init__(self, descriptor: int, size_bytes: int, *, writable: bool) -> None:
         """Take over a descriptor that is known to be right; use `create` or `open`."""
-        self.descriptor = descriptor
+        # Ours only once it is mapped: until then whoever gave it closes it.
+        self.descriptor = -1
         self.size_bytes = size_bytes
         self.writable = writable
         protection = mmap.PROT_READ | (mmap.PROT_WRITE if writable else 0)
         # Populated: the first step must not wait for a page at a time.
         flags = mmap.MAP_SHARED | getattr(mmap, "MAP_POPULATE", 0)
         self._map = mmap.mmap(descriptor, size_bytes, flags=flags, prot=protection)
+        self.descriptor = descriptor
 
     @classmethod
     def create(cls, size_bytes: int, *, name: str) -> Segment:
@@ -83,12 +86,17 @@ class Segment:
             raise SegmentError(f"shared memory can't be mapped: {error.strerror}") from error
 
     def seal_read_only(self) -> None:
-        """From now on only this process's mapping can write; whoever maps the segment later can only read it."""
-        fcntl.fcntl(self.descriptor, _ADD_SEALS, _SEAL_FUTURE_WRITE)
+        """From now on only this process's mapping can write; whoever maps the segment later can only read it.
+
+        Raises SegmentError where the system can't do that (Linux can from 5.1 on)."""
+        try:
+            fcntl.fcntl(self.descriptor, _ADD_SEALS, _SEAL_FUTURE_WRITE)
+        except OSError as error:
+            raise SegmentError(f"the system can't make shared memory read-only: {error.strerror}") from error
 
     def vector(self, offset_bytes: int, size: int) -> NDArray[np.float32]:
         """A view of `size` float32 elements. Raises SegmentError where they don't lie in the segment."""
-        if offset_bytes < 0 or offset_bytes % 4 or offset_bytes + 4 * size > self.size_bytes:
+        if size < 0 or offset_bytes < 0 or offset_bytes % 4 or offset_bytes + 4 * size > self.size_bytes:
             raise SegmentError(f"{size} elements at byte {offset_bytes} don't lie in {self.size_bytes} bytes")
         return np.frombuffer(self._map, dtype=np.float32, count=size, offset=offset_bytes)
 
@@ -100,26 +108,3 @@ class Segment:
 
     def __del__(self) -> None:
         self.close()
-
-
-def available_memory_bytes(
-    *, meminfo: Path = Path("/proc/meminfo"), control_groups: Path = Path("/sys/fs/cgroup")
-) -> int | None:
-    """The bytes that this process can still take, by the machine and by its container; None where nobody says."""
-    found = []
-    try:
-        for line in meminfo.read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                found.append(int(line.split()[1]) * 1024)
-    except (OSError, ValueError, IndexError):
-        pass
-    for limit_name, used_name in (
-        ("memory.max", "memory.current"),
-        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
-    ):
-        try:
-            limit = int((control_groups / limit_name).read_text())
-            found.append(max(0, limit - int((control_groups / used_name).read_text())))
-        except (OSError, ValueError):  # there is no such group, or its limit is "max"
-            continue
-    return min(found, default=None)
