@@ -69,13 +69,13 @@ def environment(**more: str) -> dict[str, str]:
 
 
 def end_cleanly() -> None:
-    """Let SIGTERM and SIGHUP end the benchmark as ctrl-C does, so that `finally` and `with` clean up."""
+    """Let ctrl-C, SIGTERM and SIGHUP end the benchmark through its `finally` and `with`, and without a traceback."""
 
     def end(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
         raise SystemExit(128 + number)
 
-    signal.signal(signal.SIGTERM, end)
-    signal.signal(signal.SIGHUP, end)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, end)
 
 
 def chainrule(*arguments: str) -> list[str]:
@@ -123,7 +123,8 @@ def started(
 
 def answer_of(process: subprocess.Popen[str], *, timeout_s: float) -> dict[str, Any]:
     """The JSON of the last line that a program prints. Raises ProgramFailed."""
-    name = Path(str(process.args[-1] if isinstance(process.args, str) else " ".join(map(str, process.args)))).name
+    words = [process.args] if isinstance(process.args, str | bytes | os.PathLike) else process.args
+    name = " ".join(Path(str(word)).name for word in words)[:120]
     try:
         out, err = process.communicate(timeout=timeout_s)
     except subprocess.TimeoutExpired:
@@ -134,8 +135,8 @@ def answer_of(process: subprocess.Popen[str], *, timeout_s: float) -> dict[str, 
             return dict(json.loads(lines[-1]))
         except ValueError:
             pass
-    words = " | ".join((err.strip() or out.strip()).splitlines()[-3:])
-    raise ProgramFailed(f"{name}: exit status {process.returncode}: {words[-600:]}")
+    last = " | ".join((err.strip() or out.strip()).splitlines()[-3:])
+    raise ProgramFailed(f"{name}: exit status {process.returncode}: {last[-600:]}")
 
 
 def run(command: Sequence[str], *, env: Mapping[str, str] | None = None, timeout_s: float = 300.0) -> dict[str, Any]:

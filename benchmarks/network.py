@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import subprocess
 import sys
 import tempfile
 import time
@@ -147,19 +148,24 @@ def _our_ms(
     address = f"{server.address}:{PORT}"
     # They share this machine's memory, which three machines wouldn't.
     grpc_alone = ["--transport=grpc"] if supports("server", "--transport") else []
-    serve = chainrule(
+    # Not by `chainrule server`: they end with their standard input, and so with a benchmark that is killed.
+    serve = _process(
         "server", f"--host={server.address}", f"--port={PORT}", f"--home={folder / 'home'}", f"--data-root={folder}",
         *grpc_alone,
     )  # fmt: skip
-    with started(server.inside(serve)) as serving, contextlib.ExitStack() as running:
+    with started(server.inside(serve), stdin=subprocess.PIPE) as serving, contextlib.ExitStack() as running:
         if serving.stdout is None or not serving.stdout.readline():
             answer_of(serving, timeout_s=10)
         for number, machine in enumerate(workers):
-            work = chainrule("worker", f"--server={address}", f"--name=worker-{number}")
-            running.enter_context(started(machine.inside(work)))
+            work = _process("worker", f"--server={address}", f"--name=worker-{number}")
+            running.enter_context(started(machine.inside(work), stdin=subprocess.PIPE))
         submit = chainrule("submit", str(job), "--watch", "--json", f"--server={address}")
         answer = run(server.inside(submit), env=environment(), timeout_s=TIMEOUT_S)
     return float(answer["result"]["step_ms_median"])
+
+
+def _process(module: str, *options: str) -> list[str]:
+    return [sys.executable, "-m", module, *options, "--exit-with-stdin"]
 
 
 def _ddp_ms(workers: Sequence[Machine], configuration: Configuration, steps: int, more: list[str]) -> float:
