@@ -84,7 +84,9 @@ class SocketLink:
 
     def _read(self) -> None:
         try:
-            while self._connection.fileno() >= 0 and (message := self._connection.receive_nowait()) is not None:
+            # One only: to ask for a second, which is rarely there, costs more than to be called again.
+            message = self._connection.receive_nowait()
+            if message is not None:
                 close_all(message.descriptors)  # a worker has none to give
                 self._received(pb.TrainRequest.FromString(message.payload))
         except (LinkClosed, DecodeError) as error:

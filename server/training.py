@@ -111,6 +111,8 @@ class Training:
     # Whether the members of this generation hold the current parameters.
     _pulled_step: int = -1
     _issued_at_ns: int = 0
+    # What `_step_shape` gives for such a step in this generation.
+    _full_step: tuple[int, tuple[Subtree, ...]] | None = None
     # What a step pushes and pulls over the wire, all workers together.
     _wire_bytes: tuple[int, int] = (0, 0)
     _partial_sums: dict[Subtree, PartialSum | None] = field(default_factory=dict)
@@ -128,6 +130,8 @@ class Training:
         self.published = PublishedParameters(precision, self.state.parameters, memory=shared)
         self.progress.total_steps = self.job.total_steps
         self._root = Subtree(0, self.job.spec.training.shards)
+        # So many steps of an epoch take a whole microbatch from every shard.
+        self._full_steps = min(self.job.schedule.shard_sizes) // self.job.schedule.microbatch_size
         self._run = self._program()
         self._order_kind = next(self._run)
 
@@ -171,6 +175,7 @@ class Training:
         self.generation += 1
         self._partial_sums.clear()
         self._assembly = None
+        self._full_step = None
         self._pulled_step = -1
         for name in self._members.keys() - {seat.name for seat in seats}:
             self._send(name, pb.TrainResponse(release=pb.Release(job_id=self.job_id)))
@@ -342,6 +347,18 @@ class Training:
     def _begin_step(self) -> StepAssembly:
         schedule = self.job.schedule
         _, step_in_epoch = schedule.position(self.state.step + 1)
+        is_full = step_in_epoch < self._full_steps
+        if not is_full or self._full_step is None:
+            step = self._step_shape(step_in_epoch)
+            if is_full:
+                self._full_step = step
+        else:
+            step = self._full_step
+        return StepAssembly(self.state, self.published, *step, self.clock_ns)
+
+    def _step_shape(self, step_in_epoch: int) -> tuple[int, tuple[Subtree, ...]]:
+        """The rows of a step, and the subtrees that have any."""
+        schedule = self.job.schedule
         counts = [schedule.row_count(shard, step_in_epoch) for shard in range(self._root.count)]
         subtrees = [
             subtree
@@ -349,7 +366,7 @@ class Training:
             for subtree in member.subtrees
             if any(counts[subtree.first : subtree.first + subtree.count])
         ]
-        return StepAssembly(self.state, self.published, sum(counts), subtrees, self.clock_ns)
+        return sum(counts), tuple(subtrees)
 
     def _decode(self, member: _Member, subtree: Subtree, message: pb.PartialSum) -> PartialSum | None:
         """The numbers of a partial sum; its gradient goes to the step's assembly. None where it has no rows."""
@@ -360,7 +377,7 @@ class Training:
             raise ProtocolError(f"push for step {self.state.step + 1} refused: {len(message.sums)} sums, not {wanted}")
         if self._assembly is not None:
             self._assembly.arrived(subtree, member.exchange.take(message, subtree))
-        return PartialSum(message.row_count, np.array(message.sums))
+        return PartialSum(message.row_count, np.array(list(message.sums)))
 
     def _exchange(self, seat: Seat, subtrees: list[Subtree]) -> Exchange:
         size = self.job.model.layout.size
