@@ -136,21 +136,39 @@ def worker(
 def submit(
     job_file: JobFile,
     watch: Annotated[bool, typer.Option("--watch", help="Follow the job to its end.")] = False,
+    validate_only: Annotated[
+        bool, typer.Option("--validate-only", help="Check the job, tell what it takes, and start nothing.")
+    ] = False,
     server: Server = DEFAULT_SERVER,
     as_json: Json = False,
 ) -> None:
     """Put a job in a server's queue."""
     from chainrule.commands import jobs
 
-    jobs.submit(server, job_file, watch=watch, as_json=as_json)
+    jobs.submit(server, job_file, watch=watch, validate_only=validate_only, as_json=as_json)
 
 
 @app.command("list")
-def list_jobs(server: Server = DEFAULT_SERVER, as_json: Json = False) -> None:
+def list_jobs(
+    states: Annotated[
+        list[str] | None, typer.Option("--state", metavar="STATE", help="Only jobs in this state; may be repeated.")
+    ] = None,
+    name_prefix: Annotated[str, typer.Option("--name", metavar="PREFIX", help="Only jobs whose name begins so.")] = "",
+    server: Server = DEFAULT_SERVER,
+    as_json: Json = False,
+) -> None:
     """List a server's jobs, the latest first."""
     from chainrule.commands import jobs
 
-    jobs.list_jobs(server, as_json=as_json)
+    jobs.list_jobs(server, states=states or [], name_prefix=name_prefix, as_json=as_json)
+
+
+@app.command()
+def health(server: Server = DEFAULT_SERVER, as_json: Json = False) -> None:
+    """Tell whether a server is serving: exit code 0, or 1."""
+    from chainrule.commands import jobs
+
+    jobs.health(server, as_json=as_json)
 
 
 @app.command()

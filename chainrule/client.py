@@ -10,13 +10,14 @@ import contextlib
 import os
 import re
 import secrets
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, cast
 
 import grpc
 from google.rpc import error_details_pb2
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_status import rpc_status
 
 from chainrule.errors import (
@@ -36,6 +37,7 @@ DEFAULT_ADDRESS = "127.0.0.1:50051"
 # The server loads the data and builds the model before it answers.
 CREATE_TIMEOUT_S = 300.0
 DOWNLOAD_TIMEOUT_S = 3600.0
+SERVICES = tuple(f"chainrule.v1.{name}" for name in ("JobService", "ModelService", "WorkerService"))
 
 _CHANNEL_OPTIONS: list[tuple[str, int]] = [
     ("grpc.keepalive_time_ms", 20_000),
@@ -91,10 +93,36 @@ class Client:
             response: api.GetJobResponse = self._stub.GetJob(request, timeout=self._timeout_s)
         return response.job
 
-    def list_jobs(self) -> list[job_pb2.Job]:
-        """All jobs, the latest first."""
+    def validate_job(self, spec: job_pb2.JobSpec) -> api.CreateJobResponse:
+        """Check a job and start nothing: its complete spec, and what it would take. Raises InvalidJob."""
+        timeout_s = max(self._timeout_s, CREATE_TIMEOUT_S)
+        request = api.CreateJobRequest(spec=spec, validate_only=True)
+        with self._errors(timeout_s):
+            response: api.CreateJobResponse = self._stub.CreateJob(request, timeout=timeout_s)
+        return response
+
+    def list_jobs(self, *, states: Sequence[job_pb2.JobState] = (), name_prefix: str = "") -> list[job_pb2.Job]:
+        """The jobs in these states (none: all) whose names begin so, the latest first, from all pages."""
+        request = api.ListJobsRequest(states=states, name_prefix=name_prefix)
+        jobs: list[job_pb2.Job] = []
         with self._errors(self._timeout_s):
-            return list(self._stub.ListJobs(api.ListJobsRequest(), timeout=self._timeout_s).jobs)
+            while True:
+                response: api.ListJobsResponse = self._stub.ListJobs(request, timeout=self._timeout_s)
+                jobs += response.jobs
+                if not response.next_page_token:
+                    return jobs
+                request.page_token = response.next_page_token
+
+    def health(self) -> dict[str, str]:
+        """The status of each service, "SERVING" or another; "" is the server as a whole."""
+        stub = health_pb2_grpc.HealthStub(self._channel)
+        found = {}
+        with self._errors(self._timeout_s):
+            for name in ("", *SERVICES):
+                request = health_pb2.HealthCheckRequest(service=name)
+                status = stub.Check(request, timeout=self._timeout_s).status
+                found[name] = health_pb2.HealthCheckResponse.ServingStatus.Name(status)
+        return found
 
     def watch_job(self, job_id: str) -> Iterator[job_pb2.Job]:
         """The job now and again as it advances; the last one has a final state. Raises JobNotFound."""

@@ -25,6 +25,16 @@ def duration(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
+def size(size_bytes: int) -> str:
+    """'512 B', '3.4 KiB', '1.2 GiB'."""
+    value = float(size_bytes)
+    for unit in ("B", "KiB", "MiB"):
+        if value < 1024:
+            return f"{value:.1f} {unit}" if unit != "B" else f"{size_bytes} B"
+        value /= 1024
+    return f"{value:.1f} GiB"
+
+
 def workers(count: int) -> str:
     """'1 worker', '2 workers'."""
     return f"{count} worker{'' if count == 1 else 's'}"

@@ -21,18 +21,13 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import grpc
-
 from chainrule.local_link.listener import Listener, why_unsupported
 from chainrule.process import available_processors, start_logging, stop_event
-from chainrule.v1 import job_service_pb2_grpc
-from chainrule.wire import KEEPALIVE_OPTIONS
-from chainrule.wire_codec import add_worker_service
 from server.data_root import default_data_root
 from server.jobs import JobBook
 from server.local_links import LocalLinks
+from server.rpc_server import make_server
 from server.scheduler import Scheduler
-from server.services import JobService, WorkerService
 
 log = logging.getLogger("server")
 GRACE_S = 2.0
@@ -62,8 +57,6 @@ def main() -> int:
 
 async def _serve(arguments: argparse.Namespace) -> int:
     stop = stop_event(exit_with_stdin=arguments.exit_with_stdin)
-    # Without so_reuseport = 0 a second server would share the port, and each would get half of the calls.
-    server = grpc.aio.server(options=[("grpc.so_reuseport", 0), *KEEPALIVE_OPTIONS])
     models_folder = arguments.home / "models"
     try:
         models_folder.mkdir(parents=True, exist_ok=True)
@@ -79,8 +72,7 @@ async def _serve(arguments: argparse.Namespace) -> int:
         thread_count=thread_count,
         pool=pool,
     )
-    job_service_pb2_grpc.add_JobServiceServicer_to_server(JobService(scheduler, arguments.data_root), server)
-    add_worker_service(WorkerService(scheduler, local_links), server)
+    server, health = await make_server(scheduler, data_root=arguments.data_root, local_links=local_links)
     host = f"[{arguments.host}]" if ":" in arguments.host else arguments.host
     try:
         port = server.add_insecure_port(f"{host}:{arguments.port}")
@@ -94,6 +86,7 @@ async def _serve(arguments: argparse.Namespace) -> int:
     log.info("listening on %s:%d, home %s", host, port, arguments.home)
     await stop.wait()
     log.info("stopping")
+    await health.enter_graceful_shutdown()
     scheduler.close()
     if local_links is not None:
         local_links.close()

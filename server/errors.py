@@ -1,10 +1,12 @@
 """What the server refuses, and the one table from these errors to gRPC codes.
 
 ServiceError
-├── InvalidSpec       fields of a job that are wrong, all of them at once
+├── InvalidRequest    fields of a request that are wrong, all of them at once
+│   └── InvalidSpec   those of a job
 ├── NotFound          a job that isn't there
 ├── WrongState        a call that doesn't fit the state of the job
-├── OutOfRange        a shard that the job doesn't have
+├── OutOfRange        a shard or a row that the job doesn't have
+├── DamagedFile       a file that isn't what was written
 └── ProtocolError     a worker's message that breaks the contract
 """
 
@@ -21,6 +23,10 @@ from google.rpc import error_details_pb2, status_pb2
 
 log = logging.getLogger(__name__)
 DOMAIN = "chainrule"
+# A status goes as trailers: its message in up to three bytes for each of its own, and all of it again in base64.
+MESSAGE_BYTES = 800
+PATH_BYTES = 200
+VIOLATIONS_BYTES = 2_500
 
 
 class ServiceError(Exception):
@@ -29,14 +35,20 @@ class ServiceError(Exception):
     reason = "UNKNOWN"
 
 
-class InvalidSpec(ServiceError):
-    """violations: (path of the field in the JobSpec, what is wrong with it and what to do)."""
+class InvalidRequest(ServiceError):
+    """violations: (path of the field, what is wrong with it and what to do)."""
 
-    reason = "INVALID_SPEC"
+    reason = "INVALID_REQUEST"
 
     def __init__(self, violations: list[tuple[str, str]]) -> None:
         self.violations = violations
-        super().__init__("; ".join(f"{path}: {message}" for path, message in violations))
+        super().__init__("; ".join(f"{path}: {message}" if path else message for path, message in violations))
+
+
+class InvalidSpec(InvalidRequest):
+    """violations: their paths are those of the JobSpec."""
+
+    reason = "INVALID_SPEC"
 
 
 class NotFound(ServiceError):
@@ -57,6 +69,12 @@ class OutOfRange(ServiceError):
     reason = "OUT_OF_RANGE"
 
 
+class DamagedFile(ServiceError):
+    """A file of the server that isn't what was written."""
+
+    reason = "DAMAGED_FILE"
+
+
 class ProtocolError(ServiceError):
     """A message that breaks the contract in worker_service.proto."""
 
@@ -64,32 +82,56 @@ class ProtocolError(ServiceError):
 
 
 CODES: dict[type[ServiceError], grpc.StatusCode] = {
+    InvalidRequest: grpc.StatusCode.INVALID_ARGUMENT,
     InvalidSpec: grpc.StatusCode.INVALID_ARGUMENT,
     NotFound: grpc.StatusCode.NOT_FOUND,
     WrongState: grpc.StatusCode.FAILED_PRECONDITION,
     OutOfRange: grpc.StatusCode.OUT_OF_RANGE,
+    DamagedFile: grpc.StatusCode.DATA_LOSS,
     ProtocolError: grpc.StatusCode.INVALID_ARGUMENT,
 }
 
 
 def status_of(error: ServiceError) -> status_pb2.Status:
-    """The google.rpc.Status of an error, with BadRequest or ErrorInfo as its detail."""
-    detail = any_pb2.Any()
-    if isinstance(error, InvalidSpec):
-        request = error_details_pb2.BadRequest()
-        for path, message in error.violations:
-            request.field_violations.add(field=path, description=message)
-        detail.Pack(request)
-    else:
-        detail.Pack(error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN))
+    """The google.rpc.Status of an error: ErrorInfo with its reason, and BadRequest where fields are wrong.
+
+    Short enough for the trailers of a call, of which clients take 8 KiB; fields that find no room are counted."""
+    details = [any_pb2.Any()]
+    details[0].Pack(error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN))
+    if isinstance(error, InvalidRequest):
+        details.append(any_pb2.Any())
+        details[1].Pack(_bad_request(error.violations))
     number: int = CODES[type(error)].value[0]
-    return status_pb2.Status(code=number, message=str(error), details=[detail])
+    return status_pb2.Status(code=number, message=shortened(str(error), MESSAGE_BYTES), details=details)
 
 
-async def _abort(context: Any, error: Exception) -> None:
+def shortened(text: str, size_bytes: int) -> str:
+    """The text in at most so many bytes of UTF-8, with '…' where its end is missing."""
+    content = text.encode()
+    if len(content) <= size_bytes:
+        return text
+    return content[: size_bytes - 3].decode(errors="ignore") + "…"
+
+
+def _bad_request(violations: list[tuple[str, str]]) -> error_details_pb2.BadRequest:
+    request = error_details_pb2.BadRequest()
+    room = VIOLATIONS_BYTES
+    for number, (path, message) in enumerate(violations):
+        field, description = shortened(path, PATH_BYTES), shortened(message, MESSAGE_BYTES)
+        room -= len(field.encode()) + len(description.encode())
+        if room < 0 and number:
+            request.field_violations.add(description=f"and {len(violations) - number} more")
+            break
+        request.field_violations.add(field=field, description=description)
+    return request
+
+
+async def abort(context: Any, error: Exception) -> None:
+    """End a call with the status of an error. One that isn't in the table is our own: INTERNAL, and in the log."""
     if isinstance(error, ServiceError):
-        details = (("grpc-status-details-bin", status_of(error).SerializeToString()),)
-        await context.abort(CODES[type(error)], str(error), trailing_metadata=details)
+        status = status_of(error)
+        details = (("grpc-status-details-bin", status.SerializeToString()),)
+        await context.abort(CODES[type(error)], status.message, trailing_metadata=details)
     log.error("an error of the server itself", exc_info=error)
     await context.abort(grpc.StatusCode.INTERNAL, "an error of the server itself; its log says more")
 
@@ -102,7 +144,7 @@ def unary(method: Callable[[Any, Any], Awaitable[Any]]) -> Callable[[Any, Any, A
         try:
             return await method(self, request)
         except Exception as error:  # noqa: BLE001 - the boundary: everything becomes a status, and is logged
-            await _abort(context, error)
+            await abort(context, error)
 
     return call
 
@@ -118,6 +160,6 @@ def streaming(
             async for response in method(self, request):
                 yield response
         except Exception as error:  # noqa: BLE001 - the boundary, as above
-            await _abort(context, error)
+            await abort(context, error)
 
     return call

@@ -14,6 +14,8 @@ from chainrule.v1 import worker_service_pb2 as pb
 from chainrule.wire_codec import RawPart, Request, Response
 from server.connected_worker import HELLO_TIMEOUT_S, ConnectedWorker
 from server.errors import ProtocolError, WrongState, streaming, unary
+from server.estimate import estimate
+from server.job_page import Listed, page
 from server.jobs import Job
 from server.local_links import LocalLinks
 from server.prepared_job import prepare
@@ -34,6 +36,9 @@ class JobService(job_service_pb2_grpc.JobServiceServicer):
     @unary
     async def CreateJob(self, request: api.CreateJobRequest) -> api.CreateJobResponse:  # noqa: N802
         prepared = await asyncio.to_thread(prepare, request.spec, data_root=self.data_root)
+        if request.validate_only:
+            job = job_pb2.Job(spec=prepared.spec, progress=job_pb2.Progress(total_steps=prepared.total_steps))
+            return api.CreateJobResponse(job=job, estimate=await asyncio.to_thread(estimate, prepared))
         return api.CreateJobResponse(job=_message(self.scheduler.submit(prepared)))
 
     @unary
@@ -41,8 +46,8 @@ class JobService(job_service_pb2_grpc.JobServiceServicer):
         return api.GetJobResponse(job=_message(self._find(request.job_id)))
 
     @unary
-    async def ListJobs(self, request: api.ListJobsRequest) -> api.ListJobsResponse:  # noqa: N802, ARG002
-        return api.ListJobsResponse(jobs=[_message(job) for job in reversed(self.scheduler.book.all())])
+    async def ListJobs(self, request: api.ListJobsRequest) -> api.ListJobsResponse:  # noqa: N802
+        return page((_listed(job) for job in self.scheduler.book.all()), request)
 
     @streaming
     async def WatchJob(self, request: api.WatchJobRequest) -> AsyncIterator[api.WatchJobResponse]:  # noqa: N802
@@ -135,3 +140,7 @@ class WorkerService(worker_service_pb2_grpc.WorkerServiceServicer):
 
 def _message(job: Job) -> job_pb2.Job:
     return job.message(now_s=time.monotonic())
+
+
+def _listed(job: Job) -> Listed:
+    return Listed(job.job_id, job.prepared.spec.name, job.state, job.created_at_s, lambda: _message(job))

@@ -1,23 +1,29 @@
-"""The commands that talk to a running server: submit, list, status, watch, cancel, download."""
+"""The commands that talk to a running server: submit, list, status, watch, cancel, download, health."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import cast
 
 from chainrule.client import Client
 from chainrule.commands.train import check_success, default_model_path
-from chainrule.failures import interrupted
+from chainrule.failures import FAILED, CommandFailed, interrupted, wrong_input
 from chainrule.job_file import load_job_file
 from chainrule.output import FINAL_STATES, fields_of, job_lines, print_json, print_line, state_name
 from chainrule.progress import ProgressDisplay
-from chainrule.text import number, table_lines
+from chainrule.text import number, size, table_lines
 from chainrule.v1 import job_pb2
+from chainrule.v1 import job_service_pb2 as api
 
 
-def submit(server: str, job_file: Path, *, watch: bool, as_json: bool) -> None:
-    """Put a job in the queue, and follow it to its end where `watch` is set."""
+def submit(server: str, job_file: Path, *, watch: bool, validate_only: bool = False, as_json: bool) -> None:
+    """Put a job in the queue, and follow it to its end where `watch` is set; or only have it checked."""
     spec = load_job_file(job_file)
     with Client(server) as client:
+        if validate_only:
+            _print_estimate(client.validate_job(spec), as_json=as_json)
+            return
         job = client.create_job(spec)
         if watch:
             _follow(client, job.job_id, as_json=as_json)
@@ -27,12 +33,16 @@ def submit(server: str, job_file: Path, *, watch: bool, as_json: bool) -> None:
             print_line(f"job {job.job_id} ({job.spec.name}) is queued; 'chainrule watch {job.job_id}' follows it")
 
 
-def list_jobs(server: str, *, as_json: bool) -> None:
-    """Print all jobs of the server, the latest first."""
+def list_jobs(server: str, *, states: Sequence[str] = (), name_prefix: str = "", as_json: bool) -> None:
+    """Print the server's jobs in these states (none: all) whose names begin so, the latest first."""
+    wanted = [_state(name) for name in states]
     with Client(server) as client:
-        jobs = client.list_jobs()
+        jobs = client.list_jobs(states=wanted, name_prefix=name_prefix)
     if as_json:
         print_json({"jobs": [fields_of(job) for job in jobs]})
+        return
+    if not jobs and (states or name_prefix):
+        print_line("there are no such jobs; 'chainrule list' shows all")
         return
     if not jobs:
         print_line("there are no jobs; 'chainrule submit JOB.toml' makes one")
@@ -91,6 +101,20 @@ def download(server: str, job_id: str, output: Path | None, *, as_json: bool) ->
         print_line(str(path))
 
 
+def health(server: str, *, as_json: bool) -> None:
+    """Print whether the server and its services are serving. Raises CommandFailed where one isn't."""
+    with Client(server) as client:
+        services = client.health()
+    status = services.pop("")
+    if as_json:
+        print_json({"status": status, "services": services})
+    else:
+        for line in table_lines([("server", status), *services.items()]):
+            print_line(line)
+    if {status, *services.values()} != {"SERVING"}:
+        raise CommandFailed(FAILED, [("", f"the server at {server} is not serving")], reason="NOT_SERVING")
+
+
 def _follow(client: Client, job_id: str, *, as_json: bool) -> None:
     """Show a job until it ends: with JSON, a line for each state it is seen in. Raises CommandFailed."""
     job = job_pb2.Job()
@@ -106,6 +130,34 @@ def _follow(client: Client, job_id: str, *, as_json: bool) -> None:
     if not as_json:
         _print(job, as_json=False)
     check_success(job)
+
+
+def _state(name: str) -> job_pb2.JobState:
+    """The state 'running' names. Raises CommandFailed."""
+    known = {state_name(state).lower(): state for state in job_pb2.JobState.values()}
+    del known["unspecified"]
+    if name.lower() not in known:
+        raise wrong_input("--state", f"must be one of {', '.join(known)}, got {name[:40]!r}")
+    return cast(job_pb2.JobState, known[name.lower()])
+
+
+def _print_estimate(response: api.CreateJobResponse, *, as_json: bool) -> None:
+    if as_json:
+        print_json({"spec": fields_of(response.job.spec), "estimate": fields_of(response.estimate)})
+        return
+    estimate = response.estimate
+    for line in table_lines(
+        [
+            ("job", f"{response.job.spec.name}, valid; nothing was started"),
+            ("parameters", str(estimate.parameter_count)),
+            ("features", str(estimate.feature_count)),
+            ("rows", f"{estimate.row_count}, and {estimate.validation_row_count} for validation"),
+            ("steps", str(estimate.total_steps)),
+            ("server memory", size(estimate.server_bytes)),
+            ("worker memory", size(estimate.worker_bytes)),
+        ]
+    ):
+        print_line(line)
 
 
 def _print(job: job_pb2.Job, *, as_json: bool) -> None:

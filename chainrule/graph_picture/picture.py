@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-# What the operands of an operation are called in its formulas.
-LETTERS = ("a", "b", "c")
-
 
 @dataclass(frozen=True)
 class Box:
@@ -95,11 +92,6 @@ def steps(picture: Picture) -> tuple[Step, ...]:
         rule = "g of this box is\n" + "\nplus\n".join(terms) if terms else "g = ∂loss/∂loss = 1"
         found.append(Step("backward", number, tuple(along), rule, f"g = {box.g}"))
     return tuple(found)
-
-
-def letter_of(index: int) -> str:
-    """The letter of an operand: a, b, c, and then a numbered."""
-    return LETTERS[index] if index < len(LETTERS) else f"a{index + 1}"
 
 
 def name_of(box: Box) -> str:

@@ -76,7 +76,7 @@ class JobServiceServicer:
 
     def CreateJob(self, request, context):
         """Checks the whole job, down to shapes and data, and puts it in the queue. INVALID_ARGUMENT with every field that is
-        wrong. Not idempotent.
+        wrong. Not idempotent, but for validate_only.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -90,7 +90,7 @@ class JobServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListJobs(self, request, context):
-        """All jobs, the latest first.
+        """Jobs, the latest first, in pages. INVALID_ARGUMENT for a page token that this request didn't get.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

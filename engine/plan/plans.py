@@ -303,6 +303,11 @@ class EvaluationPlan:
         self._compiled.run(parameters, inputs, None)
         return self._losses.total(), self._predictions
 
+    @property
+    def size_bytes(self) -> int:
+        """What the plan holds for temporaries."""
+        return self._compiled.size_bytes
+
 
 class PredictionPlan:
     """The prediction alone, for `row_count` rows; no target is needed."""

@@ -7,16 +7,18 @@ import re
 import subprocess
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from chainrule.explanation import shortened, summary_of
 from chainrule.graph_picture.dot import dot
 from chainrule.graph_picture.html import html
 from chainrule.graph_picture.mermaid import mermaid
 from chainrule.graph_picture.picture import Box, Edge, Picture, steps
 from chainrule.graph_picture.svg import svg
-from chainrule.graph_picture.values import number, picture_of, short_summary, shortened, summary
+from chainrule.graph_picture.values import MAX_TEXT, SHOWN_VALUES, number, picture_of, short_summary, summary
 from engine.backpropagation import backward, forward, local_partial
 from engine.model import Input, Model
 from engine.operations import FUNCTIONS, OPERATIONS, Elementwise
@@ -52,14 +54,19 @@ def hostile_picture() -> Picture:
     return Picture(HOSTILE, boxes, (Edge(0, 1, "a", HOSTILE, HOSTILE, HOSTILE),))
 
 
+def text_of(value: Any) -> str:
+    array = np.asarray(value)
+    return summary(summary_of(array, SHOWN_VALUES), is_number=array.ndim == 0)
+
+
 def test_every_box_shows_the_f_and_g_of_the_engine() -> None:
     f = forward(MODEL.loss, values())
     g = backward(MODEL.loss, f)
     shown = picture()
     assert len(shown.boxes) == len(MODEL.loss.nodes)
     for node, box in zip(MODEL.loss.nodes, shown.boxes, strict=True):
-        assert box.f == summary(np.asarray(f[node][0] if node.batched else f[node]))
-        assert box.g == (summary(np.asarray(g[node][0] if node.batched else g[node])) if node in g else "")
+        assert box.f == text_of(f[node][0] if node.batched else f[node])
+        assert box.g == (text_of(g[node][0] if node.batched else g[node]) if node in g else "")
 
 
 def test_every_edge_shows_the_engines_local_partial_derivative() -> None:
@@ -70,7 +77,7 @@ def test_every_edge_shows_the_engines_local_partial_derivative() -> None:
         assert nodes[edge.head].operands["abc".index(edge.letter)] is nodes[edge.tail]
         if edge.value:
             assert partial is not None
-            assert edge.value == short_summary(partial)
+            assert edge.value == short_summary(summary_of(partial, SHOWN_VALUES))
 
 
 def test_parameters_inputs_constants_and_the_loss_are_told_apart() -> None:
@@ -130,12 +137,12 @@ def test_the_steps_go_forward_over_all_boxes_and_backward_over_all_that_have_g()
     ],
 )
 def test_values_are_summarised(value: np.ndarray, text: str) -> None:
-    assert summary(np.asarray(value)) == text
+    assert text_of(value) == text
 
 
 def test_long_texts_are_shortened_and_control_characters_shown() -> None:
-    assert len(shortened("x + " * 100)) <= 41
-    assert shortened("a\x00b\x1b") == "a\\x00b\\x1b"
+    assert len(shortened("x + " * 100, MAX_TEXT)) <= 41
+    assert shortened("a\x00b\x1b", MAX_TEXT) == "a\\x00b\\x1b"
     assert number(0.000123456) == "0.0001235"
 
 

@@ -1,0 +1,122 @@
+from google.protobuf import struct_pb2 as _struct_pb2
+from google.protobuf.internal import containers as _containers
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class PredictRequest(_message.Message):
+    __slots__ = ("job_id", "rows", "columns")
+    JOB_ID_FIELD_NUMBER: _ClassVar[int]
+    ROWS_FIELD_NUMBER: _ClassVar[int]
+    COLUMNS_FIELD_NUMBER: _ClassVar[int]
+    job_id: str
+    rows: _containers.RepeatedCompositeFieldContainer[_struct_pb2.ListValue]
+    columns: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, job_id: _Optional[str] = ..., rows: _Optional[_Iterable[_Union[_struct_pb2.ListValue, _Mapping]]] = ..., columns: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class PredictResponse(_message.Message):
+    __slots__ = ("job_id", "step", "predictions", "classes")
+    JOB_ID_FIELD_NUMBER: _ClassVar[int]
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    PREDICTIONS_FIELD_NUMBER: _ClassVar[int]
+    CLASSES_FIELD_NUMBER: _ClassVar[int]
+    job_id: str
+    step: int
+    predictions: _containers.RepeatedCompositeFieldContainer[Prediction]
+    classes: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, job_id: _Optional[str] = ..., step: _Optional[int] = ..., predictions: _Optional[_Iterable[_Union[Prediction, _Mapping]]] = ..., classes: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class Prediction(_message.Message):
+    __slots__ = ("value", "class_name", "outputs")
+    VALUE_FIELD_NUMBER: _ClassVar[int]
+    CLASS_NAME_FIELD_NUMBER: _ClassVar[int]
+    OUTPUTS_FIELD_NUMBER: _ClassVar[int]
+    value: float
+    class_name: str
+    outputs: _containers.RepeatedScalarFieldContainer[float]
+    def __init__(self, value: _Optional[float] = ..., class_name: _Optional[str] = ..., outputs: _Optional[_Iterable[float]] = ...) -> None: ...
+
+class ExplainRequest(_message.Message):
+    __slots__ = ("job_id", "row", "own", "max_values")
+    JOB_ID_FIELD_NUMBER: _ClassVar[int]
+    ROW_FIELD_NUMBER: _ClassVar[int]
+    OWN_FIELD_NUMBER: _ClassVar[int]
+    MAX_VALUES_FIELD_NUMBER: _ClassVar[int]
+    job_id: str
+    row: int
+    own: Example
+    max_values: int
+    def __init__(self, job_id: _Optional[str] = ..., row: _Optional[int] = ..., own: _Optional[_Union[Example, _Mapping]] = ..., max_values: _Optional[int] = ...) -> None: ...
+
+class Example(_message.Message):
+    __slots__ = ("features", "target")
+    FEATURES_FIELD_NUMBER: _ClassVar[int]
+    TARGET_FIELD_NUMBER: _ClassVar[int]
+    features: _struct_pb2.ListValue
+    target: _struct_pb2.Value
+    def __init__(self, features: _Optional[_Union[_struct_pb2.ListValue, _Mapping]] = ..., target: _Optional[_Union[_struct_pb2.Value, _Mapping]] = ...) -> None: ...
+
+class ExplainResponse(_message.Message):
+    __slots__ = ("job_id", "step", "nodes", "prediction_node")
+    JOB_ID_FIELD_NUMBER: _ClassVar[int]
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    NODES_FIELD_NUMBER: _ClassVar[int]
+    PREDICTION_NODE_FIELD_NUMBER: _ClassVar[int]
+    job_id: str
+    step: int
+    nodes: _containers.RepeatedCompositeFieldContainer[ExplainedNode]
+    prediction_node: int
+    def __init__(self, job_id: _Optional[str] = ..., step: _Optional[int] = ..., nodes: _Optional[_Iterable[_Union[ExplainedNode, _Mapping]]] = ..., prediction_node: _Optional[int] = ...) -> None: ...
+
+class ExplainedNode(_message.Message):
+    __slots__ = ("operation", "symbol", "name", "text", "rule", "shape", "forward", "backward", "operands")
+    OPERATION_FIELD_NUMBER: _ClassVar[int]
+    SYMBOL_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    RULE_FIELD_NUMBER: _ClassVar[int]
+    SHAPE_FIELD_NUMBER: _ClassVar[int]
+    FORWARD_FIELD_NUMBER: _ClassVar[int]
+    BACKWARD_FIELD_NUMBER: _ClassVar[int]
+    OPERANDS_FIELD_NUMBER: _ClassVar[int]
+    operation: str
+    symbol: str
+    name: str
+    text: str
+    rule: str
+    shape: _containers.RepeatedScalarFieldContainer[int]
+    forward: TensorValue
+    backward: TensorValue
+    operands: _containers.RepeatedCompositeFieldContainer[Operand]
+    def __init__(self, operation: _Optional[str] = ..., symbol: _Optional[str] = ..., name: _Optional[str] = ..., text: _Optional[str] = ..., rule: _Optional[str] = ..., shape: _Optional[_Iterable[int]] = ..., forward: _Optional[_Union[TensorValue, _Mapping]] = ..., backward: _Optional[_Union[TensorValue, _Mapping]] = ..., operands: _Optional[_Iterable[_Union[Operand, _Mapping]]] = ...) -> None: ...
+
+class Operand(_message.Message):
+    __slots__ = ("node", "letter", "partial", "contribution", "partial_value")
+    NODE_FIELD_NUMBER: _ClassVar[int]
+    LETTER_FIELD_NUMBER: _ClassVar[int]
+    PARTIAL_FIELD_NUMBER: _ClassVar[int]
+    CONTRIBUTION_FIELD_NUMBER: _ClassVar[int]
+    PARTIAL_VALUE_FIELD_NUMBER: _ClassVar[int]
+    node: int
+    letter: str
+    partial: str
+    contribution: str
+    partial_value: TensorValue
+    def __init__(self, node: _Optional[int] = ..., letter: _Optional[str] = ..., partial: _Optional[str] = ..., contribution: _Optional[str] = ..., partial_value: _Optional[_Union[TensorValue, _Mapping]] = ...) -> None: ...
+
+class TensorValue(_message.Message):
+    __slots__ = ("value_count", "mean", "minimum", "maximum", "values")
+    VALUE_COUNT_FIELD_NUMBER: _ClassVar[int]
+    MEAN_FIELD_NUMBER: _ClassVar[int]
+    MINIMUM_FIELD_NUMBER: _ClassVar[int]
+    MAXIMUM_FIELD_NUMBER: _ClassVar[int]
+    VALUES_FIELD_NUMBER: _ClassVar[int]
+    value_count: int
+    mean: float
+    minimum: float
+    maximum: float
+    values: _containers.RepeatedScalarFieldContainer[float]
+    def __init__(self, value_count: _Optional[int] = ..., mean: _Optional[float] = ..., minimum: _Optional[float] = ..., maximum: _Optional[float] = ..., values: _Optional[_Iterable[float]] = ...) -> None: ...

@@ -1,0 +1,53 @@
+"""What a job would be and take, before anything of it is started."""
+
+from __future__ import annotations
+
+from chainrule.v1 import job_service_pb2 as api
+from engine.microbatch import EVALUATION_BLOCK_ROWS
+from engine.plan import EvaluationPlan, TrainingPlan
+from engine.reduction import assign, maximal_subtrees
+from server.prepared_job import PreparedJob
+
+FLOAT32_BYTES = 4
+ROW_NUMBER_BYTES = 8
+
+
+def estimate(job: PreparedJob) -> api.JobEstimate:
+    """The counts of a job, and the bytes that the server and each of `min_workers` workers hold for it.
+
+    The plans are compiled for it, so it takes as long as a worker's start."""
+    training = job.spec.training
+    size = job.model.layout.size
+    vector_bytes = FLOAT32_BYTES * size
+    row_bytes = job.features.itemsize * job.features.shape[1] + job.targets.itemsize
+    held = assign(shard_count=training.shards, worker_count=training.min_workers)
+    sums = [len(maximal_subtrees(first=shards.start, stop=shards.stop)) for shards in held]
+    # Parameters and optimizer state are there twice; early stopping keeps the best parameters.
+    vector_count = 2 * (1 + len(job.recipe.rule.state_names)) + sum(sums) + (job.early_stopping is not None)
+    row_counts = [sum(_row_count(job, shard) for shard in shards) for shards in held]
+    # Besides its partial sums a worker holds the parameters, and a sum that waits at each level of the tree.
+    levels = int(training.shards).bit_length() - 1
+    return api.JobEstimate(
+        parameter_count=size,
+        feature_count=job.features.shape[1],
+        class_count=job.class_count,
+        row_count=sum(len(rows) for rows in job.division.training),
+        validation_row_count=sum(len(rows) for rows in job.division.validation),
+        total_steps=job.total_steps,
+        server_bytes=len(job.targets) * row_bytes + vector_count * vector_bytes,
+        worker_bytes=max(row_counts) * (row_bytes + ROW_NUMBER_BYTES)
+        + (1 + max(sums) + levels) * vector_bytes
+        + _plan_bytes(job, row_bytes),
+    )
+
+
+def _row_count(job: PreparedJob, shard: int) -> int:
+    return len(job.division.training[shard]) + len(job.division.validation[shard])
+
+
+def _plan_bytes(job: PreparedJob, row_bytes: int) -> int:
+    """What the plans of a microbatch and of an evaluation hold, and the rows of the microbatch."""
+    microbatch = max(1, max(job.schedule.row_count(shard, 0) for shard in range(len(job.schedule.shard_sizes))))
+    block = min(EVALUATION_BLOCK_ROWS, max(1, *(_row_count(job, shard) for shard in range(len(job.division.training)))))
+    plan_bytes = TrainingPlan(job.model, microbatch).size_bytes + EvaluationPlan(job.model, block).size_bytes
+    return microbatch * row_bytes + plan_bytes

@@ -1,0 +1,30 @@
+"""The gRPC server with all of its services, not yet listening."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import grpc
+from grpc_health.v1 import health
+
+from chainrule.v1 import job_service_pb2_grpc, model_service_pb2_grpc
+from chainrule.wire import KEEPALIVE_OPTIONS
+from chainrule.wire_codec import add_worker_service
+from server.local_links import LocalLinks
+from server.model_service import ModelService
+from server.scheduler import Scheduler
+from server.services import JobService, WorkerService
+from server.standard_services import add_standard_services
+from server.unreadable import ReadableRequests
+
+
+async def make_server(
+    scheduler: Scheduler, *, data_root: Path | None = None, local_links: LocalLinks | None = None
+) -> tuple[grpc.aio.Server, health.aio.HealthServicer]:
+    """The server, and what tells its health. Arguments as in JobService and WorkerService."""
+    # Without so_reuseport = 0 a second server would share the port, and each would get half of the calls.
+    server = grpc.aio.server(interceptors=[ReadableRequests()], options=[("grpc.so_reuseport", 0), *KEEPALIVE_OPTIONS])
+    job_service_pb2_grpc.add_JobServiceServicer_to_server(JobService(scheduler, data_root), server)
+    model_service_pb2_grpc.add_ModelServiceServicer_to_server(ModelService(scheduler), server)
+    add_worker_service(WorkerService(scheduler, local_links), server)
+    return server, await add_standard_services(server)

@@ -1,0 +1,43 @@
+"""What every gRPC tool can ask without our protos: is it serving (grpc.health.v1), and what (server reflection).
+
+Reflection is there under both of its names: the messages of grpc.reflection.v1 are those of v1alpha, byte for byte.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection, reflection_pb2
+
+from chainrule.v1 import job_service_pb2, model_service_pb2, worker_service_pb2
+
+SERVICES = tuple(
+    service.full_name
+    for file in (job_service_pb2, model_service_pb2, worker_service_pb2)
+    for service in file.DESCRIPTOR.services_by_name.values()
+)
+REFLECTION_V1 = "grpc.reflection.v1.ServerReflection"
+
+
+async def add_standard_services(server: grpc.aio.Server) -> health.aio.HealthServicer:
+    """Add both to a server. The answer's `enter_graceful_shutdown` makes everything NOT_SERVING."""
+    servicer = health.aio.HealthServicer()
+    # "", the server as a whole, is SERVING from the start.
+    for name in SERVICES:
+        await servicer.set(name, health_pb2.HealthCheckResponse.SERVING)
+    health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
+    _add_reflection([*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME], server)
+    return servicer
+
+
+def _add_reflection(names: Sequence[str], server: grpc.aio.Server) -> None:
+    reflection.enable_server_reflection(names, server)
+    method = grpc.stream_stream_rpc_method_handler(
+        reflection.aio.ReflectionServicer(names).ServerReflectionInfo,
+        request_deserializer=reflection_pb2.ServerReflectionRequest.FromString,
+        response_serializer=reflection_pb2.ServerReflectionResponse.SerializeToString,
+    )
+    handler = grpc.method_handlers_generic_handler(REFLECTION_V1, {"ServerReflectionInfo": method})
+    server.add_generic_rpc_handlers((handler,))

@@ -1,0 +1,69 @@
+"""A model that can be computed: of a file, without its job's data, or of a job that runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from google.protobuf import json_format
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+
+from chainrule.modeling import build_model
+from chainrule.v1 import job_pb2
+from engine.errors import EngineError
+from engine.model import Model
+from engine.parameters import ParameterLayout, Vector, sha256_of
+from engine.synchronous_sgd import ParameterState
+from server.errors import DamagedFile
+from server.prepared_job import PreparedJob
+from server.preprocessing import Preprocessing
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """parameters: (model.layout.size,) float32. statistics: (model.statistics.size,) float64. step: the last one."""
+
+    model: Model
+    preprocessing: Preprocessing
+    parameters: Vector
+    statistics: NDArray[np.float64]
+    step: int
+
+    @classmethod
+    def of(cls, job: PreparedJob, state: ParameterState) -> TrainedModel:
+        """The current parameters of a job, copied."""
+        return cls(job.model, job.preprocessing, state.parameters.copy(), state.statistics.copy(), state.step)
+
+
+def read_model(path: Path) -> TrainedModel:
+    """The model of a file that server.model_file wrote. Raises DamagedFile where it isn't what was written."""
+    try:
+        with safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+            preprocessing = Preprocessing.from_json(metadata["preprocessing"])
+            model = build_model(
+                json_format.Parse(metadata["spec"], job_pb2.JobSpec()),
+                feature_count=len(preprocessing.feature_names),
+                class_count=preprocessing.class_count,
+            )
+            parameters = _read(file, model.layout, np.dtype(np.float32))
+            statistics = _read(file, model.statistics, np.dtype(np.float64))
+        found = sha256_of(parameters, statistics) if statistics.size else sha256_of(parameters)
+        if found != metadata["parameters_sha256"]:
+            raise DamagedFile(f"the model file {path.name} is damaged: the hash of its parameters is another one")
+        return TrainedModel(model, preprocessing, parameters, statistics, int(metadata["step"]))
+    except (OSError, SafetensorError, EngineError, json_format.ParseError, KeyError, ValueError, TypeError) as error:
+        raise DamagedFile(f"the model file {path.name} can't be read: {error}") from error
+
+
+def _read(file: Any, layout: ParameterLayout, dtype: np.dtype[Any]) -> NDArray[Any]:
+    vector = np.empty(layout.size, dtype)
+    for name, view in layout.views(vector).items():
+        value = file.get_tensor(name)
+        if value.dtype != dtype or value.shape != view.shape:
+            raise ValueError(f"{name} is {value.dtype} of shape {value.shape}")
+        view[...] = value
+    return vector

@@ -1,0 +1,71 @@
+"""Bytes that are no message of their type: INVALID_ARGUMENT to the caller, where gRPC itself would say INTERNAL."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+from google.protobuf.message import DecodeError
+
+from server.errors import InvalidRequest, abort
+
+
+@dataclass(frozen=True)
+class _Unreadable:
+    """What stands for a request that can't be read."""
+
+    why: str
+
+
+class ReadableRequests(grpc.aio.ServerInterceptor):
+    """Lets methods see only requests that could be read. Streams of requests are left to their own codec."""
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Any:
+        """The handler of a call, which aborts where the request is unreadable."""
+        handler = await continuation(handler_call_details)
+        if handler is None or handler.request_streaming or handler.request_deserializer is None:
+            return handler
+        if handler.response_streaming:
+            behaviour: dict[str, Any] = {"unary_stream": _streaming(handler.unary_stream)}
+        else:
+            behaviour = {"unary_unary": _unary(handler.unary_unary)}
+        return handler._replace(request_deserializer=_safely(handler.request_deserializer), **behaviour)
+
+
+def _safely(deserialize: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
+    def read(content: bytes) -> Any:
+        try:
+            return deserialize(content)
+        except DecodeError as error:
+            return _Unreadable(str(error))
+
+    return read
+
+
+def _unary(method: Callable[[Any, Any], Awaitable[Any]]) -> Callable[[Any, Any], Awaitable[Any]]:
+    async def call(request: Any, context: Any) -> Any:
+        if isinstance(request, _Unreadable):
+            await abort(context, _refusal(request))
+        return await method(request, context)
+
+    return call
+
+
+def _streaming(method: Callable[[Any, Any], AsyncIterator[Any]]) -> Callable[[Any, Any], AsyncIterator[Any]]:
+    async def call(request: Any, context: Any) -> AsyncIterator[Any]:
+        if isinstance(request, _Unreadable):
+            await abort(context, _refusal(request))
+        async for response in method(request, context):
+            yield response
+
+    return call
+
+
+def _refusal(request: _Unreadable) -> InvalidRequest:
+    return InvalidRequest([("", f"the request can't be read: {request.why}; texts must be UTF-8")])
