@@ -10,13 +10,17 @@ from collections import deque
 from collections.abc import Sequence
 from typing import NamedTuple
 
-# A message goes in one piece; longer ones go over gRPC.
+# A message goes in one piece; who has a longer one closes the link, and goes on over gRPC.
 MESSAGE_BYTES = 1 << 17
 MESSAGE_DESCRIPTORS = 4
 # Messages that wait for a peer that doesn't read; a worker is owed a few at most.
 MAX_BACKLOG = 64
 _ANCILLARY_BYTES = socket.CMSG_SPACE(MESSAGE_DESCRIPTORS * array.array("i").itemsize)
 _RECEIVE_FLAGS = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
+
+
+class MessageTooLong(ValueError):
+    """A message that doesn't go over a local link."""
 
 
 class LinkClosed(Exception):
@@ -57,12 +61,16 @@ class Connection:
             return None
 
     def send(self, payload: bytes, descriptors: Sequence[int] = (), *, timeout_s: float) -> None:
-        """Send a message. The descriptors stay the caller's. Raises TimeoutError, LinkClosed, ValueError."""
+        """Send a message. The descriptors stay the caller's. Raises TimeoutError, LinkClosed, MessageTooLong."""
+        _check_length(payload, descriptors)
         self._set_timeout(timeout_s)
         self._send(payload, descriptors)
 
     def send_nowait(self, payload: bytes, descriptors: Sequence[int] = ()) -> None:
-        """Send a message, or keep it for `flush` where the peer is slow. Raises LinkClosed also where too many wait."""
+        """Send a message, or keep it for `flush` where the peer is slow.
+
+        Raises MessageTooLong, and LinkClosed also where too many wait."""
+        _check_length(payload, descriptors)
         if not self._backlog:
             self._set_timeout(0.0)
             try:
@@ -73,11 +81,7 @@ class Connection:
                 return
         if len(self._backlog) >= MAX_BACKLOG:
             raise LinkClosed(f"the peer reads nothing: {MAX_BACKLOG} messages wait for it")
-        try:
-            kept = tuple(os.dup(descriptor) for descriptor in descriptors)
-        except OSError as error:
-            raise LinkClosed(f"no descriptor is free: {error.strerror}") from error
-        self._backlog.append(Message(payload, kept))
+        self._backlog.append(Message(payload, _duplicates(descriptors)))
 
     def flush(self) -> bool:
         """Send what waits, as far as it goes; whether nothing waits any more. Raises LinkClosed."""
@@ -131,11 +135,6 @@ class Connection:
         return Message(payload, descriptors)
 
     def _send(self, payload: bytes, descriptors: Sequence[int]) -> None:
-        if not 1 <= len(payload) <= MESSAGE_BYTES or len(descriptors) > MESSAGE_DESCRIPTORS:
-            raise ValueError(
-                f"a message has 1 to {MESSAGE_BYTES} bytes and up to {MESSAGE_DESCRIPTORS} descriptors, "
-                f"not {len(payload)} and {len(descriptors)}"
-            )
         try:
             if descriptors:
                 rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))
@@ -153,6 +152,26 @@ def close_all(descriptors: Sequence[int]) -> None:
     for descriptor in descriptors:
         with contextlib.suppress(OSError):
             os.close(descriptor)
+
+
+def _check_length(payload: bytes, descriptors: Sequence[int]) -> None:
+    if not 1 <= len(payload) <= MESSAGE_BYTES or len(descriptors) > MESSAGE_DESCRIPTORS:
+        raise MessageTooLong(
+            f"a message has 1 to {MESSAGE_BYTES} bytes and up to {MESSAGE_DESCRIPTORS} descriptors, "
+            f"not {len(payload)} and {len(descriptors)}"
+        )
+
+
+def _duplicates(descriptors: Sequence[int]) -> tuple[int, ...]:
+    """Descriptors of our own, for a message that waits. Raises LinkClosed where none is free."""
+    own: list[int] = []
+    try:
+        for descriptor in descriptors:
+            own.append(os.dup(descriptor))
+    except OSError as error:
+        close_all(own)
+        raise LinkClosed(f"no descriptor is free: {error.strerror}") from error
+    return tuple(own)
 
 
 def _descriptors(ancillary: list[tuple[int, int, bytes]]) -> tuple[int, ...]:
