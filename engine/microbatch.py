@@ -117,6 +117,10 @@ class MicrobatchComputer:
         held = self.validation if validation else self.training
         return reduce_subtree(subtree, lambda shard: self._evaluate_shard(held[shard], parameters, statistics))
 
+    def forget_vectors(self, shard_count: int) -> None:
+        """Let go of the memory that no subtree of at most so many shards needs; more of it is taken when needed."""
+        del self._waiting[max(shard_count - 1, 0).bit_length() :]
+
     def _added_gradient(
         self,
         batch: _Batch,

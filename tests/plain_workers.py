@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import functools
+from dataclasses import dataclass
 
 from chainrule.v1 import worker_service_pb2 as pb
 from chainrule.wire_codec import RawPart
@@ -36,6 +36,21 @@ def computer_of(job: PreparedJob) -> Computer:
     )
 
 
+@dataclass
+class _Outlet:
+    """Takes a part to the server at once."""
+
+    training: Training
+    name: str
+
+    def send(self, message: RawPart) -> int:
+        self.training.receive_part(self.name, message)
+        return 0
+
+    def wait_copied(self, number: int) -> None:
+        """It is copied."""
+
+
 def train_with_plain_workers(job: PreparedJob, *, worker_count: int) -> Training:
     """The server's program with workers that are plain objects here; tests/cluster does it with processes."""
     training = Training("job", job, clock_ns=lambda: 0)
@@ -52,8 +67,7 @@ def train_with_plain_workers(job: PreparedJob, *, worker_count: int) -> Training
             assignment = response.assignment
             first = assignment.first_shard
             subtrees = maximal_subtrees(first=first, stop=first + assignment.shard_count)
-            push = functools.partial(training.receive_part, name)
-            vectors = OwnVectors(subtrees, job.model.layout.size, push, job.precision)
+            vectors = OwnVectors(subtrees, job.model.layout.size, _Outlet(training, name), job.precision)
             held[name] = HeldJob(assignment, computer_of(job), vectors)
             training.ready(name, pb.Ready(job_id="job", generation=assignment.generation))
         elif kind == "order":

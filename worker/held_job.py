@@ -18,7 +18,7 @@ from engine.parameters import Vector
 from engine.precision import PRECISIONS
 from engine.reduction import PartialSum, Subtree, maximal_subtrees
 from engine.sharding import BatchSchedule
-from worker.vectors import OwnVectors, Send, SharedVectors, Vectors
+from worker.vectors import Outlet, OwnVectors, SharedVectors, Vectors
 
 # (shard, whether the validation rows) → the rows, read from the server.
 ReadShard = Callable[[int, bool], ShardRows]
@@ -34,21 +34,24 @@ class HeldJob:
 
     @classmethod
     def accept(
-        cls, assignment: pb.Assignment, before: HeldJob | None, *, send: Send, descriptors: Sequence[int] = ()
+        cls, assignment: pb.Assignment, before: HeldJob | None, *, link: Outlet, descriptors: Sequence[int] = ()
     ) -> HeldJob:
         """The job of an assignment; rows that an earlier generation of the same job loaded are kept.
 
         Raises EngineError where the formula can't be built, which the server has ruled out, and SegmentError."""
         if before is not None and before.assignment.job_id == assignment.job_id:
             computer = before.computer
+            computer.forget_vectors(max(subtree.count for subtree in _subtrees(assignment)))
         else:
+            before = None
             computer = _computer(assignment)
         size = computer.model.layout.size
         subtrees = _subtrees(assignment)
         if assignment.HasField("shared_memory"):
             shared = SharedVectors(subtrees, size, assignment.shared_memory, descriptors, computer.precision)
             return cls(assignment, computer, shared)
-        return cls(assignment, computer, OwnVectors(subtrees, size, send, computer.precision))
+        vectors = None if before is None else before.vectors
+        return cls(assignment, computer, OwnVectors(subtrees, size, link, computer.precision, before=vectors))
 
     def load(self, read_shard: ReadShard) -> None:
         """Read the shards that aren't held yet, and drop those of other workers."""
@@ -65,13 +68,13 @@ class HeldJob:
         computer.training, computer.validation = training, validation
 
     def receive_part(self, part: RawPart) -> None:
-        """A part of the parameters of the order that follows. Raises ValueError where they become too long."""
+        """A part of the parameters of the order that follows. Raises WrongMessage where it doesn't fit."""
         self.vectors.receive_part(part)
 
     def compute(self, order: pb.Order) -> Iterator[pb.PartialSum]:
         """The partial sum of each maximal subtree, as an order asks for it.
 
-        Raises ValueError where the parameters are not what was assigned."""
+        Raises WrongMessage where the parameters are not what was assigned."""
         started_ns = time.monotonic_ns()
         parameters = self.vectors.parameters(order)
         for subtree in _subtrees(self.assignment):

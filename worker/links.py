@@ -6,17 +6,22 @@ Both are used by one thread, the one that computes: a message that arrives wakes
 from __future__ import annotations
 
 import queue
+import threading
+from collections.abc import Iterator
 from typing import Protocol
 
 import grpc
+from google.protobuf.message import DecodeError
 
-from chainrule.local_link.link import Connection, LinkClosed
+from chainrule.local_link.link import Connection, LinkClosed, Message, MessageTooLong, close_all
 from chainrule.v1 import worker_service_pb2 as pb
 from chainrule.wire_codec import RawPart, Request, Response, open_train
 
 # How long the socket is waited for before the stream is looked at: a server that hangs is noticed by gRPC's pings.
 LOCAL_WAIT_S = 1.0
 SEND_TIMEOUT_S = 20.0
+# How often whoever waits for gRPC to copy a message looks whether the stream still lives.
+STREAM_LOOK_S = 1.0
 
 
 class LinkLost(Exception):
@@ -35,8 +40,11 @@ class Link(Protocol):
     def receive(self) -> tuple[Response, tuple[int, ...]]:
         """The next message, and the descriptors that came with it, which are the caller's to close. It waits."""
 
-    def send(self, message: Request) -> None:
-        """Send a message, after those before it. A RawPart's values may be changed only after the next order."""
+    def send(self, message: Request) -> int:
+        """Send a message, after those before it; its number. A RawPart's values may be changed once it is copied."""
+
+    def wait_copied(self, number: int) -> None:
+        """Wait until the message with this number, and those before it, have been copied to the wire."""
 
 
 class StreamLink:
@@ -46,7 +54,9 @@ class StreamLink:
 
     def __init__(self, channel: grpc.Channel) -> None:
         self._requests: queue.SimpleQueue[Request | None] = queue.SimpleQueue()
-        self._call = open_train(channel)(iter(self._requests.get, None))
+        self._sent = self._copied = 0
+        self._some_copied = threading.Condition()
+        self._call = open_train(channel)(self._messages())
 
     def receive(self) -> tuple[Response, tuple[int, ...]]:
         """See Link."""
@@ -57,11 +67,33 @@ class StreamLink:
         except grpc.RpcError as error:
             raise self._lost(error) from error
 
-    def send(self, message: Request) -> None:
+    def send(self, message: Request) -> int:
         """See Link."""
         if not self._call.is_active():
             raise self._lost(None)
         self._requests.put(message)
+        self._sent += 1
+        return self._sent
+
+    def wait_copied(self, number: int) -> None:
+        """See Link."""
+        with self._some_copied:
+            while self._copied < number:
+                if not self._some_copied.wait(STREAM_LOOK_S) and not self._call.is_active():
+                    raise self._lost(None)
+
+    def ends_within(self, timeout_s: float) -> bool:
+        """Whether the stream has ended, or does so in this time."""
+        ended = threading.Event()
+        return not self._call.add_callback(ended.set) or ended.wait(timeout_s)
+
+    def _messages(self) -> Iterator[Request]:
+        while (message := self._requests.get()) is not None:
+            yield message
+            # gRPC takes the next message once it has made bytes of this one.
+            with self._some_copied:
+                self._copied += 1
+                self._some_copied.notify_all()
 
     @property
     def is_active(self) -> bool:
@@ -99,17 +131,29 @@ class SocketLink:
             except LinkClosed as error:
                 raise LinkLost(grpc.StatusCode.UNAVAILABLE, str(error)) from error
             else:
-                return pb.TrainResponse.FromString(message.payload), tuple(message.descriptors)
+                return self._decoded(message)
 
-    def send(self, message: Request) -> None:
+    def send(self, message: Request) -> int:
         """See Link."""
         if isinstance(message, RawPart):
             raise TypeError("vectors don't go over the local link")
         try:
             self._connection.send(message.SerializeToString(), timeout_s=SEND_TIMEOUT_S)
-        except (LinkClosed, TimeoutError) as error:
+        except (LinkClosed, MessageTooLong, TimeoutError) as error:
             raise LinkLost(grpc.StatusCode.UNAVAILABLE, str(error) or "the server reads nothing") from error
+        return 0
+
+    def wait_copied(self, number: int) -> None:
+        """See Link: a message is copied when it is sent."""
 
     def close(self) -> None:
         """Close the socket."""
         self._connection.close()
+
+    @staticmethod
+    def _decoded(message: Message) -> tuple[Response, tuple[int, ...]]:
+        try:
+            return pb.TrainResponse.FromString(message.payload), message.descriptors
+        except DecodeError as error:
+            close_all(message.descriptors)
+            raise LinkLost(grpc.StatusCode.UNAVAILABLE, f"what came is no message: {error}") from error

@@ -29,10 +29,12 @@ from engine.errors import EngineError
 from engine.microbatch import ShardRows
 from worker.held_job import HeldJob, decode_rows
 from worker.links import Link, LinkLost, SocketLink, StreamLink
+from worker.vectors import WrongMessage
 
 log = logging.getLogger(__name__)
 READ_SHARD_TIMEOUT_S = 600.0
 LOCAL_LINK_TIMEOUT_S = 5.0
+STREAM_END_TIMEOUT_S = 1.0
 FIRST_BACKOFF_S = 0.05
 LONGEST_BACKOFF_S = 2.0
 TRANSPORTS = ("auto", "grpc", "shared-memory")
@@ -116,14 +118,29 @@ class Session:
             try:
                 self._serve(local, stub)
             except LinkLost as error:
-                if not stream.is_active:
-                    stream.receive()  # it raises what the server said
-                log.warning("memory is shared no longer (%s); vectors go over gRPC", error)
+                local.close()  # so that the server sees it too
+                self._go_on_without_memory(stream, error)
             finally:
                 local.close()
         else:
             log.info("joined %s over gRPC", self.address)
         self._serve(stream, stub)
+
+    def _go_on_without_memory(self, stream: StreamLink, error: LinkLost) -> None:
+        """Return where the stream may serve instead of the local link. Raises LinkLost, Refused."""
+        with self.stop.waiting():
+            # With a server that has died the stream ends too, but a moment later.
+            is_strict = self.transport == "shared-memory"
+            if stream.ends_within(STREAM_END_TIMEOUT_S if is_strict else 0.0):
+                stream.receive()  # it raises what the server said
+        if is_strict:
+            raise Refused(
+                f"memory is shared with the server at {self.address} no longer: {error}; its log may say more; "
+                "use --transport auto"
+            ) from error
+        log.warning("memory is shared no longer (%s); vectors go over gRPC", error)
+        # Where the server still waits for the link, it need not.
+        stream.send(pb.TrainRequest(link_declined=pb.LinkDeclined(reason=str(error))))
 
     def _local_link(self, stream: StreamLink, welcome: pb.Welcome) -> SocketLink | None:
         """The local link that the server offers, if it can be had. Raises Refused where it must and can't."""
@@ -131,18 +148,22 @@ class Session:
             return None
         reason = "the server offers none"
         if welcome.HasField("local_link"):
+            offer, link = welcome.local_link, None
             try:
-                offer = welcome.local_link
-                connection, value = connect(offer.address, offer.token, timeout_s=LOCAL_LINK_TIMEOUT_S)
+                with self.stop.waiting():
+                    connection, value = connect(offer.address, offer.token, timeout_s=LOCAL_LINK_TIMEOUT_S)
                 link = SocketLink(connection, stream)
                 link.send(pb.TrainRequest(link_proof=pb.LinkProof(value=value)))
                 return link
-            except CannotShare as error:
+            except (CannotShare, LinkLost) as error:
                 reason = str(error)
-                stream.send(pb.TrainRequest(link_declined=pb.LinkDeclined(reason=reason)))
+                if link is not None:
+                    link.close()
         if self.transport == "shared-memory":
             raise Refused(f"memory can't be shared with the server at {self.address}: {reason}; use --transport auto")
         log.info("memory is not shared with the server: %s", reason)
+        if welcome.HasField("local_link"):
+            stream.send(pb.TrainRequest(link_declined=pb.LinkDeclined(reason=reason)))
         return None
 
     def _serve(self, link: Link, stub: worker_service_pb2_grpc.WorkerServiceStub) -> None:
@@ -152,16 +173,22 @@ class Session:
         while True:
             with waiting():
                 response, descriptors = link.receive()
-            if isinstance(response, RawPart):
-                if current is not None:
-                    current.receive_part(response)
-                continue
-            kind = response.WhichOneof("message")
-            if kind == "order":
-                if current is not None:
-                    for answer in current.compute(response.order):
-                        link.send(pb.TrainRequest(partial_sum=answer))
-            elif kind == "assignment":
+            try:
+                if isinstance(response, RawPart):
+                    if current is not None:
+                        current.receive_part(response)
+                    continue
+                kind = response.WhichOneof("message")
+                if kind == "order":
+                    if current is not None:
+                        for answer in current.compute(response.order):
+                            link.send(pb.TrainRequest(partial_sum=answer))
+                    continue
+            except WrongMessage as error:
+                raise Refused(
+                    f"the server at {self.address} broke the protocol: {error}; is it of this version?"
+                ) from error
+            if kind == "assignment":
                 current = self._accept(link, stub, response.assignment, descriptors)
             elif kind == "release":
                 self._held.pop(response.release.job_id, None)
@@ -176,14 +203,16 @@ class Session:
     ) -> HeldJob | None:
         def read_shard(shard: int, validation: bool) -> ShardRows:
             request = pb.ReadShardRequest(job_id=assignment.job_id, shard=shard, validation=validation)
-            return decode_rows(list(stub.ReadShard(request, timeout=READ_SHARD_TIMEOUT_S)), assignment)
+            with self.stop.waiting():
+                return decode_rows(list(stub.ReadShard(request, timeout=READ_SHARD_TIMEOUT_S)), assignment)
 
         try:
-            held = HeldJob.accept(
-                assignment, self._held.get(assignment.job_id), send=link.send, descriptors=descriptors
-            )
+            held = HeldJob.accept(assignment, self._held.get(assignment.job_id), link=link, descriptors=descriptors)
             held.load(read_shard)
-        except (EngineError, SegmentError) as error:
+        except SegmentError as error:
+            # Not the job's fault: over gRPC it may go on.
+            raise LinkLost(grpc.StatusCode.UNAVAILABLE, str(error)) from error
+        except EngineError as error:
             failure = pb.Failure(job_id=assignment.job_id, generation=assignment.generation, message=str(error))
             link.send(pb.TrainRequest(failure=failure))
             return None

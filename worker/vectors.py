@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
 from chainrule import wire
-from chainrule.local_link.segment import Segment
+from chainrule.local_link.segment import Segment, SegmentError
 from chainrule.v1 import worker_service_pb2 as pb
 from chainrule.wire_codec import RawPart
 from engine.parameters import Vector
@@ -16,22 +17,35 @@ from engine.precision import FLOAT32, Precision
 from engine.published import read_values
 from engine.reduction import Subtree
 
-Send = Callable[[RawPart], None]
 # Elements start … stop - 1 of a gradient are final.
 Final = Callable[[int, int], None]
+
+
+class WrongMessage(Exception):
+    """The server sent what doesn't fit what it assigned."""
+
+
+class Outlet(Protocol):
+    """Where parts of gradients go: a worker's link."""
+
+    def send(self, message: RawPart) -> int:
+        """Send a part; its number. Its values are copied later."""
+
+    def wait_copied(self, number: int) -> None:
+        """Wait until this part and all before it are copied."""
 
 
 class Vectors(Protocol):
     """The vectors of one assignment."""
 
     def receive_part(self, part: RawPart) -> None:
-        """A part of the parameters of an order to come. Raises ValueError where it doesn't fit."""
+        """A part of the parameters of an order to come. Raises WrongMessage where it doesn't fit."""
 
     def parameters(self, order: pb.Order) -> Vector:
-        """The parameters of an order. Raises ValueError where they are not what was assigned."""
+        """The parameters of an order. Raises WrongMessage where they are not what was assigned."""
 
     def gradient(self, subtree: Subtree) -> Vector:
-        """Where the gradient of a subtree is to be left."""
+        """Where the gradient of a subtree is to be left, until `attach`; it may wait for earlier pushes."""
 
     def pusher(self, order: pb.Order, subtree: Subtree) -> Final | None:
         """What pushes ranges of the gradient as soon as they are final; None where that wins nothing."""
@@ -41,36 +55,66 @@ class Vectors(Protocol):
 
 
 class OwnVectors:
-    """Parameters are put together from parts; gradients are pushed in parts, the last layer's first."""
+    """Parameters are put together from parts; gradients are pushed in parts, the last layer's first.
 
-    def __init__(self, subtrees: Sequence[Subtree], size: int, send: Send, precision: Precision = FLOAT32) -> None:
+    However many subtrees a worker has, two vectors hold their gradients: one is pushed while the other is computed.
+    Whoever has several subtrees has none above half of the shards, so with the vectors in which
+    `engine.microbatch.MicrobatchComputer` adds up, these are at most log2(shards) + 1.
+
+    before: vectors of the same job; their memory is used again. What is still on its way out of it is for an older
+    generation, so nobody looks at its values."""
+
+    def __init__(
+        self,
+        subtrees: Sequence[Subtree],
+        size: int,
+        outlet: Outlet,
+        precision: Precision = FLOAT32,
+        *,
+        before: Vectors | None = None,
+    ) -> None:
         self._size = size
-        self._send = send
+        self._outlet = outlet
         self._precision = precision
-        self._parameters = np.empty(size, dtype=np.float32)
-        self._gradients = {subtree: np.empty(size, dtype=np.float32) for subtree in subtrees}
+        self._parameters: Vector
+        self._gradients: list[_Pushed] = []
+        if isinstance(before, OwnVectors):
+            self._parameters = before._parameters
+            self._gradients += [_Pushed(pushed.vector) for pushed in before._gradients[:1]]
+        else:
+            self._parameters = np.empty(size, dtype=np.float32)
+        # The subtree whose gradient is being computed, or was last, in the first of the vectors.
+        self._subtree: Subtree | None = None
         self._residuals = residuals_of(subtrees, size, precision)
         self._in_parts = size > wire.PART_ELEMENTS
 
     def receive_part(self, part: RawPart) -> None:
         """See Vectors."""
-        stop = wire.part_stop(part.offset, self._size)
-        read_values(self._precision, part.values, self._parameters[part.offset : stop])
+        self._read(part.values, part.offset)
 
     def parameters(self, order: pb.Order) -> Vector:
         """See Vectors."""
         if order.HasField("vector"):
-            read_values(self._precision, order.vector.values, self._parameters)
+            self._read(order.vector.values, 0)
         return self._parameters
 
     def gradient(self, subtree: Subtree) -> Vector:
         """See Vectors."""
-        return self._gradients[subtree]
+        if not self._gradients:
+            self._gradients.append(_Pushed(np.empty(self._size, dtype=np.float32)))
+        if self._in_parts and subtree != self._subtree and self._subtree is not None:
+            if len(self._gradients) == 1:
+                self._gradients.append(_Pushed(np.empty(self._size, dtype=np.float32)))
+            self._gradients.reverse()
+        self._subtree = subtree
+        self._outlet.wait_copied(self._gradients[0].last_part)
+        return self._gradients[0].vector
 
     def pusher(self, order: pb.Order, subtree: Subtree) -> Final | None:
         """See Vectors."""
         if not self._in_parts:
             return None
+        pushed = self._gradients[0]
         missing = {start: wire.part_stop(start, self._size) - start for start in wire.part_starts(self._size)}
 
         def push(start: int, stop: int) -> None:
@@ -80,7 +124,8 @@ class OwnVectors:
                 missing[part] -= min(stop, end) - max(start, part)
                 if missing[part] == 0:
                     values = self._values(subtree, part, end)
-                    self._send(RawPart(part, values, subtree.first, subtree.count, order.order))
+                    message = RawPart(part, values, subtree.first, subtree.count, order.order)
+                    pushed.last_part = self._outlet.send(message)
 
         return push
 
@@ -89,8 +134,15 @@ class OwnVectors:
         if not self._in_parts:
             answer.vector.values = bytes(self._values(subtree, 0, self._size))
 
+    def _read(self, values: bytes | memoryview, start: int) -> None:
+        try:
+            stop = wire.part_stop(start, self._size)
+            read_values(self._precision, values, self._parameters[start:stop])
+        except ValueError as error:
+            raise WrongMessage(f"the parameters from element {start} on: {error}") from error
+
     def _values(self, subtree: Subtree, start: int, stop: int) -> memoryview:
-        gradient = self._gradients[subtree][start:stop]
+        gradient = self._gradients[0].vector[start:stop]
         if self._precision is FLOAT32:
             return gradient.astype("<f4", copy=False).data.cast("B")
         encoded = np.empty(self._precision.size_bytes(stop - start), dtype=np.uint8)
@@ -99,6 +151,14 @@ class OwnVectors:
         else:
             self._precision.encode(gradient, encoded)
         return encoded.data
+
+
+@dataclass
+class _Pushed:
+    """A vector, and the number of the last part that was pushed of it: until that is copied, it must stay as it is."""
+
+    vector: Vector
+    last_part: int = 0
 
 
 def residuals_of(subtrees: Sequence[Subtree], size: int, precision: Precision) -> dict[Subtree, Vector]:
@@ -122,9 +182,14 @@ class SharedVectors:
         self._size = size
         self._precision = precision
         self._residuals = residuals_of(subtrees, size, precision)
+        if len(descriptors) != 2:
+            raise SegmentError(f"{len(descriptors)} segments came with the assignment, not 2")
         parameters, gradients = descriptors
         self._read = Segment.open(parameters, shared.parameters_size_bytes, writable=False)
         self._written = Segment.open(gradients, shared.gradients_size_bytes, writable=True)
+        # Mapped they stay; the descriptors are of no more use.
+        self._read.close()
+        self._written.close()
         slot_bytes = shared.gradients_size_bytes // len(subtrees)
         self._offsets = {subtree: number * slot_bytes for number, subtree in enumerate(subtrees)}
         self._gradients = {subtree: self._written.vector(at, size) for subtree, at in self._offsets.items()}
@@ -134,14 +199,17 @@ class SharedVectors:
 
     def receive_part(self, part: RawPart) -> None:
         """See Vectors: there are none."""
-        raise ValueError("a part of a vector, where memory is shared")
+        raise WrongMessage("a part of a vector, where memory is shared")
 
     def parameters(self, order: pb.Order) -> Vector:
         """See Vectors."""
         if order.HasField("place"):
             self._current = order.place.offset_bytes
         if self._current not in self._parameters:
-            self._parameters[self._current] = self._read.vector(self._current, self._size)
+            try:
+                self._parameters[self._current] = self._read.vector(self._current, self._size)
+            except SegmentError as error:
+                raise WrongMessage(f"the parameters' place: {error}") from error
         return self._parameters[self._current]
 
     def gradient(self, subtree: Subtree) -> Vector:
