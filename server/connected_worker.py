@@ -28,6 +28,7 @@ class ConnectedWorker:
     stream: StreamLink = field(default_factory=StreamLink)
     _socket: SocketLink | None = None
     _failure: Exception | None = None
+    _has_left: bool = False
     _tasks: list[asyncio.Task[None]] = field(default_factory=list)
 
     def start(self, requests: AsyncIterator[Request]) -> None:
@@ -43,11 +44,17 @@ class ConnectedWorker:
         """The worker is gone; its shards go to others."""
         for task in self._tasks:
             task.cancel()
-        if self.local is not None:
-            self.local.cancel()
         if self._socket is not None:
             self._socket.close()
-        self.scheduler.leave(self.name)
+        elif self.local is not None and not self.local.cancel() and not self.local.cancelled():
+            self.local.result().close()  # the worker took it up, but was gone before it joined
+        self._leave()
+
+    def _leave(self) -> None:
+        """Once: another worker may have the name afterwards."""
+        if not self._has_left:
+            self._has_left = True
+            self.scheduler.leave(self.name)
 
     async def _join(self) -> None:
         connection = None
@@ -56,16 +63,16 @@ class ConnectedWorker:
             if self.local.done() and not self.local.cancelled():
                 connection = self.local.result()
             self.local.cancel()
-        if connection is None:
-            self.scheduler.join(self.name, self.stream)
-        else:
-            self._socket = SocketLink(connection, received=self._receive, lost=self._unlink)
-            self.scheduler.join(self.name, self._socket)
+        if connection is not None:
+            self._socket = SocketLink(connection, stream=self.stream, received=self._receive, lost=self._unlink)
+        if not self._has_left:
+            self.scheduler.join(self.name, self._socket or self.stream)
 
     def _unlink(self, reason: str) -> None:
         """The local link is lost; if the worker isn't, it goes on with the stream."""
-        log.info("worker %s shares memory no longer: %s", self.name, reason)
-        self.scheduler.relink(self.name, self.stream)
+        if not self._has_left:
+            log.info("worker %s shares memory no longer: %s", self.name, reason)
+            self.scheduler.relink(self.name, self.stream)
 
     async def _read(self, requests: AsyncIterator[Request]) -> None:
         try:
@@ -81,11 +88,13 @@ class ConnectedWorker:
 
     def _receive(self, request: Request | pb.TrainRequest) -> None:
         """Pass a message on. An error ends the stream; until then nothing that the worker owes is waited for."""
+        if self._has_left:
+            return
         try:
             self.scheduler.receive(self.name, request)
         except Exception as error:
             if not isinstance(error, ServiceError):
                 log.error("a message of worker %s can't be dealt with", self.name, exc_info=error)
-            self._failure = self._failure or error
-            self.scheduler.leave(self.name)
+            self._failure = error
+            self._leave()
             self.stream.close()

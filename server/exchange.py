@@ -110,8 +110,12 @@ class StreamExchange:
         gradient = self._gradients.get(subtree)
         if gradient is None:
             raise ProtocolError(f"push of {subtree} refused: it is not among the worker's subtrees")
+        if offset not in wire.part_starts(self._size):
+            raise ProtocolError(
+                f"push of {subtree} refused: no part begins at element {offset} of a vector of {self._size}"
+            )
         if offset not in self._missing[subtree]:
-            raise ProtocolError(f"push of {subtree} refused: no part begins at element {offset}, or it came before")
+            raise ProtocolError(f"push of {subtree} refused: the part at element {offset} came before")
         try:
             self._decode(offset, values, gradient)
         except ValueError as error:

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from google.protobuf.message import DecodeError
 
-from chainrule.local_link.link import Connection, LinkClosed, close_all
+from chainrule.local_link.link import Connection, LinkClosed, MessageTooLong, close_all
 from chainrule.v1 import worker_service_pb2 as pb
 from chainrule.wire_codec import RawPart, Response
 
@@ -23,6 +23,9 @@ class Link(Protocol):
 
     def send(self, response: Response, descriptors: tuple[int, ...] = ()) -> None:
         """Send a message after those before it."""
+
+    def without_memory(self) -> Link:
+        """The link by which the worker is reached from now on, where its memory can't be shared."""
 
     def close(self) -> None:
         """End the link after what was sent."""
@@ -40,6 +43,10 @@ class StreamLink:
         """See Link."""
         self.outgoing.put_nowait(response)
 
+    def without_memory(self) -> Link:
+        """See Link."""
+        return self
+
     def close(self) -> None:
         """See Link."""
         self.outgoing.put_nowait(None)
@@ -48,14 +55,21 @@ class StreamLink:
 class SocketLink:
     """The local socket: the event loop itself reads and writes it, so no other thread or task stands between.
 
-    received: takes each message. lost: called once, when the link has ended."""
+    received: takes each message. lost: called once, when the link has broken; the worker then goes on with the stream.
+    """
 
     shares_memory = True
 
     def __init__(
-        self, connection: Connection, *, received: Callable[[pb.TrainRequest], None], lost: Callable[[str], None]
+        self,
+        connection: Connection,
+        *,
+        stream: StreamLink,
+        received: Callable[[pb.TrainRequest], None],
+        lost: Callable[[str], None],
     ) -> None:
         self._connection = connection
+        self._stream = stream
         self._received = received
         self._lost = lost
         self._loop = asyncio.get_running_loop()
@@ -69,11 +83,16 @@ class SocketLink:
             return
         try:
             self._connection.send_nowait(response.SerializeToString(), descriptors)
-        except LinkClosed as error:
+        except (LinkClosed, MessageTooLong) as error:
             self._fail(str(error))
         else:
             if self._connection.is_congested:
                 self._loop.add_writer(self._connection.fileno(), self._flush)
+
+    def without_memory(self) -> Link:
+        """See Link: the worker sees the socket closed, and looks at its stream."""
+        self.close()
+        return self._stream
 
     def close(self) -> None:
         """See Link."""

@@ -79,7 +79,8 @@ class Scheduler:
         """A worker is reached by another link from now on."""
         if self._workers.get(name) is not None:
             self._workers[name] = link
-            self._workers_changed(relinked=True)
+            training = None if self._running is None else self._running.training
+            self._workers_changed(relinked=training is not None and name in training.workers)
 
     def leave(self, name: str) -> None:
         """A worker is gone; its shards go to the others."""
@@ -114,7 +115,7 @@ class Scheduler:
             elif kind == "partial_sum" and request.partial_sum.job_id == training.job_id:
                 training.receive(name, request.partial_sum)
             elif kind == "failure" and request.failure.job_id == training.job_id:
-                raise TrainingFailed(f"worker {name}: {request.failure.message}")
+                training.receive_failure(name, request.failure)
         except TrainingFailed as error:
             log.warning("job %s failed: %s", self._running.job_id, error)
             self._running.error = status_pb2.Status(code=code_pb2.FAILED_PRECONDITION, message=str(error))
@@ -149,8 +150,7 @@ class Scheduler:
             come = [name for name in joined if name not in members]
             room = self._running.prepared.spec.training.shards - len(stay)
             if len(stay) < len(members) or (come and room > 0) or relinked:
-                training.set_workers(self._seats(stay + come))
-                self._flush(training)
+                self._assign(training, stay + come)
         self._start_next()
 
     def _start_next(self) -> None:
@@ -175,8 +175,7 @@ class Scheduler:
             self._running = job
             job.become(job_pb2.JOB_STATE_RUNNING)
             log.info("job %s (%s) starts on %d workers", job.job_id, job.prepared.spec.name, len(joined))
-            job.training.set_workers(self._seats(joined))
-            self._flush(job.training)
+            self._assign(job.training, joined)
         for job in self.book.all():
             if job.state == job_pb2.JOB_STATE_QUEUED and self._running is not None:
                 job.queued_for = f"job {self._running.job_id} to end"
@@ -185,8 +184,7 @@ class Scheduler:
         if job is self._running:
             self._running = None
             if job.training is not None:
-                job.training.set_workers([])
-                self._flush(job.training)
+                self._assign(job.training, [])
         job.ending = asyncio.get_running_loop().create_task(self._keep_model(job, state))
         self._start_next()
 
@@ -209,9 +207,22 @@ class Scheduler:
                     message=f"the model can't be stored in {path.parent}: {error.strerror}; mend that and train again",
                 )
                 state = job_pb2.JOB_STATE_FAILED
+        # Jobs stay in the list for as long as the server lives, so what is large goes.
+        if job.training is not None:
+            job.training.forget()
+        job.prepared = job.prepared.without_rows()
         job.ended_at_s = time.time()
         job.become(state)
         log.info("job %s: %s", job.job_id, job_pb2.JobState.Name(state))
+
+    def _assign(self, training: Training, names: list[str]) -> None:
+        training.set_workers(self._seats(names))
+        for name in training.without_room:
+            link = self._workers.get(name)
+            if link is not None:
+                log.warning("worker %s goes on over gRPC until it joins again: there is no room to share", name)
+                self._workers[name] = link.without_memory()
+        self._flush(training)
 
     def _flush(self, training: Training) -> None:
         for message in training.outbox:

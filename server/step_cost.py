@@ -7,7 +7,7 @@ clock is estimated from the exchange with the shortest way there and back, as NT
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -41,11 +41,17 @@ class ClockOffset:
 
 @dataclass
 class _Answer:
-    """A worker's answer to an order: first computed, last computed, last arrived."""
+    """A worker's answer to an order: first computed, last computed, last arrived; the first two by its own clock."""
 
+    clock: ClockOffset
     started_ns: int
     finished_ns: int
     arrived_ns: int
+
+    def computing(self, issued_ns: int) -> tuple[float, float]:
+        """From when to when it computed, by the server's clock: within the order's time, whatever the clocks say."""
+        started_ns = min(max(self.started_ns - self.clock.offset_ns, issued_ns), self.arrived_ns)
+        return started_ns, min(max(self.finished_ns - self.clock.offset_ns, started_ns), self.arrived_ns)
 
 
 @dataclass
@@ -72,6 +78,10 @@ class StepCosts:
     _issued_ns: int = 0
     _answers: dict[str, _Answer] = field(default_factory=dict)
 
+    def keep_clocks(self, names: Set[str]) -> None:
+        """Forget the clocks of all other workers: who comes back under an old name may be on another machine."""
+        self._offsets = {name: offset for name, offset in self._offsets.items() if name in names}
+
     def issued(self, now_ns: int) -> None:
         """An order goes out; what was known of the answers to the one before is forgotten."""
         self._issued_ns = now_ns
@@ -81,7 +91,8 @@ class StepCosts:
         """A partial sum of a worker arrived."""
         answer = self._answers.get(name)
         if answer is None:
-            self._answers[name] = _Answer(started_ns, finished_ns, now_ns)
+            clock = self._offsets.setdefault(name, ClockOffset())
+            self._answers[name] = _Answer(clock, started_ns, finished_ns, now_ns)
         else:
             answer.finished_ns, answer.arrived_ns = finished_ns, now_ns
 
@@ -90,19 +101,19 @@ class StepCosts:
         answers = self._answers
         if not answers:
             return
-        for name, answer in answers.items():
-            self._offset(name).observe(
+        for answer in answers.values():
+            answer.clock.observe(
                 issued_ns=self._issued_ns,
                 started_ns=answer.started_ns,
                 finished_ns=answer.finished_ns,
                 arrived_ns=answer.arrived_ns,
             )
-        name, last = max(answers.items(), key=_arrival)
-        offset_ns = self._offset(name).offset_ns
+        last = max(answers.values(), key=_arrival)
+        started_ns, finished_ns = last.computing(self._issued_ns)
         self._phases_ns[self._count % KEPT_STEPS] = (
-            max(0.0, last.started_ns - offset_ns - self._issued_ns),
-            last.finished_ns - last.started_ns,
-            max(0.0, last.arrived_ns - (last.finished_ns - offset_ns)),
+            started_ns - self._issued_ns,
+            finished_ns - started_ns,
+            last.arrived_ns - finished_ns,
             last.arrived_ns - min(answer.arrived_ns for answer in answers.values()),
             reduced_ns - complete_ns,
             updated_ns - reduced_ns,
@@ -125,8 +136,7 @@ class StepCosts:
         """Every phase of the kept steps, worker by worker, in microseconds from `origin_ns`."""
         for record in self._records:
             for name, answer in record.answers.items():
-                offset_ns = self._offset(name).offset_ns
-                started_ns, finished_ns = answer.started_ns - offset_ns, answer.finished_ns - offset_ns
+                started_ns, finished_ns = answer.computing(record.issued_ns)
                 for phase, start_ns, stop_ns in (
                     ("pull", record.issued_ns, started_ns),
                     ("compute", started_ns, finished_ns),
@@ -140,12 +150,9 @@ class StepCosts:
             ):
                 yield _span(phase, "server", record.step, start_ns - origin_ns, stop_ns - origin_ns)
 
-    def _offset(self, name: str) -> ClockOffset:
-        return self._offsets.setdefault(name, ClockOffset())
 
-
-def _arrival(item: tuple[str, _Answer]) -> int:
-    return item[1].arrived_ns
+def _arrival(answer: _Answer) -> int:
+    return answer.arrived_ns
 
 
 def _span(phase: str, process: str, step: int, start_ns: float, stop_ns: float) -> api.TraceSpan:

@@ -84,6 +84,8 @@ class _Member:
     shards: range
     subtrees: list[Subtree]
     exchange: Exchange
+    # It could share memory, but there is no room for that.
+    lacks_room: bool = False
     ready: bool = False
 
 
@@ -111,10 +113,12 @@ class Training:
     # Whether the members of this generation hold the current parameters.
     _pulled_step: int = -1
     _issued_at_ns: int = 0
-    # What `_step_shape` gives for such a step in this generation.
-    _full_step: tuple[int, tuple[Subtree, ...]] | None = None
+    # What `_begin_order` finds for such a step in this generation.
+    _full_step: tuple[dict[Subtree, int], tuple[Subtree, ...]] | None = None
     # What a step pushes and pulls over the wire, all workers together.
     _wire_bytes: tuple[int, int] = (0, 0)
+    # Of the current order: the rows of each subtree, and what has come of it.
+    _rows: dict[Subtree, int] = field(default_factory=dict)
     _partial_sums: dict[Subtree, PartialSum | None] = field(default_factory=dict)
     _assembly: StepAssembly | None = None
     _step_times_ms: deque[float] = field(default_factory=lambda: deque(maxlen=MEDIAN_STEPS))
@@ -123,9 +127,10 @@ class Training:
     _best: tuple[Vector, NDArray[np.float64]] | None = None
 
     def __post_init__(self) -> None:
-        self._memory = ParameterMemory.allocate(self.job.model.layout.size, share=self.share_memory)
+        memory = ParameterMemory.allocate(self.job.model.layout.size, share=self.share_memory)
+        self._memory: ParameterMemory | None = memory
         # What workers map: in float32 the parameters themselves.
-        precision, shared = self.job.precision, self._memory.vectors
+        precision, shared = self.job.precision, memory.vectors
         self.state = self.job.first_state(shared if precision is FLOAT32 else None)
         self.published = PublishedParameters(precision, self.state.parameters, memory=shared)
         self.progress.total_steps = self.job.total_steps
@@ -159,6 +164,11 @@ class Training:
         what = f"step {self.state.step + 1}" if self._order_kind == GRADIENT else "an evaluation"
         return f"partial sums of {what} from {', '.join(owing)}, for {silent_s:.1f} s"
 
+    @property
+    def without_room(self) -> list[str]:
+        """The workers that could share memory, had there been room: they must now be reached over gRPC."""
+        return [name for name, member in self._members.items() if member.lacks_room]
+
     def step_cost(self) -> job_pb2.StepCost | None:
         """What the last steps cost; None before the first."""
         cost = self.costs.message()
@@ -174,9 +184,11 @@ class Training:
         """Divide the shards among these workers, in a new generation; any that are more than the shards get none."""
         self.generation += 1
         self._partial_sums.clear()
+        self._rows = {}
         self._assembly = None
         self._full_step = None
         self._pulled_step = -1
+        self.costs.keep_clocks({seat.name for seat in seats})
         for name in self._members.keys() - {seat.name for seat in seats}:
             self._send(name, pb.TrainResponse(release=pb.Release(job_id=self.job_id)))
         seats = seats[: self._root.count]
@@ -187,7 +199,9 @@ class Training:
         ranges = assign(shard_count=self._root.count, worker_count=len(seats))
         for seat, shards in zip(seats, ranges, strict=True):
             subtrees = maximal_subtrees(first=shards.start, stop=shards.stop)
-            member = self._members[seat.name] = _Member(shards, subtrees, self._exchange(seat, subtrees))
+            exchange = self._exchange(seat, subtrees)
+            lacks_room = seat.shares_memory and not isinstance(exchange, SharedExchange)
+            member = self._members[seat.name] = _Member(shards, subtrees, exchange, lacks_room)
             assignment = self._assignment(shards)
             descriptors = member.exchange.share(assignment)
             self._send(seat.name, pb.TrainResponse(assignment=assignment), descriptors)
@@ -198,6 +212,14 @@ class Training:
         )
         transports = {member.exchange.transport for member in self._members.values()}
         self.progress.transport = transports.pop() if len(transports) == 1 else "mixed"
+
+    def forget(self) -> None:
+        """Give up the parameters and all that a step needs, once the model is stored; what can be told of it stays."""
+        self._run.close()
+        self._memory = None
+        self._best = self._assembly = None
+        self.job = self.job.without_rows()
+        del self.state, self.published
 
     def ready(self, name: str, message: pb.Ready) -> None:
         """A worker holds its shards; once all do, the current order goes out."""
@@ -234,10 +256,21 @@ class Training:
             raise TrainingFailed(self._not_finite(message.not_finite))
         if subtree in self._partial_sums:
             return
+        if subtree not in self._rows:
+            raise ProtocolError(f"push of {subtree} refused: no order of this generation has been given yet")
+        if message.row_count != self._rows[subtree]:
+            raise ProtocolError(
+                f"push of {subtree} refused: its sums are of {message.row_count} rows, but it has {self._rows[subtree]}"
+            )
         self._partial_sums[subtree] = self._decode(member, subtree, message)
         self.costs.arrived(name, message.started_ns, message.finished_ns, now_ns)
         if covers(self._root, self._partial_sums):
             self._complete()
+
+    def receive_failure(self, name: str, failure: pb.Failure) -> None:
+        """A worker can't go on. Raises TrainingFailed, unless it speaks of an older generation."""
+        if name in self._members and failure.generation == self.generation:
+            raise TrainingFailed(f"worker {name}: {failure.message}")
 
     def _program(self) -> Generator[pb.OrderKind, PartialSum, None]:
         """Each `yield` is an order to all workers; what comes back is the sum over all shards."""
@@ -330,9 +363,11 @@ class Training:
             step=self.state.step,
         )
         self._assembly = None
+        subtrees = self._begin_order()
         if self._order_kind == GRADIENT:
             order.step += 1
-            self._assembly = self._begin_step()
+            row_count = sum(self._rows.values())
+            self._assembly = StepAssembly(self.state, self.published, row_count, subtrees, self.clock_ns)
         else:
             order.statistics.extend(self.state.statistics.tolist())
         published = None if self._pulled_step == self.state.step else self.published
@@ -344,29 +379,29 @@ class Training:
             for response in member.exchange.order_messages(order, published, is_next=is_next):
                 self._send(name, response)
 
-    def _begin_step(self) -> StepAssembly:
-        schedule = self.job.schedule
-        _, step_in_epoch = schedule.position(self.state.step + 1)
-        is_full = step_in_epoch < self._full_steps
-        if not is_full or self._full_step is None:
-            step = self._step_shape(step_in_epoch)
-            if is_full:
-                self._full_step = step
+    def _begin_order(self) -> tuple[Subtree, ...]:
+        """Note the rows of each pushed subtree that take part in the current order; the subtrees that have any."""
+        if self._order_kind == GRADIENT:
+            schedule = self.job.schedule
+            _, step_in_epoch = schedule.position(self.state.step + 1)
+            is_full = step_in_epoch < self._full_steps
+            if is_full and self._full_step is not None:
+                self._rows, subtrees = self._full_step
+                return subtrees
+            counts = [schedule.row_count(shard, step_in_epoch) for shard in range(self._root.count)]
         else:
-            step = self._full_step
-        return StepAssembly(self.state, self.published, *step, self.clock_ns)
-
-    def _step_shape(self, step_in_epoch: int) -> tuple[int, tuple[Subtree, ...]]:
-        """The rows of a step, and the subtrees that have any."""
-        schedule = self.job.schedule
-        counts = [schedule.row_count(shard, step_in_epoch) for shard in range(self._root.count)]
-        subtrees = [
-            subtree
+            is_full = False
+            division, is_validation = self.job.division, self._order_kind == EVALUATE_VALIDATION
+            counts = [len(rows) for rows in (division.validation if is_validation else division.training)]
+        self._rows = {
+            subtree: sum(counts[subtree.first : subtree.first + subtree.count])
             for member in self._members.values()
             for subtree in member.subtrees
-            if any(counts[subtree.first : subtree.first + subtree.count])
-        ]
-        return sum(counts), tuple(subtrees)
+        }
+        subtrees = tuple(subtree for subtree, row_count in self._rows.items() if row_count)
+        if is_full:
+            self._full_step = self._rows, subtrees
+        return subtrees
 
     def _decode(self, member: _Member, subtree: Subtree, message: pb.PartialSum) -> PartialSum | None:
         """The numbers of a partial sum; its gradient goes to the step's assembly. None where it has no rows."""
@@ -381,7 +416,7 @@ class Training:
 
     def _exchange(self, seat: Seat, subtrees: list[Subtree]) -> Exchange:
         size = self.job.model.layout.size
-        if seat.shares_memory and self._memory.segment is not None:
+        if seat.shares_memory and self._memory is not None and self._memory.segment is not None:
             try:
                 return SharedExchange(subtrees, size, self._memory)
             except SegmentError as error:

@@ -55,7 +55,7 @@ def push(order: pb.Order, *, shard: int, value: float = 1.0, shards: int = 1) ->
         order=order.order,
         first_shard=shard,
         shard_count=shards,
-        row_count=4,
+        row_count=4 * shards,
         sums=[1.0],
         vector=pb.VectorPart(values=np.full(3, value, "<f4").tobytes()),
     )
