@@ -77,7 +77,7 @@ class LocalLinks:
                 if not proof.holds(answer.link_proof.value) or future.done():
                     raise LinkClosed("its proof is wrong, or too late")
         except (LinkClosed, TimeoutError, DecodeError, SegmentError, OSError) as error:
-            log.warning("a process on this machine was refused a local link: %s", error or "it was silent")
+            log.warning("a process on this machine was refused a local link: %s", str(error) or "it was silent")
             connection.close()
         except asyncio.CancelledError:
             connection.close()
