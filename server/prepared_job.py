@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib.util
 import math
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +41,6 @@ from server.preprocessing import Preprocessing, learn
 
 MAX_SHARDS = 1024
 MAX_EPOCHS = 10_000_000
-_NO_ROWS = Division((), ())
 
 
 @dataclass(frozen=True)
@@ -79,10 +78,6 @@ class PreparedJob:
         """The rows of one shard."""
         rows = (self.division.validation if validation else self.division.training)[number]
         return ShardRows(self.features[rows], self.targets[rows], rows)
-
-    def without_rows(self) -> PreparedJob:
-        """What can be told of the job once it has ended: everything but its data."""
-        return replace(self, features=self.features[:0].copy(), targets=self.targets[:0].copy(), division=_NO_ROWS)
 
     def first_state(self, memory: tuple[Vector, Vector] | None = None) -> ParameterState:
         """The parameters before the first step. memory: the two vectors to keep them in, or None for new ones."""

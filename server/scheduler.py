@@ -207,10 +207,9 @@ class Scheduler:
                     message=f"the model can't be stored in {path.parent}: {error.strerror}; mend that and train again",
                 )
                 state = job_pb2.JOB_STATE_FAILED
-        # Jobs stay in the list for as long as the server lives, so what is large goes.
+        # Jobs stay in the list for as long as the server lives, so what is in memory of their models goes.
         if job.training is not None:
             job.training.forget()
-        job.prepared = job.prepared.without_rows()
         job.ended_at_s = time.time()
         job.become(state)
         log.info("job %s: %s", job.job_id, job_pb2.JobState.Name(state))

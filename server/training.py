@@ -218,7 +218,6 @@ class Training:
         self._run.close()
         self._memory = None
         self._best = self._assembly = None
-        self.job = self.job.without_rows()
         del self.state, self.published
 
     def ready(self, name: str, message: pb.Ready) -> None:
