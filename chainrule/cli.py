@@ -204,6 +204,39 @@ def download(job: JobId, output: Output = None, server: Server = DEFAULT_SERVER,
 
 
 @app.command()
+def predict(
+    job: JobId,
+    file: Annotated[Path, typer.Argument(metavar="FILE.csv", help="Rows of raw features; - is standard input.")],
+    header: Annotated[
+        bool, typer.Option("--header/--no-header", help="Whether the first line names the columns.")
+    ] = True,
+    server: Server = DEFAULT_SERVER,
+    as_json: Json = False,
+) -> None:
+    """Print a model's prediction for each row of a CSV file, as CSV or, with --json, a line of JSON for each."""
+    from chainrule.commands import models
+
+    models.predict(server, job, file, header=header, as_json=as_json)
+
+
+@app.command()
+def explain(
+    job: JobId,
+    row: Annotated[int, typer.Option("--row", metavar="I", help="The example: a row of the job's data, from 0.")] = 0,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="FILE", help="A picture: .svg, .html, .dot, .mmd or .png."),
+    ] = None,
+    server: Server = DEFAULT_SERVER,
+    as_json: Json = False,
+) -> None:
+    """Show every node's forward and backward value, of a finished job's model or of one that is being trained."""
+    from chainrule.commands import models
+
+    models.explain(server, job, row=row, output=output, as_json=as_json)
+
+
+@app.command()
 def graph(
     job_file: JobFile,
     output: Annotated[

@@ -30,13 +30,16 @@ from chainrule.errors import (
     ServerTimeout,
     ServerUnavailable,
 )
-from chainrule.v1 import job_pb2, job_service_pb2_grpc
+from chainrule.v1 import job_pb2, job_service_pb2_grpc, model_service_pb2_grpc
 from chainrule.v1 import job_service_pb2 as api
+from chainrule.v1 import model_service_pb2 as model_api
 
 DEFAULT_ADDRESS = "127.0.0.1:50051"
 # The server loads the data and builds the model before it answers.
 CREATE_TIMEOUT_S = 300.0
 DOWNLOAD_TIMEOUT_S = 3600.0
+# A raw feature; None: a value that is missing.
+Value = float | str | bool | None
 SERVICES = tuple(f"chainrule.v1.{name}" for name in ("JobService", "ModelService", "WorkerService"))
 
 _CHANNEL_OPTIONS: list[tuple[str, int]] = [
@@ -65,6 +68,7 @@ class Client:
         if _is_loopback(self.address):
             options.append(("grpc.enable_http_proxy", 0))
         self._channel = grpc.insecure_channel(self.address, options=options)
+        self._models = model_service_pb2_grpc.ModelServiceStub(self._channel)
         self._stub = job_service_pb2_grpc.JobServiceStub(self._channel)
 
     def close(self) -> None:
@@ -136,6 +140,29 @@ class Client:
             request = api.CancelJobRequest(job_id=job_id)
             response: api.CancelJobResponse = self._stub.CancelJob(request, timeout=self._timeout_s)
         return response.job
+
+    def predict(
+        self, job_id: str, rows: Sequence[Sequence[Value]], columns: Sequence[str] = ()
+    ) -> model_api.PredictResponse:
+        """The predictions for rows of raw features: at most 10,000, and 4 MiB, in a call.
+
+        columns: the names of the values; none: the features in the model's order. Raises JobNotFound, InvalidJob with
+        paths such as 'rows[3].values[2]', PreconditionFailed where the job has no model or no prediction."""
+        request = model_api.PredictRequest(job_id=job_id, columns=columns)
+        for row in rows:
+            request.rows.add().extend(row)
+        with self._errors(self._timeout_s):
+            response: model_api.PredictResponse = self._models.Predict(request, timeout=self._timeout_s)
+        return response
+
+    def explain(self, job_id: str, *, row: int, max_values: int | None = None) -> model_api.ExplainResponse:
+        """Every node's forward and backward value for a row of the job's data.
+
+        Raises JobNotFound, InvalidJob, PreconditionFailed where the job has no model."""
+        request = model_api.ExplainRequest(job_id=job_id, row=row, max_values=max_values)
+        with self._errors(self._timeout_s):
+            response: model_api.ExplainResponse = self._models.Explain(request, timeout=self._timeout_s)
+        return response
 
     def read_trace(self, job_id: str) -> list[api.TraceSpan]:
         """Where the time of the job's last steps went, the oldest first. Raises JobNotFound."""

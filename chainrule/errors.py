@@ -66,7 +66,7 @@ class ServerError(ChainruleError):
 
 
 class InvalidJob(ServerError):
-    """The server refuses a job. violations: (path of the field, what is wrong and what to do)."""
+    """The server refuses a job or another request. violations: (path of the field, what is wrong and what to do)."""
 
     def __init__(self, message: str, *, violations: Sequence[Problem] = (), reason: str = "") -> None:
         self.violations = list(violations)

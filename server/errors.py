@@ -5,7 +5,7 @@ ServiceError
 │   └── InvalidSpec   those of a job
 ├── NotFound          a job that isn't there
 ├── WrongState        a call that doesn't fit the state of the job
-├── OutOfRange        a shard or a row that the job doesn't have
+├── OutOfRange        a shard that the job doesn't have
 ├── DamagedFile       a file that isn't what was written
 └── ProtocolError     a worker's message that breaks the contract
 """

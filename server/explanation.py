@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from chainrule.explanation import explanation_of
 from chainrule.v1 import model_service_pb2 as api
 from engine.graph import Graph
-from server.errors import InvalidRequest, OutOfRange, WrongState
+from server.errors import InvalidRequest, WrongState
 from server.prepared_job import PreparedJob
 from server.preprocessing import Preprocessing
 from server.raw_rows import KINDS, number_of, read_features
@@ -30,14 +30,14 @@ TENSORS_OF_NODE = 4
 def explain(trained: TrainedModel, request: api.ExplainRequest, job: PreparedJob, stop: Stop) -> api.ExplainResponse:
     """The explanation, without the job's id. job: where `row` is looked up.
 
-    Raises InvalidRequest, OutOfRange for a row that isn't there, WrongState where the graph is too large, Stopped."""
+    Raises InvalidRequest, WrongState where the graph is too large, Stopped."""
     graph = trained.model.evaluation_loss
     max_values = _max_values(request, graph)
     match request.WhichOneof("example"):
         case "row":
             if request.row >= len(job.targets):
                 last = len(job.targets) - 1
-                raise OutOfRange(f"there is no row {request.row}; the job's data has rows 0 to {last}")
+                raise InvalidRequest([("row", f"there is no row {request.row}; the job's data has rows 0 to {last}")])
             x, y = job.features[request.row], job.targets[request.row]
         case "own":
             x, y = _own_example(request.own, trained.preprocessing)

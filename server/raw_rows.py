@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from google.protobuf import struct_pb2
@@ -15,6 +15,7 @@ from server.preprocessing import Preprocessing
 
 # More wrong values than this are the same mistake over and over.
 MAX_VIOLATIONS = 100
+MAX_TOLD = 20
 KINDS = {
     "null_value": "null",
     "string_value": "a text",
@@ -34,32 +35,32 @@ def read_features(
 ) -> NDArray[np.float32]:
     """Prepared features, (rows, d) float32.
 
-    columns: the features' names in the order of the values; empty: the model's order. paths: of each row.
+    columns: the names of the values; empty: the features in the model's order. paths: of each row.
     Raises InvalidRequest with every wrong value."""
-    order = _order_of(columns, preprocessing.feature_names)
-    width = len(preprocessing.feature_names)
-    raw = np.empty((len(rows), width))
+    names = preprocessing.feature_names
+    places = _places_of(names, columns) if columns else list(range(len(names)))
+    width = len(columns) or len(names)
+    raw = np.empty((len(rows), len(names)))
     violations: list[tuple[str, str]] = []
     for number, row in enumerate(rows):
-        found = _violations_of(row, width, paths[number])
-        if found:
-            violations += found
-            if len(violations) > MAX_VIOLATIONS:
-                break
+        if len(row.values) != width:
+            what = "columns" if columns else "features"
+            violations.append((f"{paths[number]}.values", f"there are {width} {what}, got {len(row.values)} values"))
         else:
-            raw[number] = [value.number_value for value in row.values]
+            for index, place in enumerate(places):
+                raw[number, index], problem = number_of(row.values[place])
+                if problem:
+                    violations.append((f"{paths[number]}.values[{place}]", problem))
+        if len(violations) > MAX_VIOLATIONS:
+            break
     if violations:
         raise InvalidRequest(violations)
     with np.errstate(over="ignore", invalid="ignore"):
-        prepared = preprocessing.features_of(raw if order is None else raw[:, order])
-    bad = np.argwhere(~np.isfinite(prepared))
-    if len(bad):
-        raise InvalidRequest(
-            [
-                (_path(paths[row], column if order is None else order[column]), "is out of the range of float32")
-                for row, column in bad[:MAX_VIOLATIONS].tolist()
-            ]
-        )
+        prepared = preprocessing.features_of(raw)
+    bad = np.argwhere(~np.isfinite(prepared))[:MAX_VIOLATIONS].tolist()
+    if bad:
+        message = "is out of the range of float32"
+        raise InvalidRequest([(f"{paths[row]}.values[{places[index]}]", message) for row, index in bad])
     return prepared
 
 
@@ -73,33 +74,23 @@ def number_of(value: struct_pb2.Value) -> tuple[float, str]:
     return value.number_value, ""
 
 
-def _violations_of(row: struct_pb2.ListValue, width: int, path: str) -> Iterable[tuple[str, str]]:
-    if len(row.values) != width:
-        return [(f"{path}.values", f"the model has {width} features, got {len(row.values)} values")]
-    problems = (number_of(value)[1] for value in row.values)
-    return [(_path(path, place), problem) for place, problem in enumerate(problems) if problem]
-
-
-def _path(row_path: str, place: int) -> str:
-    return f"{row_path}.values[{place}]"
-
-
-def _order_of(columns: Sequence[str], names: Sequence[str]) -> list[int] | None:
-    """For each feature of the model its place in the rows; None where that is the model's own order."""
-    if not columns:
-        return None
+def _places_of(names: Sequence[str], columns: Sequence[str]) -> list[int]:
+    """Where each feature of the model is in a row. Raises InvalidRequest."""
+    place_of = {name: place for place, name in reversed(list(enumerate(columns)))}
     violations = []
-    for number, name in enumerate(columns[: MAX_VIOLATIONS + len(names)]):
-        if name not in names:
-            near = difflib.get_close_matches(name[:200], names, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"its features are {', '.join(names[:20])}"
-            violations.append((f"columns[{number}]", f"the model has no feature {name[:80]!r}; {hint}"))
-        elif name in columns[:number]:
-            violations.append((f"columns[{number}]", f"{name!r} is there twice"))
-    missing = [name for name in names if name not in columns]
-    if missing and not violations:
-        more = f" and {len(missing) - 20} more" if len(missing) > 20 else ""
-        violations.append(("columns", f"the model's feature is missing: {', '.join(missing[:20])}{more}"))
+    missing = [name for name in names if name not in place_of]
+    if missing:
+        told = [_no_column(name, columns) for name in missing[:MAX_TOLD]]
+        violations.append(("columns", f"{'; '.join(told)}; the model's features are {', '.join(names[:MAX_TOLD])}"))
+    wanted = set(names)
+    for place, name in enumerate(columns):
+        if name in wanted and place_of[name] != place:
+            violations.append((f"columns[{place}]", f"{name[:80]!r} is there twice"))
     if violations:
-        raise InvalidRequest(violations)
-    return [list(columns).index(name) for name in names]
+        raise InvalidRequest(violations[:MAX_VIOLATIONS])
+    return [place_of[name] for name in names]
+
+
+def _no_column(name: str, columns: Sequence[str]) -> str:
+    near = difflib.get_close_matches(name, [column[:80] for column in columns[:MAX_VIOLATIONS]], n=1)
+    return f"there is no {name!r}" + (f", did you mean {near[0]!r}?" if near else "")

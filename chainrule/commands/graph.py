@@ -40,6 +40,19 @@ def graph(
     """Draw the loss of a job for one row of its data. data_root: the job file's folder where it is None.
 
     Raises CommandFailed, JobFileError or InvalidJob."""
+    check_picture_file(output)
+    spec = load_job_file(job_file)
+    example = read_example(spec, row=row, parameters=parameters, data_root=data_root or job_file.parent)
+    picture = picture_of_job(spec, example, row=row, parameters=parameters)
+    write_picture(picture, output)
+    if as_json:
+        print_json({"path": str(output), "boxes": len(picture.boxes), "edges": len(picture.edges), "row": row})
+    else:
+        print_line(str(output))
+
+
+def check_picture_file(output: Path) -> None:
+    """Raise CommandFailed where no picture can be written to `output`, which its ending alone may decide."""
     suffix = output.suffix.lower()
     if suffix not in SUFFIXES:
         raise wrong_input("--output", f"{output}: must end in {', '.join(SUFFIXES)}, which says what is written")
@@ -47,9 +60,11 @@ def graph(
         _check_png()
     if not output.parent.is_dir():
         raise wrong_input("--output", f"{output}: there is no folder {output.parent}; make it first")
-    spec = load_job_file(job_file)
-    example = read_example(spec, row=row, parameters=parameters, data_root=data_root or job_file.parent)
-    picture = picture_of_job(spec, example, row=row, parameters=parameters)
+
+
+def write_picture(picture: Picture, output: Path) -> None:
+    """Write a picture in the form that the file's ending says. Raises CommandFailed."""
+    suffix = output.suffix.lower()
     if suffix in (".svg", ".html", ".png") and len(picture.boxes) > MAX_DRAWN_BOXES:
         raise wrong_input(
             "--output",
@@ -61,10 +76,6 @@ def graph(
         output.write_bytes(content)
     except OSError as error:
         raise wrong_input("--output", f"{output}: can't be written: {error.strerror}") from None
-    if as_json:
-        print_json({"path": str(output), "boxes": len(picture.boxes), "edges": len(picture.edges), "row": row})
-    else:
-        print_line(str(output))
 
 
 def read_example(

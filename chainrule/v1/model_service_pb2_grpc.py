@@ -61,7 +61,7 @@ class ModelServiceServicer:
     def Explain(self, request, context):
         """The loss of one example, node by node: forward values from the leaves to the loss, backward values from the loss to
         the leaves. The graph is the one that is evaluated: without dropout, and with running statistics.
-        Nothing is stored; safe to repeat. OUT_OF_RANGE for a row that the job's data doesn't have.
+        Nothing is stored; safe to repeat. INVALID_ARGUMENT for a row that the job's data doesn't have.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -65,13 +65,15 @@ def test_columns_may_come_in_any_order_by_name(server: RunningServer) -> None:
     job = server.add_finished(prepared(regression_spec()))
     own = predict(server, job, [row(1.0, 2.0, 3.0)])
     assert predict(server, job, [row(3.0, 1.0, 2.0)], columns=["c", "a", "b"]) == own
-    _, violations, _ = refusal(lambda: predict(server, job, [row(1, 2)], columns=["a", "bb", "a"]))
+    ignored = predict(server, job, [row(2.0, "a text", 3.0, None, 1.0)], columns=["b", "y", "c", "z", "a"])
+    assert ignored == own
+    _, violations, _ = refusal(lambda: predict(server, job, [row(1, 2, 3)], columns=["a", "bb", "a"]))
     assert violations == {
-        "columns[1]": "the model has no feature 'bb'; did you mean 'b'?",
+        "columns": "there is no 'b', did you mean 'bb'?; there is no 'c'; the model's features are a, b, c",
         "columns[2]": "'a' is there twice",
     }
-    _, violations, _ = refusal(lambda: predict(server, job, [row(1, 2)], columns=["a", "c"]))
-    assert violations == {"columns": "the model's feature is missing: b"}
+    _, violations, _ = refusal(lambda: predict(server, job, [row(1, 2)], columns=["a", "c", "b"]))
+    assert violations == {"rows[0].values": "there are 3 columns, got 2 values"}
 
 
 def test_a_class_is_predicted_by_name(server: RunningServer) -> None:
@@ -107,7 +109,7 @@ def test_every_wrong_value_is_named_by_its_path(server: RunningServer) -> None:
     assert violations == {
         "rows[1].values[1]": "must be a finite number, got nan",
         "rows[1].values[2]": "must be a number, got a text",
-        "rows[2].values": "the model has 3 features, got 2 values",
+        "rows[2].values": "there are 3 features, got 2 values",
         "rows[3].values[0]": "must be a number, got null",
         "rows[3].values[1]": "must be a number, got a boolean",
         "rows[3].values[2]": "must be a finite number, got -inf",
@@ -206,7 +208,8 @@ def test_an_example_that_is_wrong_is_told_by_its_fields(server: RunningServer) -
         "own.target": "must be the name of a class, one of blue, green, red; got 'purple'",
     }
     assert "example" in refusal(lambda: explain(server, job))[1]
-    assert refusal(lambda: explain(server, job, row=40))[0] == grpc.StatusCode.OUT_OF_RANGE
+    _, violations, _ = refusal(lambda: explain(server, job, row=40))
+    assert violations == {"row": "there is no row 40; the job's data has rows 0 to 39"}
 
 
 def test_a_large_tensor_is_summarised_unless_more_is_asked_for(server: RunningServer) -> None:

@@ -1,0 +1,167 @@
+"""The commands that ask a server about a model: predict and explain."""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TextIO
+
+from chainrule.client import Client, Value
+from chainrule.commands.graph import check_picture_file, write_picture
+from chainrule.errors import InvalidJob
+from chainrule.failures import WRONG_INPUT, CommandFailed, wrong_input
+from chainrule.graph_picture.picture import Picture, name_of
+from chainrule.graph_picture.values import picture_of_explanation
+from chainrule.output import fields_of, print_json, print_line
+from chainrule.text import one_line, table_lines
+from chainrule.v1 import model_service_pb2 as api
+
+# What a call takes: so many rows, and about so many values, which are 2 MiB then.
+CALL_ROWS = 10_000
+CALL_VALUES = 150_000
+MISSING = ("", "na", "nan", "null")
+# A line of the file and its values.
+Line = tuple[int, list[str]]
+
+
+def predict(server: str, job_id: str, file: Path, *, header: bool, as_json: bool) -> None:
+    """Print a prediction for each row of a CSV file ('-': standard input), as CSV or as lines of JSON.
+
+    header: whether the first line names the columns. Raises CommandFailed, with the file's lines in its problems."""
+    with _opened(file) as stream, Client(server) as client:
+        lines = _lines(stream, file)
+        columns = next(lines, (0, []))[1] if header else []
+        has_rows = False
+        for batch in _batches(lines):
+            rows = [[_value(cell) for cell in cells] for _, cells in batch]
+            try:
+                response = client.predict(job_id, rows, columns)
+            except InvalidJob as error:
+                raise _in_file(error, file, batch, columns) from None
+            if not has_rows and not as_json:
+                _csv_line(["prediction", *_output_names(response)])
+            has_rows = True
+            _print_predictions(response, as_json=as_json)
+    if not has_rows:
+        raise wrong_input(str(file), "holds no rows" + (" below its line of names" if header else ""))
+
+
+def explain(server: str, job_id: str, *, row: int, output: Path | None, as_json: bool) -> None:
+    """Draw a model's graph for a row of its job's data, or print the nodes. Raises CommandFailed."""
+    if output is not None:
+        check_picture_file(output)
+    if not 0 <= row < 1 << 63:
+        raise wrong_input("--row", f"must be a row of the job's data, counted from 0, got {row}")
+    with Client(server) as client:
+        answer = client.explain(job_id, row=row)
+        name = client.get_job(answer.job_id).spec.name
+    title = one_line(f"{name} ({answer.job_id}): row {row}, parameters of step {answer.step}")
+    picture = picture_of_explanation(answer, title)
+    if output is not None:
+        write_picture(picture, output)
+    if as_json:
+        print_json(fields_of(answer) | ({} if output is None else {"path": str(output)}))
+    elif output is not None:
+        print_line(str(output))
+    else:
+        _print_boxes(picture)
+
+
+def _print_boxes(picture: Picture) -> None:
+    print_line(picture.title)
+    print_line()
+    rows = [(name_of(box), box.shape, box.f, box.g) for box in picture.boxes]
+    for line in table_lines([("NODE", "SHAPE", "FORWARD", "BACKWARD"), *rows]):
+        print_line(line)
+
+
+def _print_predictions(response: api.PredictResponse, *, as_json: bool) -> None:
+    for each in response.predictions:
+        if as_json:
+            print_json(fields_of(each))
+            continue
+        meaning: str | float = ""
+        if each.HasField("class_name"):
+            meaning = each.class_name
+        elif each.HasField("value"):
+            meaning = each.value
+        _csv_line([meaning, *(each.outputs if _output_names(response) else ())])
+
+
+def _output_names(response: api.PredictResponse) -> list[str]:
+    """The columns for what the formula gave: none where it is the prediction itself in another unit."""
+    if not response.predictions or response.predictions[0].HasField("value"):
+        return []
+    count = len(response.predictions[0].outputs)
+    if count == len(response.classes):
+        return list(response.classes)
+    return ["output"] if count == 1 else [f"output_{number}" for number in range(count)]
+
+
+def _csv_line(cells: Sequence[str | float]) -> None:
+    csv.writer(sys.stdout, lineterminator="\n").writerow(cells)
+
+
+@contextmanager
+def _opened(file: Path) -> Iterator[TextIO]:
+    if str(file) == "-":
+        yield sys.stdin
+        return
+    try:
+        stream = file.open(newline="", encoding="utf-8-sig")
+    except OSError as error:
+        raise wrong_input(str(file), f"can't be read: {error.strerror}") from None
+    with stream:
+        yield stream
+
+
+def _lines(stream: TextIO, file: Path) -> Iterator[Line]:
+    """Every line that isn't empty, with its number. Raises CommandFailed."""
+    reader = csv.reader(stream, strict=True)
+    try:
+        for cells in reader:
+            if cells:
+                yield reader.line_num, cells
+    except UnicodeDecodeError:
+        raise wrong_input(str(file), f"line {reader.line_num + 1} or one after it is not UTF-8") from None
+    except (csv.Error, OSError) as error:
+        raise wrong_input(str(file), f"line {reader.line_num}: {error}") from None
+
+
+def _batches(lines: Iterator[Line]) -> Iterator[list[Line]]:
+    """Lines for one call each."""
+    for first in lines:
+        count = max(1, min(CALL_ROWS, CALL_VALUES // len(first[1])))
+        yield [first, *itertools.islice(lines, count - 1)]
+
+
+def _value(cell: str) -> Value:
+    text = cell.strip()
+    if text.lower() in MISSING:
+        return None
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def _in_file(error: InvalidJob, file: Path, batch: Sequence[Line], columns: Sequence[str]) -> CommandFailed:
+    """The failure with lines of the file in place of the request's rows."""
+    problems = []
+    for path, message in error.problems:
+        found = re.match(r"rows\[(\d+)\]\.values(?:\[(\d+)\])?$", path)
+        if found is None:
+            problems.append((str(file) if path.startswith("columns") else path, message))
+            continue
+        line, cells = batch[int(found[1])]
+        where = ""
+        if found[2] is not None:
+            place = int(found[2])
+            where = f", column {columns[place] if columns else place + 1}: {cells[place]!r:.40}"
+        problems.append((f"{file} line {line}{where}", message))
+    return CommandFailed(WRONG_INPUT, problems, reason=error.reason)

@@ -1,0 +1,175 @@
+"""`chainrule predict`, `explain`, `health`, `list` and `submit --validate-only` against a server in this process."""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from chainrule.cli import run
+from server import data_set
+from server.jobs import Job
+from tests.server.in_process import (
+    RunningServer,
+    add_data_sets,
+    classes_spec,
+    prepared,
+    regression_spec,
+    running_server,
+)
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+
+
+@pytest.fixture
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RunningServer]:
+    add_data_sets(monkeypatch)
+    with running_server(tmp_path) as running:
+        monkeypatch.setenv("CHAINRULE_SERVER", running.address)
+        yield running
+
+
+def call(*arguments: str | Path) -> int:
+    return run([str(each) for each in arguments])
+
+
+def finished(server: RunningServer, spec: Any) -> Job:
+    return server.add_finished(prepared(spec))
+
+
+def csv_file(folder: Path, text: str) -> Path:
+    path = folder / "rows.csv"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_a_csv_file_gets_a_prediction_for_each_line(server: RunningServer, tmp_path: Path, capsys: Any) -> None:
+    job = finished(server, regression_spec())
+    rows = data_set.load("test:regression").features.tolist()
+    # In another order, and with a column that the model doesn't use.
+    text = "c,b,name,a\n" + "".join(f"{c!r},{b!r},n{a:.0f},{a!r}\n" for a, b, c in rows)
+    assert call("predict", job.job_id, csv_file(tmp_path, text)) == 0
+    lines = list(csv.reader(io.StringIO(capsys.readouterr().out)))
+    assert lines[0] == ["prediction"]
+    from chainrule import Client
+
+    with Client(server.address) as client:
+        expected = [each.value for each in client.predict(job.job_id, rows).predictions]
+    assert [float(line[0]) for line in lines[1:]] == expected
+
+
+def test_many_lines_go_in_several_calls(
+    server: RunningServer, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("chainrule.commands.models.CALL_ROWS", 4)
+    job = finished(server, regression_spec())
+    text = "a,b,c\n" + "".join(f"{number},1,2\n" for number in range(10))
+    assert call("predict", job.job_id, csv_file(tmp_path, text)) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "prediction"
+    assert len(set(lines)) == 11
+    assert call("predict", job.job_id, csv_file(tmp_path, text + "1,x,2\n")) == 2
+    assert "rows.csv line 12, column b: 'x': must be a number, got a text" in capsys.readouterr().err
+
+
+def test_classes_come_by_name_with_their_scores(
+    server: RunningServer, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = finished(server, classes_spec())
+    monkeypatch.setattr("sys.stdin", io.StringIO("5,5\n1,9\n"))
+    assert call("predict", job.job_id, "-", "--no-header") == 0
+    lines = list(csv.reader(io.StringIO(capsys.readouterr().out)))
+    assert lines[0] == ["prediction", "blue", "green", "red"]
+    for name, *scores in lines[1:]:
+        assert scores.index(max(scores, key=float)) == ["blue", "green", "red"].index(name)
+    monkeypatch.setattr("sys.stdin", io.StringIO("5,5\n1,9\n"))
+    assert call("predict", job.job_id, "-", "--no-header", "--json") == 0
+    objects = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [each["class_name"] for each in objects] == [line[0] for line in lines[1:]]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a,b,c\n", "holds no rows below its line of names"),
+        ("a,b\n1,2\n", "there is no 'c'; the model's features are a, b, c"),
+        ("a,b,c\n1,2\n", "line 2: there are 3 columns, got 2 values"),
+        ("a,b,c\n1,,2\n", "line 2, column b: '': must be a number, got null"),
+        ('a,b,c\n1,"2,3\n', "line 2: unexpected end of data"),
+    ],
+)
+def test_a_wrong_file_is_told_by_its_lines(
+    server: RunningServer, tmp_path: Path, capsys: Any, text: str, message: str
+) -> None:
+    job = finished(server, regression_spec())
+    assert call("predict", job.job_id, csv_file(tmp_path, text)) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_file_that_is_missing_or_no_text_is_said(server: RunningServer, tmp_path: Path, capsys: Any) -> None:
+    job = finished(server, regression_spec())
+    assert call("predict", job.job_id, tmp_path / "none.csv") == 2
+    assert "none.csv: can't be read: No such file or directory" in capsys.readouterr().err
+    (tmp_path / "latin.csv").write_bytes("a,b,c\n1,2,\xe9\n".encode("latin-1"))
+    assert call("predict", job.job_id, tmp_path / "latin.csv") == 2
+    assert "is not UTF-8" in capsys.readouterr().err
+
+
+def test_an_explanation_is_drawn_or_printed(server: RunningServer, tmp_path: Path, capsys: Any) -> None:
+    job = finished(server, regression_spec())
+    path = tmp_path / "graph.svg"
+    assert call("explain", job.job_id, "--row", "3", "-o", path) == 0
+    assert f"regression ({job.job_id}): row 3, parameters of step 8" in path.read_text()
+    capsys.readouterr()
+    assert call("explain", job.job_id, "--row", "3") == 0
+    shown = capsys.readouterr().out
+    assert "w @ x + b" in shown
+    assert call("explain", job.job_id, "--row", "3", "--json") == 0
+    nodes = json.loads(capsys.readouterr().out)["nodes"]
+    assert nodes[-1]["backward"]["values"] == [1.0]
+    assert call("explain", job.job_id, "--row", "40") == 2
+    assert "row: there is no row 40; the job's data has rows 0 to 39" in capsys.readouterr().err
+    assert call("explain", job.job_id, "--row", "-1") == 2
+    assert call("explain", job.job_id, "-o", tmp_path / "graph.jpg") == 2
+
+
+def test_health_is_an_exit_code(server: RunningServer, capsys: Any) -> None:
+    assert call("health", "--json") == 0
+    services = {f"chainrule.v1.{name}Service": "SERVING" for name in ("Job", "Model", "Worker")}
+    assert json.loads(capsys.readouterr().out) == {"status": "SERVING", "services": services}
+    asyncio.run_coroutine_threadsafe(server.health.enter_graceful_shutdown(), server.loop).result(30)
+    assert call("health") == 1
+    assert "is not serving" in capsys.readouterr().err
+    assert call("health", "--server", "127.0.0.1:1") == 1
+
+
+def test_a_list_is_of_the_states_and_names_asked_for(server: RunningServer, capsys: Any) -> None:
+    job = finished(server, regression_spec())
+    finished(server, classes_spec())
+
+    def listed(*options: str) -> list[str]:
+        assert call("list", "--json", *options) == 0
+        return [each["spec"]["name"] for each in json.loads(capsys.readouterr().out)["jobs"]]
+
+    assert sorted(listed()) == ["classes", "regression"]
+    assert listed("--state", "succeeded", "--name", "reg") == ["regression"]
+    assert listed("--state", "running") == []
+    assert call("list", "--state", "asleep") == 2
+    assert "must be one of queued, running" in capsys.readouterr().err
+    assert job.is_final
+
+
+def test_a_job_file_is_checked_without_a_job(server: RunningServer, capsys: Any) -> None:
+    assert call("submit", EXAMPLES / "two_layer.toml", "--validate-only", "--json") == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["spec"]["training"]["shards"] == 8
+    assert answer["estimate"]["parameter_count"] == 176
+    assert call("submit", EXAMPLES / "two_layer.toml", "--validate-only") == 0
+    assert "valid; nothing was started" in capsys.readouterr().out
+    assert server.run(server.scheduler.book.all) == []
