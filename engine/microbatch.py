@@ -75,14 +75,16 @@ class MicrobatchComputer:
         parameters: Vector,
         out: Vector | None = None,
         final: Callable[[int, int], None] | None = None,
+        is_checked: bool = True,
     ) -> PartialSum | None:
         """The sum of the loss and of its gradient over a step's rows of a subtree; None where it has no rows.
 
         sums: the loss, then with batch_norm Σ a and Σ a² as `engine.evaluation.updated_statistics` takes them.
         parameters: (n,) float32. step counts from 1. out: (n,) float32, where the gradient's sum is left; a new vector
         if None. Give the same array objects again, in turn if there are several: plans remember their views.
-        final(start, stop) is called as soon as these elements of `out` are complete and known to be finite, the last
-        layer's first, while the last microbatch's earlier layers are still being computed: each element once.
+        final(start, stop) is called as soon as these elements of `out` are complete, and known to be finite if that is
+        checked, the last layer's first, while the last microbatch's earlier layers are still being computed: each
+        element once. is_checked: False leaves it to whoever uses the sum to see whether the gradient is finite.
         Raises NotFinite, after which `out` is worth nothing, even where it was announced."""
         epoch, step_in_epoch = self.schedule.position(step)
         order = self._turns_of(subtree, step_in_epoch)
@@ -97,7 +99,8 @@ class MicrobatchComputer:
             batch = self._gathered(turn.shard, epoch, step_in_epoch)
             row_count += batch.plan.row_count
             own = vectors[turn.place - turn.additions : turn.place + 1][::-1]
-            loss = self._added_gradient(batch, turn.shard, step, parameters, own, final if turn is order[-1] else None)
+            adding = _Adding(own, final if turn is order[-1] else None, self._rounding, is_checked)
+            loss = self._added_gradient(batch, turn.shard, step, parameters, adding)
             sums[turn.place] = batch.sums(loss)
             for place in range(turn.place, turn.place - turn.additions, -1):
                 sums[place - 1] += sums[place]
@@ -127,11 +130,10 @@ class MicrobatchComputer:
         shard: int,
         step: int,
         parameters: Vector,
-        own: list[Vector],
-        final: Callable[[int, int], None] | None,
+        adding: _Adding,
     ) -> float:
-        """Compute a microbatch's gradient into own[0], and add it to own[1], that to own[2], and so on."""
-        adding = _Adding(own, final, self._rounding)
+        """Compute a microbatch's gradient, and add it to the sums that wait for it."""
+        own, final = adding.own, adding.final
         loss = batch.plan.gradient(
             parameters,
             batch.inputs,
@@ -142,7 +144,7 @@ class MicrobatchComputer:
         if not math.isfinite(loss):
             bad = np.flatnonzero(~np.isfinite(batch.plan.row_losses))
             raise NotFinite(shard=shard, row=int(batch.numbers()[bad[0]]) if bad.size else None)
-        if final is None:
+        if final is None and adding.has_work:
             self._enter(adding.add_range, 0, own[0].size)
         if not adding.is_finite:
             raise NotFinite(shard=shard, row=None)
@@ -243,10 +245,16 @@ class _Adding:
     own: list[Vector]
     final: Callable[[int, int], None] | None
     rounding: Rounding | None = None
+    is_checked: bool = True
     is_finite: bool = True
 
+    @property
+    def has_work(self) -> bool:
+        """Whether a range is more than announced."""
+        return self.is_checked or self.rounding is not None or len(self.own) > 1
+
     def add_range(self, start: int, stop: int) -> None:
-        """Add up the elements start … stop - 1, see whether the result is finite, and announce it if so."""
+        """Add up the elements start … stop - 1, see whether the result is finite if asked to, and announce it if so."""
         if not self.is_finite:
             return
         if stop - start <= BLOCK:
@@ -266,5 +274,5 @@ class _Adding:
             total = np.add(waiting, total, out=waiting)
             if self.rounding is not None:
                 self.rounding(total, total)
-        if not is_finite(total):
+        if self.is_checked and not is_finite(total):
             self.is_finite = False

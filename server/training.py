@@ -113,7 +113,9 @@ class Training:
     # Whether the members of this generation hold the current parameters.
     _pulled_step: int = -1
     _issued_at_ns: int = 0
-    # What `_begin_order` finds for such a step in this generation.
+    # Whether a step came out not finite: it is given again, and workers look for the shard.
+    _checks_gradients: bool = False
+    # What `_begin_order` finds for a whole step in this generation.
     _full_step: tuple[dict[Subtree, int], tuple[Subtree, ...]] | None = None
     # What a step pushes and pulls over the wire, all workers together.
     _wire_bytes: tuple[int, int] = (0, 0)
@@ -273,11 +275,12 @@ class Training:
 
     def _program(self) -> Generator[pb.OrderKind, PartialSum, None]:
         """Each `yield` is an order to all workers; what comes back is the sum over all shards."""
-        self._first_order_at_ns = self.clock_ns()
         for step in range(1, self.job.total_steps + 1):
             started_at_ns = self.clock_ns()
             total = yield GRADIENT
-            self._commit(total)
+            if not self._commit(total):
+                total = yield GRADIENT
+                self._commit(total)
             self._step_times_ms.append((self.clock_ns() - started_at_ns) / NS_IN_MS)
             epoch, rest = divmod(step, self.job.schedule.steps_per_epoch)
             if rest == 0:
@@ -317,13 +320,19 @@ class Training:
         # The workers hold those of the last step, or rounded ones.
         self._pulled_step = -1
 
-    def _commit(self, total: PartialSum) -> None:
+    def _commit(self, total: PartialSum) -> bool:
+        """Apply a step. False: its result would not be finite, and the workers are to look where that comes from."""
         if self._assembly is None:
             raise TypeError("a step is committed that was not begun")
         complete_ns = self.clock_ns()
         try:
             reduce_ns = self._assembly.commit(total, self.pool, self.thread_count)
         except NotFinite as error:
+            # The workers hold what was prepared and is no good.
+            self._pulled_step = -1
+            if not self._checks_gradients:
+                self._checks_gradients = True
+                return False
             raise TrainingFailed(
                 f"step {self.state.step + 1}: the parameters would not be finite; the last good ones are those of step "
                 f"{self.state.step}; a smaller training.optimizer.learning_rate often helps"
@@ -336,6 +345,7 @@ class Training:
         )
         self.progress.step = self.state.step
         self.progress.loss = float(total.sums[0]) / total.row_count
+        return True
 
     def _complete(self) -> None:
         total = finish(self._root, self._partial_sums)
@@ -365,6 +375,7 @@ class Training:
         subtrees = self._begin_order()
         if self._order_kind == GRADIENT:
             order.step += 1
+            order.checks_gradients = self._checks_gradients
             row_count = sum(self._rows.values())
             self._assembly = StepAssembly(self.state, self.published, row_count, subtrees, self.clock_ns)
         else:
@@ -373,6 +384,7 @@ class Training:
         is_next = self._pulled_step == self.state.step - 1
         self._pulled_step = self.state.step
         self._issued_at_ns = self.clock_ns()
+        self._first_order_at_ns = self._first_order_at_ns or self._issued_at_ns
         self.costs.issued(self._issued_at_ns)
         for name, member in self._members.items():
             for response in member.exchange.order_messages(order, published, is_next=is_next):

@@ -18,7 +18,7 @@ from server import model_file
 from server.errors import InvalidSpec
 from server.example import read_parameters
 from server.prepared_job import PreparedJob, prepare
-from server.training import Training
+from server.training import Training, TrainingFailed
 from tests.plain_workers import computer_of, train_with_plain_workers
 
 EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "two_layer.toml"
@@ -193,6 +193,13 @@ def test_what_is_reported_is_the_loss_of_the_parameters_that_the_user_gets(job: 
     total = computer_of(training.job).evaluate(whole, parameters=training.state.parameters, validation=False)
     assert total is not None
     assert training.result.loss == float(total.sums[0]) / total.row_count
+
+
+@pytest.mark.parametrize("worker_count", [1, 3])
+def test_a_gradient_that_is_not_finite_where_the_loss_is_names_its_first_shard(job: Job, worker_count: int) -> None:
+    prepared = job(**{'loss = "(prediction - y)**2"': 'loss = "sqrt(0 * prediction**2) + y - y"'})
+    with pytest.raises(TrainingFailed, match=r"step 1: the gradient is not finite \(shard \d\)"):
+        train_with_plain_workers(prepared, worker_count=worker_count)
 
 
 def test_a_gradient_whose_square_overflows_fails_the_step_instead_of_freezing_the_element(job: Job) -> None:

@@ -107,6 +107,7 @@ class HeldJob:
                 parameters=parameters,
                 out=self.vectors.gradient(subtree),
                 final=self.vectors.pusher(order, subtree),
+                is_checked=order.checks_gradients,
             )
         validation = order.kind == pb.ORDER_KIND_EVALUATE_VALIDATION
         statistics = np.array(order.statistics)

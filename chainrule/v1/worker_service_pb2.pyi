@@ -156,7 +156,7 @@ class VectorPart(_message.Message):
     def __init__(self, offset: _Optional[int] = ..., values: _Optional[bytes] = ..., first_shard: _Optional[int] = ..., shard_count: _Optional[int] = ..., order: _Optional[int] = ...) -> None: ...
 
 class Order(_message.Message):
-    __slots__ = ("job_id", "generation", "order", "kind", "step", "vector", "place", "statistics")
+    __slots__ = ("job_id", "generation", "order", "kind", "step", "vector", "place", "statistics", "checks_gradients")
     JOB_ID_FIELD_NUMBER: _ClassVar[int]
     GENERATION_FIELD_NUMBER: _ClassVar[int]
     ORDER_FIELD_NUMBER: _ClassVar[int]
@@ -165,6 +165,7 @@ class Order(_message.Message):
     VECTOR_FIELD_NUMBER: _ClassVar[int]
     PLACE_FIELD_NUMBER: _ClassVar[int]
     STATISTICS_FIELD_NUMBER: _ClassVar[int]
+    CHECKS_GRADIENTS_FIELD_NUMBER: _ClassVar[int]
     job_id: str
     generation: int
     order: int
@@ -173,7 +174,8 @@ class Order(_message.Message):
     vector: VectorPart
     place: Place
     statistics: _containers.RepeatedScalarFieldContainer[float]
-    def __init__(self, job_id: _Optional[str] = ..., generation: _Optional[int] = ..., order: _Optional[int] = ..., kind: _Optional[_Union[OrderKind, str]] = ..., step: _Optional[int] = ..., vector: _Optional[_Union[VectorPart, _Mapping]] = ..., place: _Optional[_Union[Place, _Mapping]] = ..., statistics: _Optional[_Iterable[float]] = ...) -> None: ...
+    checks_gradients: bool
+    def __init__(self, job_id: _Optional[str] = ..., generation: _Optional[int] = ..., order: _Optional[int] = ..., kind: _Optional[_Union[OrderKind, str]] = ..., step: _Optional[int] = ..., vector: _Optional[_Union[VectorPart, _Mapping]] = ..., place: _Optional[_Union[Place, _Mapping]] = ..., statistics: _Optional[_Iterable[float]] = ..., checks_gradients: _Optional[bool] = ...) -> None: ...
 
 class PartialSum(_message.Message):
     __slots__ = ("job_id", "generation", "order", "first_shard", "shard_count", "row_count", "sums", "vector", "place", "not_finite", "started_ns", "finished_ns")

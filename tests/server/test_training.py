@@ -148,8 +148,15 @@ def test_parameters_that_would_not_be_finite_fail_the_job_and_the_last_good_ones
     training = started(job, "a")
     ((_, order),) = orders(training)
     before = training.state.parameters.copy()
+    training.receive("a", push(order, shard=0, shards=2, value=float("inf")))
+    assert np.array_equal(training.state.parameters, before)
+    # The step is given again, for the worker to find out which shard it comes from; it finds none.
+    ((_, again),) = orders(training)
+    assert (order.checks_gradients, again.checks_gradients) == (False, True)
+    assert again.step == order.step == 1
+    assert again.HasField("vector")
     with pytest.raises(TrainingFailed, match=r"step 1: .* last good ones are those of step 0"):
-        training.receive("a", push(order, shard=0, shards=2, value=float("inf")))
+        training.receive("a", push(again, shard=0, shards=2, value=float("inf")))
     assert np.array_equal(training.state.parameters, before)
 
 
