@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import fnmatch
 import os
 import stat
+from collections.abc import Collection
 from pathlib import Path
 from typing import BinaryIO
 
 # The option's default: a process that is started for one question inherits it.
 VARIABLE = "CHAINRULE_DATA_ROOT"
+# All of them are open while a data set is read.
+MAX_FILES = 500
 
 
 class DataFileError(ValueError):
-    """A file that can't be had or used; the message says what and what to do, and names no file."""
+    """A file that can't be had or used; the message says what and what to do.
+
+    field: the path in the job's spec that is wrong."""
+
+    def __init__(self, message: str, *, field: str = "data.uri") -> None:
+        self.field = field
+        super().__init__(message)
 
 
 def default_data_root() -> Path | None:
@@ -26,6 +36,47 @@ def open_below(data_root: Path | None, name: str) -> BinaryIO:
 
     What is outside the folder is refused before it is looked at, whether '..', an absolute name or a symbolic link
     leads there. Raises DataFileError."""
+    path = _resolved(data_root, name)
+    try:
+        # O_NONBLOCK: a named pipe must not hold the server up.
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except FileNotFoundError:
+        raise DataFileError(f"there is no such file in the data folder; {_there(_resolved(data_root, '.'))}") from None
+    except OSError as error:
+        raise DataFileError(f"can't be read: {error.strerror}") from None
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise DataFileError("is not a file; give the name of a data file")
+    return os.fdopen(descriptor, "rb")
+
+
+def names_below(data_root: Path | None, name: str, endings: Collection[str]) -> list[str]:
+    """The names, for `open_below`, of the files that a name means, in path order.
+
+    name: of a file; of a folder, whose files with one of the endings are meant; or with '*', '?' and '[…]' in its last
+    part. Names that begin with '.' or '_' are not meant. Raises DataFileError."""
+    path = _resolved(data_root, name)
+    folder, _, pattern = name.rpartition("/")
+    if path.is_dir():
+        folder, pattern = name.rstrip("/"), "*"
+    elif path.exists() or not any(sign in pattern for sign in "*?["):
+        return [name]
+    directory = _resolved(data_root, folder or ".")
+    try:
+        found = sorted(path.name for path in directory.iterdir() if fnmatch.fnmatchcase(path.name, pattern))
+    except OSError as error:
+        raise DataFileError(f"{folder or 'the data folder'} can't be listed: {error.strerror}") from None
+    hidden = tuple(sign for sign in "._" if not pattern.startswith(sign))
+    found = [each for each in found if each.endswith(tuple(endings)) and not each.startswith(hidden)]
+    if not found:
+        raise DataFileError(f"means no file: nothing here has this form and ends in {', '.join(endings)}")
+    if len(found) > MAX_FILES:
+        raise DataFileError(f"means {len(found)} files, but {MAX_FILES} are the most; join them into fewer")
+    return [f"{folder}/{each}" if folder else each for each in found]
+
+
+def _resolved(data_root: Path | None, name: str) -> Path:
+    """The path that a name leads to, below the root for certain."""
     if data_root is None:
         raise DataFileError("this server reads no files; start it with --data-root DIR, the folder that holds them")
     try:
@@ -35,23 +86,13 @@ def open_below(data_root: Path | None, name: str) -> BinaryIO:
         raise DataFileError("there is no such file in the data folder; check the name") from None
     if not path.is_relative_to(root):
         raise DataFileError("leads out of the data folder; put the file into it, or choose another --data-root")
-    try:
-        # O_NONBLOCK: a named pipe must not hold the server up.
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-    except FileNotFoundError:
-        raise DataFileError(f"there is no such file in the data folder; {_there(root)}") from None
-    except OSError as error:
-        raise DataFileError(f"can't be read: {error.strerror}") from None
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise DataFileError("is not a file; give the name of an .npz file")
-    return os.fdopen(descriptor, "rb")
+    return path
 
 
-def _there(root: Path) -> str:
+def _there(folder: Path) -> str:
     try:
-        names = sorted(path.name for path in root.glob("*.npz"))
+        names = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
     except OSError:
         names = []
     more = ", …" if len(names) > 5 else ""
-    return f"it holds {', '.join(names[:5])}{more}" if names else "it holds no .npz file"
+    return f"it holds {', '.join(names[:5])}{more}" if names else "it is empty"

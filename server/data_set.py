@@ -1,22 +1,26 @@
-"""Data sets as arrays: where the rows of a job come from."""
+"""Data sets: where the rows of a job come from."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from chainrule.v1 import job_pb2
+from server import column_choice
+from server.array_columns import column_of
+from server.columns import Categories, Column, ColumnError, Table
 from server.data_root import DataFileError, open_below
-from server.npz_file import read_npz
-
-# Looked at in parts of about so many elements: a mask over all of a large data set would be a copy of its own.
-CHECKED_ELEMENTS = 1 << 20
+from server.npz_file import array_names, read_npz
+from server.table_files import open_files
 
 
 class DataError(ValueError):
@@ -27,47 +31,94 @@ class DataError(ValueError):
         super().__init__(message)
 
 
-@dataclass(frozen=True)
-class DataSet:
-    """Rows as they came. features: (n, d) float64 or float32. target: (n,) float64, or int64 numbers of `classes`.
+@contextmanager
+def data_errors(uri: str) -> Iterator[None]:
+    """Turn what a file or a column raises into DataError, with the data set's URI in front."""
+    try:
+        yield
+    except (ColumnError, DataFileError) as error:
+        raise DataError(f"{uri}: {error}", field=error.field) from None
 
-    classes: sorted names, None where the target is a number."""
+
+class _Closes:
+    """`with` closes a data set's files at its end."""
+
+    def close(self) -> None:
+        """Close the files; without files nothing."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+@dataclass(frozen=True)
+class DataSet(_Closes):
+    """Rows in memory, as they came. features: (n, d) float64 or float32. target: (n,) float64, or int64 numbers of
+    `classes`.
+
+    classes: sorted names, None where the target is a number. categories: features whose whole numbers are names."""
 
     uri: str
     features: NDArray[Any]
     target: NDArray[Any]
     feature_names: tuple[str, ...]
     classes: tuple[str, ...] | None = None
+    target_name: str = "the target"
+    categories: frozenset[str] = frozenset()
+
+    def feature(self, index: int) -> Column:
+        """The feature with that place in `feature_names`. Raises ColumnError."""
+        name = self.feature_names[index]
+        return column_of(self.features[:, index], name=name, is_category=name in self.categories)
 
 
-def load(uri: str, *, data_root: Path | None = None) -> DataSet:
-    """The data set of a URI. data_root: the folder that `file:` may read; None: no file is read.
+@dataclass(frozen=True)
+class FileRows(_Closes):
+    """Rows of files, whose features are read when they are asked for. See `Rows`."""
 
-    Raises DataError where it isn't there, can't be read, or holds NaN or infinity."""
-    scheme, _, name = uri.partition(":")
+    uri: str
+    feature_names: tuple[str, ...]
+    target_name: str
+    target: NDArray[Any]
+    classes: tuple[str, ...] | None
+    table: Table
+    files: ExitStack = field(repr=False)
+
+    def feature(self, index: int) -> Column:
+        """The feature with that place in `feature_names`. Raises ColumnError, DataFileError."""
+        name = self.feature_names[index]
+        column = self.table.read(name)
+        row_count = len(column.codes if isinstance(column, Categories) else column.values)
+        if row_count != len(self.target):
+            raise DataFileError(
+                f"{name!r} has {row_count} rows, but the target {len(self.target)}; is it being written?"
+            )
+        return column
+
+    def close(self) -> None:
+        """Close the files."""
+        self.files.close()
+
+
+def load(data: job_pb2.DataSpec | str, *, data_root: Path | None = None) -> DataSet | FileRows:
+    """The data set of a job, or of a URI. data_root: the folder that `file:` may read; None: no file is read.
+
+    Use it in a `with` statement: it may hold files open. Raises DataError where it isn't there or can't be read."""
+    spec = job_pb2.DataSpec(uri=data) if isinstance(data, str) else data
+    scheme, _, name = spec.uri.partition(":")
     if scheme == "file":
-        data = _from_file(uri, name, data_root)
-    elif uri in LOADERS:
-        data = LOADERS[uri]()
-    else:
-        raise DataError(f"there is no data set {uri!r}; {_hint(uri)}")
-    _check_finite(data)
-    return data
-
-
-def not_finite(features: NDArray[Any]) -> tuple[int, int] | None:
-    """(row, column) of the first value that is NaN or infinite, in the first such column; None where all are finite.
-
-    features: (n, d)."""
-    rows = max(1, CHECKED_ELEMENTS // max(1, features.shape[1]))
-    parts = (np.isfinite(features[start : start + rows]).all() for start in range(0, len(features), rows))
-    if all(parts):
-        return None
-    for index, column in enumerate(features.T):
-        bad = np.flatnonzero(~np.isfinite(column))
-        if bad.size:
-            return int(bad[0]), index
-    return None
+        with data_errors(spec.uri):
+            return _from_file(spec, name, data_root)
+    if spec.uri not in LOADERS:
+        raise DataError(f"there is no data set {spec.uri!r}; {_hint(spec.uri)}")
+    rows = LOADERS[spec.uri]()
+    with data_errors(spec.uri):
+        _check_no_csv(spec)
+        return _chosen(rows, spec)
 
 
 def _hint(uri: str) -> str:
@@ -76,33 +127,63 @@ def _hint(uri: str) -> str:
     near = difflib.get_close_matches(uri.rpartition(":")[2], by_name, n=1)
     if near:
         return f"did you mean '{by_name[near[0]]}'?"
-    return f"there are {', '.join(sorted(LOADERS))}, and 'file:NAME.npz' for your own"
+    return f"there are {', '.join(sorted(LOADERS))}, and 'file:NAME.csv' (.parquet, .arrow, .npz, …) for your own"
 
 
-def _check_finite(data: DataSet) -> None:
-    place = not_finite(data.features)
-    if place is not None:
-        name, column = data.feature_names[place[1]], data.features[:, place[1]]
-    elif not np.isfinite(data.target).all():
-        name, column = "the target", data.target
-    else:
-        return
-    bad = np.flatnonzero(~np.isfinite(column))
-    raise DataError(
-        f"{data.uri}: {name} is {column[bad[0]]:g} in row {bad[0]} (counted from 0) and not finite in "
-        f"{bad.size - 1} more; every value must be a finite number"
-    )
-
-
-def _from_file(uri: str, name: str, data_root: Path | None) -> DataSet:
-    if not name.endswith(".npz"):
-        raise DataError(f"{uri!r} names no .npz file; write 'file:NAME.npz'")
-    try:
+def _from_file(spec: job_pb2.DataSpec, name: str, data_root: Path | None) -> DataSet | FileRows:
+    if not name:
+        raise DataFileError("names no file; write 'file:NAME.csv', or 'file:FOLDER'")
+    if name.endswith(".npz") and not any(sign in name for sign in "*?["):
         with open_below(data_root, name) as file:
-            rows = read_npz(file)
-    except DataFileError as error:
-        raise DataError(f"{uri!r}: {error}") from None
-    return DataSet(uri, rows.features, rows.target, rows.feature_names, rows.classes)
+            # Without such an array each one is a column; the message for a file with neither is that of `read_npz`.
+            if not spec.target or "features" in array_names(file):
+                _check_no_csv(spec)
+                file.seek(0)
+                rows = read_npz(file)
+                return _chosen(DataSet(spec.uri, rows.features, rows.target, rows.feature_names, rows.classes), spec)
+    with ExitStack() as stack:
+        files = open_files(data_root, name, spec, stack)
+        choice = column_choice.choose(files.columns, spec)
+        table = files.table((*choice.features, choice.target), choice.categories)
+        target, classes = _target(table.read(choice.target), name=choice.target)
+        return FileRows(spec.uri, choice.features, choice.target, target, classes, table=table, files=stack.pop_all())
+
+
+def _chosen(rows: DataSet, spec: job_pb2.DataSpec) -> DataSet:
+    """The data set with the features that a job takes. It has a target of its own, called "target"."""
+    if spec.target not in ("", "target"):
+        raise ColumnError("has a target of its own; leave data.target out", field="data.target")
+    names = rows.feature_names
+    column_choice.check_names(names)
+    if spec.features or spec.exclude or spec.categories:
+        chosen = column_choice.choose_features(names, spec, all_names=(*names, "target"))
+        rows = replace(rows, categories=frozenset(spec.categories))
+        if chosen != names:
+            places = [names.index(name) for name in chosen]
+            rows = replace(rows, feature_names=chosen, features=np.ascontiguousarray(rows.features[:, places]))
+        if "target" in spec.categories and rows.classes is None:
+            target, classes = _target(column_of(rows.target, name="target", is_category=True), name="target")
+            rows = replace(rows, target=target, classes=classes)
+    return rows
+
+
+def _check_no_csv(spec: job_pb2.DataSpec) -> None:
+    if spec.HasField("csv"):
+        raise ColumnError("is no CSV file; leave data.csv out", field="data.csv")
+
+
+def _target(column: Column, *, name: str) -> tuple[NDArray[Any], tuple[str, ...] | None]:
+    """(target, classes) of a column. Raises ColumnError where a row has none."""
+    missing = column.codes < 0 if isinstance(column, Categories) else np.isnan(column.values)
+    if missing.any():
+        rows = np.flatnonzero(missing)
+        raise ColumnError(
+            f"{name!r} is the target, but has no value in row {rows[0]} (counted from 0) and in {len(rows) - 1} more; "
+            "take out the rows whose target is not known"
+        )
+    if isinstance(column, Categories):
+        return column.codes.astype(np.int64), column.names
+    return column.values.astype(np.float64, copy=False), None
 
 
 def _from_sklearn(name: str, **arguments: Any) -> DataSet:

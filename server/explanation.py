@@ -14,7 +14,7 @@ from engine.graph import Graph
 from server.errors import InvalidRequest, WrongState
 from server.prepared_job import PreparedJob
 from server.preprocessing import Preprocessing
-from server.raw_rows import KINDS, number_of, read_features
+from server.raw_rows import kind_of_value, number_of, read_features
 from server.stopping import Stop
 from server.trained_model import TrainedModel
 
@@ -97,7 +97,7 @@ def _target(example: api.Example, preprocessing: Preprocessing) -> tuple[float, 
         return (number - preprocessing.target_mean) / preprocessing.target_scale, problem
     known = f"must be the name of a class, one of {', '.join(preprocessing.classes[:20])}"
     if value.WhichOneof("kind") != "string_value":
-        return 0.0, f"{known}; got {KINDS.get(value.WhichOneof('kind'), 'a number')}"
+        return 0.0, f"{known}; got {kind_of_value(value)}"
     if value.string_value not in preprocessing.classes:
         return 0.0, f"{known}; got {value.string_value[:80]!r}"
     number = preprocessing.classes.index(value.string_value)

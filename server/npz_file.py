@@ -5,9 +5,11 @@ Pickles are never read. Arrays keep their own precision where it is float32, so 
 
 from __future__ import annotations
 
+import tokenize
 import zipfile
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
@@ -31,12 +33,12 @@ class NpzRows:
 
 def read_npz(file: BinaryIO) -> NpzRows:
     """The rows of an .npz file. Raises DataFileError."""
-    arrays = _arrays(file)
+    arrays = read_arrays(file, KNOWN)
     missing = [name for name in ("features", "target") if name not in arrays]
     if missing:
         raise DataFileError(
             f"holds no array {' and no array '.join(repr(name) for name in missing)}; "
-            "write it with numpy.savez(file, features=…, target=…)"
+            "write it with numpy.savez(file, features=…, target=…), or name the array to predict in data.target"
         )
     features = _numbers("features", arrays["features"])
     target = _numbers("target", arrays["target"])
@@ -62,34 +64,49 @@ def read_npz(file: BinaryIO) -> NpzRows:
     return NpzRows(features, numbers, names, classes)
 
 
-def _arrays(file: BinaryIO) -> dict[str, NDArray[Any]]:
-    """The arrays that we know, by name; others are not read."""
+def array_names(file: BinaryIO) -> tuple[str, ...]:
+    """The names of the arrays in an .npz file. Raises DataFileError."""
     if not zipfile.is_zipfile(file):
         raise DataFileError("is not an .npz file; write it with numpy.savez(file, features=…, target=…)")
-    name = ""
-    try:
-        with np.load(file, allow_pickle=False) as archive:
-            found = {}
-            for name in KNOWN:
-                if name in archive:
+    file.seek(0)
+    with numpy_errors("the file"), np.load(file, allow_pickle=False) as archive:
+        return tuple(archive.files)
+
+
+def read_arrays(file: BinaryIO, names: Iterable[str]) -> dict[str, NDArray[Any]]:
+    """Those of the arrays that there are, by name; others are not read. Raises DataFileError."""
+    there = set(array_names(file))
+    file.seek(0)
+    found: dict[str, NDArray[Any]] = {}
+    with numpy_errors("the file"), np.load(file, allow_pickle=False) as archive:
+        for name in names:
+            if name in there:
+                with numpy_errors(repr(name)):
                     array = archive[name]
-                    if not isinstance(array, np.ndarray):  # a member that is no array comes as its bytes
-                        raise DataFileError(f"'{name}' is no array; write the file with numpy.savez")
-                    found[name] = array
-            return found
+                if not isinstance(array, np.ndarray):  # a member that is no array comes as its bytes
+                    raise DataFileError(f"{name!r} is no array; write the file with numpy.savez")
+                found[name] = array
+    return found
+
+
+@contextmanager
+def numpy_errors(what: str) -> Iterator[None]:
+    """Turn what numpy raises on a file into DataFileError. what: it was reading."""
+    try:
+        yield
+    except DataFileError:
+        raise
     except MemoryError:
-        raise DataFileError(f"'{name}' does not fit into the memory of the server; take fewer rows") from None
+        raise DataFileError(f"{what} does not fit into the memory of the server; take fewer rows") from None
     except ValueError as error:
-        if isinstance(error, DataFileError):
-            raise
         if "pickle" in str(error):
-            message = f"'{name}' holds Python objects, which are never read; save an array of numbers or strings"
+            message = f"{what} holds Python objects, which are never read; save an array of numbers or strings"
             raise DataFileError(message) from None
-        raise DataFileError(f"'{name}' can't be read ({error}); write the file again") from None
+        raise DataFileError(f"{what} can't be read ({error}); write the file again") from None
     except (OSError, EOFError, KeyError, SyntaxError, NotImplementedError, RuntimeError) as error:
-        raise DataFileError(f"is broken ({error}); write the file again") from None
-    except (zipfile.BadZipFile, zlib.error) as error:
-        raise DataFileError(f"is broken ({error}); write the file again") from None
+        raise DataFileError(f"{what} is broken ({error}); write the file again") from None
+    except (zipfile.BadZipFile, zlib.error, tokenize.TokenError) as error:
+        raise DataFileError(f"{what} is broken ({error}); write the file again") from None
 
 
 def _numbers(name: str, array: NDArray[Any]) -> NDArray[Any]:

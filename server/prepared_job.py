@@ -35,7 +35,7 @@ from engine.reduction import check_shard_count
 from engine.schedules import make_schedule, plateau_of
 from engine.sharding import BatchSchedule, Division, divide
 from engine.synchronous_sgd import ParameterState, UpdateRecipe
-from server import data_set
+from server import column_choice, data_set
 from server.errors import InvalidSpec
 from server.preprocessing import Preprocessing, learn
 
@@ -105,18 +105,18 @@ def prepare(spec: job_pb2.JobSpec, *, data_root: Path | None = None) -> Prepared
     if violations:
         raise InvalidSpec(violations)
     try:
-        data = data_set.load(complete.data.uri, data_root=data_root)
-        division = divide(
-            row_count=len(data.target),
-            shard_count=complete.training.shards,
-            validation_fraction=complete.data.validation_fraction,
-            seed=complete.training.seed,
-        )
-        if not complete.data.HasField("standardize"):
-            is_number = data.classes is None
-            complete.data.standardize.CopyFrom(job_pb2.Standardization(features=True, target=is_number))
-        preprocessing = learn(data, complete.data, division.training_rows)
-        features, targets = preprocessing.prepare(data)
+        with data_set.load(complete.data, data_root=data_root) as data:
+            division = divide(
+                row_count=len(data.target),
+                shard_count=complete.training.shards,
+                validation_fraction=complete.data.validation_fraction,
+                seed=complete.training.seed,
+            )
+            if not complete.data.HasField("standardize"):
+                is_number = data.classes is None
+                complete.data.standardize.CopyFrom(job_pb2.Standardization(features=True, target=is_number))
+            preprocessing = learn(data, complete.data, division.training_rows)
+            features, targets = preprocessing.prepare(data)
         batches = BatchSchedule(
             seed=complete.training.seed,
             shard_sizes=tuple(len(rows) for rows in division.training),
@@ -171,6 +171,8 @@ def with_defaults(spec: job_pb2.JobSpec) -> job_pb2.JobSpec:
     data, training = complete.data, complete.training
     if not data.HasField("validation_fraction"):
         data.validation_fraction = 0.2
+    if not data.HasField("missing"):
+        data.missing = "refuse"
     if not training.HasField("shards"):
         training.shards = 8
     if not training.HasField("seed"):
@@ -210,6 +212,7 @@ def _violations(spec: job_pb2.JobSpec) -> list[tuple[str, str]]:
     check(bool(data.uri), "data.uri", 'is missing; for example "sklearn:diabetes"')
     fraction = data.validation_fraction
     check(0 <= fraction < 1, "data.validation_fraction", f"must be at least 0 and below 1, got {fraction:g}")
+    found += column_choice.violations(data)
     check(
         1 <= training.epochs <= MAX_EPOCHS,
         "training.epochs",

@@ -1,71 +1,127 @@
-"""How raw rows become what the model sees, learnt once from the training rows and kept with the model."""
+"""How raw rows become what the model sees, learnt once from the training rows and kept with the model.
+
+A prediction reads the model file's metadata with `Preprocessing.from_json`, encodes raw rows with `transform`, and
+gives the model's output back in the target's own terms with `target_of`.
+"""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from chainrule.v1 import job_pb2
-from server.data_set import DataError, DataSet, not_finite
+from server.columns import Rows
+from server.data_set import DataError, DataSet, data_errors
+from server.encodings import (
+    CategoryEncoding,
+    Encoding,
+    NumberEncoding,
+    check_finite,
+    learn_encoding,
+    missing_values,
+    out_of_float32,
+)
 
-# Standardized in parts of about so many elements, so that float64 is never needed for all of a large data set.
-PART_ELEMENTS = 1 << 20
+FORMAT = "chainrule-preprocessing-1"
 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """Shift and scale of the features and of the target (None: left as they are), and what classes mean.
+    """The encoding of each feature, and what the target means.
 
-    feature_mean, feature_scale: d numbers. labels: the number of each class; None where y is the class itself."""
+    target_mean, target_scale: None where it is left as it is. classes: sorted. labels: the number of each class; None
+    where y is the class itself."""
 
-    feature_names: tuple[str, ...]
-    feature_mean: tuple[float, ...] | None = None
-    feature_scale: tuple[float, ...] | None = None
+    features: tuple[Encoding, ...]
+    target_name: str = "the target"
     target_mean: float | None = None
     target_scale: float | None = None
     classes: tuple[str, ...] | None = None
     labels: tuple[float, ...] | None = None
 
     @property
+    def feature_names(self) -> tuple[str, ...]:
+        """The columns that rows must have, in the order in which the model sees them."""
+        return tuple(encoding.name for encoding in self.features)
+
+    @property
+    def width(self) -> int:
+        """The number of places in x: `d` in a job's shapes."""
+        return sum(encoding.width for encoding in self.features)
+
+    @property
     def class_count(self) -> int:
         """The number of classes that y counts; 0 where y is a number."""
         return len(self.classes) if self.classes is not None and self.labels is None else 0
 
-    def features_of(self, raw: NDArray[Any]) -> NDArray[np.float32]:
-        """Features as the model sees them. raw: (rows, d) in the user's units.
+    def transform(self, columns: Mapping[str, Sequence[Any]]) -> NDArray[np.float32]:
+        """Raw rows, as the user has them, as the model sees them: (rows, width) float32.
 
-        float32 that is left as it is, is not copied; the arithmetic of a standardization is in float64."""
-        values = np.asarray(raw)
-        if values.dtype != np.float32:
-            values = values.astype(np.float64, copy=False)
-        if self.feature_mean is None or self.feature_scale is None:
-            return np.ascontiguousarray(values, dtype=np.float32)
-        mean, scale = np.array(self.feature_mean), np.array(self.feature_scale)
-        prepared = np.empty(values.shape, dtype=np.float32)
-        rows = max(1, PART_ELEMENTS // max(1, len(mean)))
-        for start in range(0, len(values), rows):
-            prepared[start : start + rows] = (values[start : start + rows] - mean) / scale
+        columns: values by name, all of the same number of rows: numbers; texts, true and false, or whole numbers for
+        categories; None for a missing value. Columns that the model doesn't use are ignored. A category that no
+        training row had is 0 in all places. Raises DataError with field `columns.NAME`."""
+        row_counts = {name: len(columns[name]) for name in self.feature_names if name in columns}
+        for encoding in self.features:
+            name, field = encoding.name, f"columns.{encoding.name}"
+            if name not in columns:
+                needed = ", ".join(self.feature_names[:20])
+                raise DataError(f"there is no column {name!r}; the model takes {needed}", field=field)
+            first, row_count = next(iter(row_counts.items()))
+            if row_counts[name] != row_count:
+                raise DataError(f"has {row_counts[name]} rows, but {first!r} {row_count}", field=field)
+            for row, value in enumerate(columns[name]):
+                problem = encoding.problem_of(value)
+                if problem:
+                    raise DataError(f"row {row} (counted from 0) {problem}", field=field)
+        return self.encode([columns[name] for name in self.feature_names])
+
+    def encode(self, columns: Sequence[Sequence[Any]]) -> NDArray[np.float32]:
+        """As `transform`, of columns in the model's order in which `problem_of` finds nothing wrong."""
+        prepared = np.empty((len(columns[0]), self.width), dtype=np.float32)
+        start = 0
+        for encoding, values in zip(self.features, columns, strict=True):
+            stop = start + encoding.width
+            encoding.encode(encoding.column(values), prepared[:, start:stop])
+            start = stop
         return prepared
 
-    def prepare(self, data: DataSet) -> tuple[NDArray[np.float32], NDArray[Any]]:
-        """(features, targets) of all rows: (n, d) float32, and (n,) float32 or int64 classes.
+    def prepare(self, data: Rows) -> tuple[NDArray[np.float32], NDArray[Any]]:
+        """(features, targets) of all rows of a data set: (n, width) float32, and (n,) float32 or int64 classes.
 
-        Raises DataError where a value leaves the range of float32."""
+        One column is in memory at a time beside them; float32 in memory that is left as it is, is not copied. Raises
+        DataError where a value leaves the range of float32."""
+        with data_errors(data.uri):
+            return self._features(data), self._targets(data)
+
+    def _features(self, data: Rows) -> NDArray[np.float32]:
+        as_it_is = all(each == NumberEncoding(each.name) for each in self.features)
+        if as_it_is and isinstance(data, DataSet) and data.features.dtype == np.float32:
+            return np.ascontiguousarray(data.features)
+        prepared = np.empty((len(data.target), self.width), dtype=np.float32)
+        start = 0
+        for index, encoding in enumerate(self.features):
+            stop = start + encoding.width
+            encoding.encode(data.feature(index), prepared[:, start:stop])
+            start = stop
+        return prepared
+
+    def _targets(self, data: Rows) -> NDArray[Any]:
         target = data.target
         if self.labels is not None:
             target = np.array(self.labels)[target]
         elif self.target_mean is not None and self.target_scale is not None:
             target = (target - self.target_mean) / self.target_scale
         with np.errstate(over="ignore", invalid="ignore"):
-            features = self.features_of(data.features)
             targets = target.astype(np.int64 if self.class_count else np.float32)
-        _check_float32(data, features, targets)
-        return features, targets
+        bad = np.flatnonzero(~np.isfinite(targets))
+        if bad.size:
+            raise out_of_float32(self.target_name, float(data.target[bad[0]]), int(bad[0]))
+        return targets
 
     def target_of(self, prediction: NDArray[Any]) -> NDArray[Any]:
         """Predictions in the target's own unit; for classes their places in `classes`.
@@ -85,83 +141,95 @@ class Preprocessing:
 
     def to_json(self) -> str:
         """JSON that `from_json` reads back exactly."""
-        return json.dumps(asdict(self))
+        features = [
+            {"kind": "number" if isinstance(each, NumberEncoding) else "category"} | asdict(each)
+            for each in self.features
+        ]
+        target = {
+            "name": self.target_name,
+            "mean": self.target_mean,
+            "scale": self.target_scale,
+            "classes": self.classes,
+            "labels": self.labels,
+        }
+        return json.dumps({"format": FORMAT, "features": features, "target": target}, ensure_ascii=False)
 
     @classmethod
     def from_json(cls, text: str) -> Preprocessing:
-        """The preprocessing that `to_json` wrote."""
-        fields: dict[str, Any] = json.loads(text)
-        arguments: dict[str, Any] = {
-            name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()
-        }
-        return cls(**arguments)
+        """The preprocessing that `to_json` wrote. Raises ValueError where it is none."""
+        try:
+            found: dict[str, Any] = json.loads(text)
+            if found["format"] != FORMAT:
+                raise ValueError(f"the preprocessing is of the form {found['format']!r}, but {FORMAT} is read here")
+            target = found["target"]
+            return cls(
+                features=tuple(_encoding(each) for each in found["features"]),
+                target_name=target["name"],
+                target_mean=target["mean"],
+                target_scale=target["scale"],
+                classes=None if target["classes"] is None else tuple(target["classes"]),
+                labels=None if target["labels"] is None else tuple(target["labels"]),
+            )
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"is no preprocessing: {error!r}") from None
 
 
-def learn(data: DataSet, spec: job_pb2.DataSpec, training_rows: NDArray[np.int64]) -> Preprocessing:
-    """The preprocessing of a job: mean and population standard deviation over the training rows, in float64.
+def _encoding(found: dict[str, Any]) -> Encoding:
+    if found["kind"] == "number":
+        return NumberEncoding(found["name"], found["mean"], found["scale"], found["fill"])
+    return CategoryEncoding(found["name"], tuple(found["categories"]), found["fill"])
 
-    training_rows: row numbers, in the order of the data set. A constant column keeps the scale 1.
-    Raises DataError for labels or a standardization that don't fit the target."""
+
+def learn(data: Rows, spec: job_pb2.DataSpec, training_rows: NDArray[np.int64]) -> Preprocessing:
+    """The preprocessing of a job: mean and population standard deviation over the training rows, and their categories.
+
+    training_rows: row numbers, sorted. A constant column keeps the scale 1. Raises DataError for values that can't be
+    used in any row, and for labels or a standardization that don't fit the target."""
     labels = _labels(data, tuple(spec.labels))
-    statistics: dict[str, Any] = {}
-    if spec.standardize.features:
-        means, scales = [], []
-        for columns in _parts_of_columns(len(training_rows), data.features.shape[1]):
-            # Contiguous: numpy adds the rows one after the other only in this layout.
-            part = np.ascontiguousarray(data.features[training_rows, columns], dtype=np.float64)
-            mean, scale = _mean_and_scale(part)
-            means += mean.tolist()
-            scales += scale.tolist()
-        statistics["feature_mean"], statistics["feature_scale"] = tuple(means), tuple(scales)
+    with data_errors(data.uri):
+        if data.classes is None:
+            check_finite(data.target, name=data.target_name)
+            if np.isnan(data.target).any():
+                raise missing_values(data.target_name, np.isnan(data.target))
+        features = tuple(
+            learn_encoding(
+                data.feature(index),
+                training_rows,
+                name=name,
+                standardize=spec.standardize.features,
+                missing=spec.missing or "refuse",
+            )
+            for index, name in enumerate(data.feature_names)
+        )
+    mean = scale = None
     if spec.standardize.target:
         if data.classes is not None:
             raise DataError(
                 f'the target of {data.uri} is a class, which can\'t be standardized; write standardize = ["features"]',
                 field="data.standardize",
             )
-        mean, scale = _mean_and_scale(data.target[training_rows])
-        statistics["target_mean"], statistics["target_scale"] = float(mean), float(scale)
-    return Preprocessing(feature_names=data.feature_names, classes=data.classes, labels=labels, **statistics)
+        mean, scale = _mean_and_scale_of_target(data.target[training_rows])
+    return Preprocessing(features, data.target_name, mean, scale, data.classes, labels)
 
 
-def _parts_of_columns(row_count: int, column_count: int) -> list[slice]:
-    """Columns in parts of about PART_ELEMENTS; two at least, because numpy adds a single column in another order."""
-    width = max(2, PART_ELEMENTS // max(1, row_count))
-    bounds = [*range(0, max(1, column_count - 1), width), column_count]
-    return [slice(start, stop) for start, stop in pairwise(bounds)]
-
-
-def _mean_and_scale(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Mean and population standard deviation of each column; its value and 1 where a column is constant."""
-    # Compared, not deviation > 0: a hundred times 7.7 have a deviation of 1e-14 by rounding.
-    constant = values.min(axis=0) == values.max(axis=0)
+def _mean_and_scale_of_target(values: NDArray[np.float64]) -> tuple[float, float]:
+    """As `mean_and_scale`, but in numpy's order of adding, which the trained bits of every job so far rest on."""
+    if values.min() == values.max():
+        return float(values[0]), 1.0
     with np.errstate(over="ignore", invalid="ignore"):
-        mean = np.where(constant, values[0], values.mean(axis=0))
-        scale = np.where(constant, 1.0, values.std(axis=0))
-    return mean, np.where(scale > 0, scale, 1.0)
+        mean, scale = float(values.mean()), float(values.std())
+    return mean, scale if scale > 0 else 1.0
 
 
-def _check_float32(data: DataSet, features: NDArray[np.float32], targets: NDArray[Any]) -> None:
-    place = not_finite(features)
-    if place is not None:
-        row, name, raw = place[0], data.feature_names[place[1]], data.features[place]
-    elif not np.isfinite(targets).all():
-        row = int(np.flatnonzero(~np.isfinite(targets))[0])
-        name, raw = "the target", data.target[row]
-    else:
-        return
-    raise DataError(
-        f"{data.uri}: {name} is {raw:g} in row {row} (counted from 0), out of the range of float32; "
-        "give it in a larger unit",
-        field="data.uri",
-    )
-
-
-def _labels(data: DataSet, labels: tuple[float, ...]) -> tuple[float, ...] | None:
+def _labels(data: Rows, labels: tuple[float, ...]) -> tuple[float, ...] | None:
     if not labels:
         return None
     if data.classes is None:
-        raise DataError(f"the target of {data.uri} is a number, so it takes no labels", field="data.labels")
+        raise DataError(
+            f"the target of {data.uri} is a number, so it takes no labels; where its numbers are names, name it in "
+            "data.categories",
+            field="data.labels",
+        )
     if len(labels) != len(data.classes):
         raise DataError(
             f"{len(labels)} labels for {len(data.classes)} classes; give one to each of {', '.join(data.classes)}",

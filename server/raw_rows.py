@@ -10,20 +10,13 @@ import numpy as np
 from google.protobuf import struct_pb2
 from numpy.typing import NDArray
 
+from server.encodings import kind_of
 from server.errors import InvalidRequest
 from server.preprocessing import Preprocessing
 
 # More wrong values than this are the same mistake over and over.
 MAX_VIOLATIONS = 100
 MAX_TOLD = 20
-KINDS = {
-    "null_value": "null",
-    "string_value": "a text",
-    "bool_value": "a boolean",
-    "struct_value": "an object",
-    "list_value": "a list",
-    None: "nothing",
-}
 
 
 def read_features(
@@ -40,7 +33,7 @@ def read_features(
     names = preprocessing.feature_names
     places = _places_of(names, columns) if columns else list(range(len(names)))
     width = len(columns) or len(names)
-    raw = np.empty((len(rows), len(names)))
+    raw: list[list[object]] = [[] for _ in names]
     violations: list[tuple[str, str]] = []
     for number, row in enumerate(rows):
         if len(row.values) != width:
@@ -48,30 +41,50 @@ def read_features(
             violations.append((f"{paths[number]}.values", f"there are {width} {what}, got {len(row.values)} values"))
         else:
             for index, place in enumerate(places):
-                raw[number, index], problem = number_of(row.values[place])
+                value = _plain(row.values[place])
+                raw[index].append(value)
+                problem = preprocessing.features[index].problem_of(value)
                 if problem:
                     violations.append((f"{paths[number]}.values[{place}]", problem))
         if len(violations) > MAX_VIOLATIONS:
             break
     if violations:
         raise InvalidRequest(violations)
-    with np.errstate(over="ignore", invalid="ignore"):
-        prepared = preprocessing.features_of(raw)
-    bad = np.argwhere(~np.isfinite(prepared))[:MAX_VIOLATIONS].tolist()
-    if bad:
-        message = "is out of the range of float32"
-        raise InvalidRequest([(f"{paths[row]}.values[{places[index]}]", message) for row, index in bad])
-    return prepared
+    return preprocessing.encode(raw)
 
 
 def number_of(value: struct_pb2.Value) -> tuple[float, str]:
     """A finite number and '', or 0 and what is wrong with the value."""
-    kind = value.WhichOneof("kind")
-    if kind != "number_value":
-        return 0.0, f"must be a number, got {KINDS[kind]}"
+    if value.WhichOneof("kind") != "number_value":
+        return 0.0, f"must be a number, got {kind_of_value(value)}"
     if not math.isfinite(value.number_value):
         return 0.0, f"must be a finite number, got {value.number_value:g}"
     return value.number_value, ""
+
+
+def kind_of_value(value: struct_pb2.Value) -> str:
+    """What a value is, in words."""
+    plain = _plain(value)
+    return "a number" if isinstance(plain, float) else kind_of(plain)
+
+
+def _plain(value: struct_pb2.Value) -> object:
+    """The value as Python has it; of a list or an object only that it is one, and ... where there is none."""
+    match value.WhichOneof("kind"):
+        case "number_value":
+            return value.number_value
+        case "string_value":
+            return value.string_value
+        case "bool_value":
+            return value.bool_value
+        case "null_value":
+            return None
+        case "struct_value":
+            return {}
+        case "list_value":
+            return []
+        case _:
+            return ...
 
 
 def _places_of(names: Sequence[str], columns: Sequence[str]) -> list[int]:

@@ -46,7 +46,7 @@ def read_model(path: Path) -> TrainedModel:
             preprocessing = Preprocessing.from_json(metadata["preprocessing"])
             model = build_model(
                 json_format.Parse(metadata["spec"], job_pb2.JobSpec()),
-                feature_count=len(preprocessing.feature_names),
+                feature_count=preprocessing.width,
                 class_count=preprocessing.class_count,
             )
             parameters = _read(file, model.layout, np.dtype(np.float32))

@@ -61,16 +61,36 @@ class Parameter(_message.Message):
     def __init__(self, name: _Optional[str] = ..., shape: _Optional[_Iterable[str]] = ..., initializer: _Optional[str] = ...) -> None: ...
 
 class DataSpec(_message.Message):
-    __slots__ = ("uri", "validation_fraction", "standardize", "labels")
+    __slots__ = ("uri", "validation_fraction", "standardize", "labels", "target", "features", "exclude", "categories", "missing", "csv")
     URI_FIELD_NUMBER: _ClassVar[int]
     VALIDATION_FRACTION_FIELD_NUMBER: _ClassVar[int]
     STANDARDIZE_FIELD_NUMBER: _ClassVar[int]
     LABELS_FIELD_NUMBER: _ClassVar[int]
+    TARGET_FIELD_NUMBER: _ClassVar[int]
+    FEATURES_FIELD_NUMBER: _ClassVar[int]
+    EXCLUDE_FIELD_NUMBER: _ClassVar[int]
+    CATEGORIES_FIELD_NUMBER: _ClassVar[int]
+    MISSING_FIELD_NUMBER: _ClassVar[int]
+    CSV_FIELD_NUMBER: _ClassVar[int]
     uri: str
     validation_fraction: float
     standardize: Standardization
     labels: _containers.RepeatedScalarFieldContainer[float]
-    def __init__(self, uri: _Optional[str] = ..., validation_fraction: _Optional[float] = ..., standardize: _Optional[_Union[Standardization, _Mapping]] = ..., labels: _Optional[_Iterable[float]] = ...) -> None: ...
+    target: str
+    features: _containers.RepeatedScalarFieldContainer[str]
+    exclude: _containers.RepeatedScalarFieldContainer[str]
+    categories: _containers.RepeatedScalarFieldContainer[str]
+    missing: str
+    csv: CsvFormat
+    def __init__(self, uri: _Optional[str] = ..., validation_fraction: _Optional[float] = ..., standardize: _Optional[_Union[Standardization, _Mapping]] = ..., labels: _Optional[_Iterable[float]] = ..., target: _Optional[str] = ..., features: _Optional[_Iterable[str]] = ..., exclude: _Optional[_Iterable[str]] = ..., categories: _Optional[_Iterable[str]] = ..., missing: _Optional[str] = ..., csv: _Optional[_Union[CsvFormat, _Mapping]] = ...) -> None: ...
+
+class CsvFormat(_message.Message):
+    __slots__ = ("delimiter", "decimal_point")
+    DELIMITER_FIELD_NUMBER: _ClassVar[int]
+    DECIMAL_POINT_FIELD_NUMBER: _ClassVar[int]
+    delimiter: str
+    decimal_point: str
+    def __init__(self, delimiter: _Optional[str] = ..., decimal_point: _Optional[str] = ...) -> None: ...
 
 class Standardization(_message.Message):
     __slots__ = ("features", "target")

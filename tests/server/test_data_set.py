@@ -16,6 +16,7 @@ from server import data_set
 from server.data_set import DataError, DataSet, load
 from server.errors import InvalidSpec
 from server.prepared_job import prepare
+from server.preprocessing import Preprocessing, learn
 
 
 @pytest.fixture
@@ -26,6 +27,19 @@ def broken(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(data_set.LOADERS, "test:broken", lambda: data)
 
 
+def rows_of(uri: str, *, data_root: Path | None = None) -> DataSet:
+    """A data set that is in memory."""
+    data = load(uri, data_root=data_root)
+    assert isinstance(data, DataSet)
+    return data
+
+
+def learnt(uri: str, *, data_root: Path | None = None) -> Preprocessing:
+    """What is learnt from all rows."""
+    with load(uri, data_root=data_root) as data:
+        return learn(data, job_pb2.DataSpec(), np.arange(len(data.target)))
+
+
 @pytest.mark.parametrize(
     ("name", "rows", "features", "classes"),
     [("diabetes", 442, 10, None), ("breast_cancer", 569, 30, 2), ("iris", 150, 4, 3), ("digits", 1797, 64, 10)],
@@ -34,7 +48,7 @@ def test_a_data_set_of_scikit_learn_has_its_rows_and_classes(
     name: str, rows: int, features: int, classes: int | None
 ) -> None:
     pytest.importorskip("sklearn", reason="scikit-learn ships the data")
-    data = load(f"sklearn:{name}")
+    data = rows_of(f"sklearn:{name}")
     assert data.features.shape == (rows, features)
     assert len(data.feature_names) == features
     assert (None if data.classes is None else len(data.classes)) == classes
@@ -42,8 +56,8 @@ def test_a_data_set_of_scikit_learn_has_its_rows_and_classes(
 
 
 def test_nan_in_the_data_is_refused_with_column_and_first_row(broken: None) -> None:
-    with pytest.raises(DataError, match=r"weight is nan in row 7"):
-        load("test:broken")
+    with pytest.raises(DataError, match=r"weight has no value \(or nan\) in row 7 .* and in 0 more.*data\.missing"):
+        learnt("test:broken")
 
 
 def test_nan_in_the_data_refuses_the_job_at_its_uri(broken: None) -> None:
@@ -78,7 +92,7 @@ def test_without_scikit_learn_the_message_says_what_to_install(monkeypatch: pyte
 
 def test_diabetes_comes_in_its_own_units() -> None:
     pytest.importorskip("sklearn", reason="scikit-learn ships the data")
-    age = load("sklearn:diabetes").features[:, 0]
+    age = rows_of("sklearn:diabetes").features[:, 0]
     assert (age.min(), age.max()) == (19, 79)
 
 
@@ -94,7 +108,7 @@ def written(folder: Path, name: str = "rows.npz", **arrays: Any) -> Path:
 
 def test_a_file_gives_its_rows_and_float32_stays_float32(tmp_path: Path) -> None:
     written(tmp_path, feature_names=["height", "weight"])
-    data = load("file:rows.npz", data_root=tmp_path)
+    data = rows_of("file:rows.npz", data_root=tmp_path)
     assert data.features.dtype == np.float32
     assert np.array_equal(data.features, FEATURES)
     assert np.array_equal(data.target, TARGET)
@@ -109,7 +123,7 @@ def test_a_file_in_a_folder_of_the_data_root_is_read(tmp_path: Path) -> None:
 
 def test_classes_of_a_file_are_numbered_in_the_order_of_their_names(tmp_path: Path) -> None:
     written(tmp_path, target=np.array([0, 1, 2, 2, 1, 0]), classes=["rose", "lily", "tulip"])
-    data = load("file:rows.npz", data_root=tmp_path)
+    data = rows_of("file:rows.npz", data_root=tmp_path)
     assert data.classes == ("lily", "rose", "tulip")
     assert [data.classes[number] for number in data.target] == ["rose", "lily", "tulip", "tulip", "lily", "rose"]
 
@@ -147,10 +161,11 @@ def test_the_data_root_itself_may_be_a_link(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("uri", "said"),
     [
-        ("file:row.npz", "no such file in the data folder; it holds folder.npz, .*rows.npz"),
-        ("file:rows.csv", "write 'file:NAME.npz'"),
-        ("file:", "write 'file:NAME.npz'"),
-        ("file:folder.npz", "is not a file"),
+        ("file:row.npz", "no such file in the data folder; it holds folder, .*rows.npz"),
+        ("file:rows.txt", r"must end in \.csv, \.tsv, \.parquet"),
+        ("file:", "names no file; write 'file:NAME.csv'"),
+        ("file:folder", "means no file"),
+        ("file:row*.txt", "means no file"),
         ("file:loop.npz", "no such file|leads out|symbolic"),
         ("file:pipe.npz", "is not a file"),
         ("file:a\0.npz", "no such file"),
@@ -158,7 +173,7 @@ def test_the_data_root_itself_may_be_a_link(tmp_path: Path) -> None:
 )
 def test_a_name_that_is_no_file_is_refused(tmp_path: Path, uri: str, said: str) -> None:
     written(tmp_path)
-    (tmp_path / "folder.npz").mkdir()
+    (tmp_path / "folder").mkdir()
     (tmp_path / "loop.npz").symlink_to("loop.npz")
     os.mkfifo(tmp_path / "pipe.npz")
     with pytest.raises(DataError, match=said):
@@ -176,7 +191,10 @@ def test_a_name_that_is_no_file_is_refused(tmp_path: Path, uri: str, said: str) 
         ({"features": np.full((6, 2), "a")}, "'features' is an array of <U1"),
         ({"features": np.ones((6, 2), complex)}, "'features' is an array of complex128"),
         ({"features": np.full((6, 2), None)}, "'features' holds Python objects, which are never read"),
-        ({"features": np.array([[1, 2]] * 5 + [[1, np.nan]])}, r"x\[1\] is nan in row 5"),
+        ({"features": np.array([[1, 2]] * 5 + [[1, np.nan]])}, r"x\[1\] has no value \(or nan\) in row 5"),
+        ({"features": np.array([[1, 2]] * 5 + [[1, np.inf]])}, r"x\[1\] is inf in row 5"),
+        ({"target": np.array([0, 1, np.nan, 3, 4, 5])}, r"the target has no value \(or nan\) in row 2"),
+        ({"feature_names": ["a", "a"]}, "two columns are named 'a'"),
         ({"target": np.array([0, 1, np.inf, 3, 4, 5])}, "the target is inf in row 2"),
         ({"feature_names": ["a"]}, "1 feature_names for 2 features"),
         ({"feature_names": np.ones(2)}, "'feature_names' is an array of float64"),
@@ -191,7 +209,7 @@ def test_arrays_that_are_no_rows_are_refused_with_what_they_are(
 ) -> None:
     written(tmp_path, **arrays)
     with pytest.raises(DataError, match=said) as caught:
-        load("file:rows.npz", data_root=tmp_path)
+        learnt("file:rows.npz", data_root=tmp_path)
     assert caught.value.field == "data.uri"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -13,6 +14,7 @@ from chainrule.v1 import job_pb2
 from chainrule.v1 import model_service_pb2 as api
 from server import data_set
 from server.jobs import Job
+from server.prepared_job import prepare
 from server.trained_model import TrainedModel
 from tests.server.in_process import RunningServer, classes_spec, prepared, refusal, regression_spec
 
@@ -113,9 +115,37 @@ def test_every_wrong_value_is_named_by_its_path(server: RunningServer) -> None:
         "rows[3].values[0]": "must be a number, got null",
         "rows[3].values[1]": "must be a number, got a boolean",
         "rows[3].values[2]": "must be a finite number, got -inf",
+        "rows[4].values[2]": "is out of the range of float32",
     }
     _, violations, _ = refusal(lambda: predict(server, job, [rows[0], rows[4]], columns=["c", "a", "b"]))
     assert violations == {"rows[1].values[2]": "is out of the range of float32"}
+
+
+def test_categories_are_predicted_from_texts_and_null_is_what_the_job_says(
+    server: RunningServer, tmp_path: Path
+) -> None:
+    pytest.importorskip("pyarrow", reason="reads CSV files")
+    lines = [f"{size},{'Bern' if size % 3 else 'Zug'},{size % 2 == 0},{2 * size}" for size in range(20)]
+    (tmp_path / "rows.csv").write_text("\n".join(["size,city,garden,price", *lines, "7,,true,14"]))
+    spec = regression_spec()
+    spec.data.CopyFrom(job_pb2.DataSpec(uri="file:rows.csv", target="price", missing="median"))
+    prepared_job = prepare(spec, data_root=tmp_path)
+    job = server.add_finished(prepared_job)
+    rows = [row(3.0, "Zug", False), row(4.0, "Bern", True), row(7.0, None, True)]
+    answer = predict(server, job, rows)
+    parameters = job.prepared.model.layout.views(job.training.state.parameters)
+    expected = prepared_job.features[[3, 4, 20]] @ parameters["w"] + parameters["b"]
+    assert [each.outputs[0] for each in answer.predictions] == pytest.approx(expected.tolist(), rel=1e-4, abs=1e-5)
+    own = api.Example(features=rows[0], target=struct_pb2.Value(number_value=6.0))
+    assert explain(server, job, own=own) == explain(server, job, row=3)
+    in_another_order = predict(server, job, [row("Zug", False, 3.0)], columns=["city", "garden", "size"])
+    assert in_another_order.predictions[0].value == pytest.approx(answer.predictions[0].value)
+    _, violations, _ = refusal(lambda: predict(server, job, [row("big", 1.5, row(1))]))
+    assert violations == {
+        "rows[0].values[0]": "must be a number, got a text",
+        "rows[0].values[1]": "must be a text, a whole number, true or false, got 1.5",
+        "rows[0].values[2]": "must be a text, a whole number, true or false, got a list",
+    }
 
 
 def test_a_thousand_wrong_values_are_an_answer_that_arrives(server: RunningServer) -> None:

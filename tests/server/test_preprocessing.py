@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from chainrule.v1 import job_pb2
 from engine.metrics import Measure
-from server import preprocessing
+from server import encodings
 from server.data_set import DataError, DataSet
+from server.encodings import CategoryEncoding, Encoding, NumberEncoding
 from server.preprocessing import Preprocessing, learn
 
 finite = st.floats(allow_nan=False, allow_infinity=False)
@@ -79,11 +80,21 @@ def test_a_large_data_set_is_standardized_in_parts_with_the_same_bits(
     rows = np.arange(900)
     whole = learn(data, spec(features=True), rows)
     prepared = whole.prepare(data)[0]
-    monkeypatch.setattr(preprocessing, "PART_ELEMENTS", 64)
+    monkeypatch.setattr(encodings, "PART_ROWS", 64)
     assert learn(data, spec(features=True), rows) == whole
     assert np.array_equal(whole.prepare(data)[0], prepared)
     exact = features[:900].astype(np.float64)
-    np.testing.assert_allclose(whole.feature_mean, exact.mean(axis=0), rtol=1e-14)
+    means = [encoding.mean for encoding in whole.features if isinstance(encoding, NumberEncoding)]
+    np.testing.assert_allclose(means, exact.mean(axis=0), rtol=1e-14)
+
+
+def test_statistics_are_those_of_numpy_adding_row_after_row() -> None:
+    """The bits of every job rest on them."""
+    features = np.random.default_rng(0).normal(5, 3, (1000, 4))
+    data = DataSet("test:numpy", features, np.arange(1000.0), tuple("abcd"))
+    learnt = learn(data, spec(features=True), np.arange(1000)).features
+    expected = zip("abcd", features.mean(axis=0), features.std(axis=0), strict=True)
+    assert learnt == tuple(NumberEncoding(name, float(mean), float(scale)) for name, mean, scale in expected)
 
 
 def test_a_value_out_of_the_range_of_float32_is_refused_with_column_and_row() -> None:
@@ -133,8 +144,89 @@ def test_what_does_not_fit_the_target_is_refused(data: DataSet, asked: job_pb2.D
     assert caught.value.field == field
 
 
-@given(st.lists(finite, min_size=1, max_size=4), finite)
-def test_json_reads_back_exactly(numbers_: list[float], target_mean: float) -> None:
-    names = tuple(f"column {index}" for index in range(len(numbers_)))
-    learnt = Preprocessing(names, tuple(numbers_), tuple(numbers_), target_mean, 2.5, None, (1.0, -1.0))
+def table() -> DataSet:
+    """Whole numbers that are categories, and numbers; the last rows are for validation."""
+    features = np.array([[1, 3.0], [2, np.nan], [2, 5.0], [np.nan, 7.0], [2, 5.0], [1, 4.0], [3, np.nan], [2, 9.0]])
+    return DataSet("test:table", features, np.arange(8.0), ("kind", "size"), categories=frozenset(["kind"]))
+
+
+def imputing(missing: str) -> job_pb2.DataSpec:
+    return job_pb2.DataSpec(missing=missing, standardize=job_pb2.Standardization(features=False))
+
+
+@pytest.mark.parametrize(
+    ("missing", "fill"), [("mean", 4.8), ("median", 5.0), ("most_frequent", 5.0), ("0", 0.0), ("-1.5e3", -1500.0)]
+)
+def test_a_missing_value_becomes_what_the_job_says_learnt_from_the_training_rows(missing: str, fill: float) -> None:
+    learnt = learn(table(), imputing(missing), ROWS)
+    assert learnt.features == (CategoryEncoding("kind", ("1", "2"), "2"), NumberEncoding("size", fill=fill))
+    features = learnt.prepare(table())[0]
+    # The category 3 is in no training row.
+    assert features[:, :2].tolist() == [[1, 0], [0, 1], [0, 1], [0, 1], [0, 1], [1, 0], [0, 0], [0, 1]]
+    assert features[[1, 6], 2].tolist() == [np.float32(fill)] * 2
+
+
+def test_of_equally_frequent_values_the_smallest_is_taken() -> None:
+    features = np.array([[2.0], [1.0], [2.0], [1.0], [np.nan]])
+    data = DataSet("test:tie", features, np.arange(5.0), ("a",))
+    assert learn(data, imputing("most_frequent"), np.arange(5)).features[0].fill == 1.0
+    as_category = DataSet("test:tie", features, np.arange(5.0), ("a",), categories=frozenset(["a"]))
+    assert learn(as_category, imputing("most_frequent"), np.arange(5)).features[0].fill == "1"
+
+
+def test_training_rows_have_variance_1_after_missing_values_are_filled() -> None:
+    asked = job_pb2.DataSpec(missing="mean", standardize=job_pb2.Standardization(features=True))
+    size = learn(table(), asked, ROWS).prepare(table())[0][ROWS, 2]
+    np.testing.assert_allclose([size.mean(), size.std()], [0, 1], atol=1e-6)
+
+
+def test_what_a_user_has_is_transformed_as_the_rows_of_the_data_set_were() -> None:
+    asked = job_pb2.DataSpec(missing="median", standardize=job_pb2.Standardization(features=True))
+    learnt = Preprocessing.from_json(learn(table(), asked, ROWS).to_json())
+    kinds: list[object] = [1, "2", 2.0, None, np.int64(2), 1, "never seen", np.float32(2)]
+    sizes = [3, None, 5.0, np.float64(7), 5, 4, float("nan"), 9]
+    found = learnt.transform({"size": sizes, "ignored": [], "kind": kinds})
+    assert np.array_equal(found, learnt.prepare(table())[0])
+    assert learnt.transform({"size": [], "kind": []}).shape == (0, 3)
+
+
+@pytest.mark.parametrize(
+    ("columns", "field", "said"),
+    [
+        ({"size": [1]}, "columns.kind", "there is no column 'kind'; the model takes kind, size"),
+        ({"kind": ["1"], "size": [1, 2]}, "columns.size", "has 2 rows, but 'kind' 1"),
+        ({"kind": ["1", "1"], "size": [1, None]}, "columns.size", "row 1 .* must be a number, got null"),
+        ({"kind": ["1"], "size": ["1"]}, "columns.size", "row 0 .* must be a number, got a text"),
+        ({"kind": ["1"], "size": [True]}, "columns.size", "must be a number, got a boolean"),
+        ({"kind": ["1"], "size": [float("inf")]}, "columns.size", "must be a finite number, got inf"),
+        ({"kind": ["1"], "size": [10**400]}, "columns.size", "out of the range of float32"),
+        ({"kind": ["1"], "size": [1e39]}, "columns.size", "out of the range of float32"),
+        ({"kind": [1.5], "size": [1]}, "columns.kind", "must be a text, a whole number, true or false, got 1.5"),
+        ({"kind": [[]], "size": [1]}, "columns.kind", "got a list"),
+        ({"kind": [None], "size": [1]}, "columns.kind", "must be a category, got null"),
+    ],
+)
+def test_values_that_the_model_cannot_take_are_refused_with_column_and_row(
+    columns: dict[str, list[object]], field: str, said: str
+) -> None:
+    learnt = Preprocessing((CategoryEncoding("kind", ("1", "2")), NumberEncoding("size")))
+    with pytest.raises(DataError, match=said) as caught:
+        learnt.transform(columns)
+    assert caught.value.field == field
+
+
+texts = st.text(max_size=5)
+numbers_learnt = st.builds(NumberEncoding, texts, st.none() | finite, st.none() | finite, st.none() | finite)
+categories_learnt = st.builds(CategoryEncoding, texts, st.lists(texts, min_size=1).map(tuple), st.none() | texts)
+
+
+@given(st.lists(numbers_learnt | categories_learnt, max_size=4), finite, st.none() | st.lists(texts).map(tuple))
+def test_json_reads_back_exactly(features: list[Encoding], target_mean: float, classes: tuple[str, ...] | None) -> None:
+    learnt = Preprocessing(tuple(features), "price", target_mean, 2.5, classes, (1.0, -1.0))
     assert Preprocessing.from_json(learnt.to_json()) == learnt
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"format": "other"}', '{"format": "chainrule-preprocessing-1"}'])
+def test_json_that_is_no_preprocessing_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"Expecting|is no preprocessing|of the form 'other'"):
+        Preprocessing.from_json(text)

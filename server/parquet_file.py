@@ -1,0 +1,50 @@
+"""Rows from a Parquet file: a column is read when it is asked for, and no other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import BinaryIO
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from server.arrow_columns import arrow_errors, column_of
+from server.column_choice import check_names
+from server.columns import Column
+
+
+class ParquetFile:
+    """A Parquet file whose schema was read. Raises DataFileError, ColumnError."""
+
+    def __init__(self, file: BinaryIO, name: str) -> None:
+        self._name = name
+        with arrow_errors(name):
+            self._file = pq.ParquetFile(pa.PythonFile(file, mode="r"))
+            self.names = tuple(self._file.schema_arrow.names)
+        check_names(self.names)
+
+    def table(self, wanted: Sequence[str], categories: Sequence[str]) -> ParquetTable:
+        """These columns of the file; see `TableFile`."""
+        return ParquetTable(self._file, self._name, tuple(categories))
+
+
+@dataclass(frozen=True)
+class ParquetTable:
+    """See `Table`."""
+
+    _file: pq.ParquetFile
+    _name: str
+    _categories: tuple[str, ...]
+
+    @property
+    def row_count(self) -> int:
+        """The number of rows."""
+        return int(self._file.metadata.num_rows)
+
+    def read(self, name: str) -> Column:
+        """The column of that name. Raises ColumnError, DataFileError."""
+        with arrow_errors(self._name):
+            # By name: asked for "a", Parquet gives "a.b" too.
+            values = self._file.read(columns=[name])[name]
+            return column_of(values, name=name, is_category=name in self._categories)
