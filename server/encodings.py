@@ -129,8 +129,17 @@ class CategoryEncoding:
         code_of: dict[str, int] = {}
         codes = np.empty(len(values), dtype=np.int32)
         for row, value in enumerate(values):
-            codes[row] = -1 if is_missing(value) else code_of.setdefault(_category(value), len(code_of))
+            codes[row] = -1 if is_missing(value) else code_of.setdefault(self._category(value), len(code_of))
         return Categories(codes, tuple(code_of))
+
+    def _category(self, value: Any) -> str:
+        if isinstance(value, bool | np.bool):
+            return "true" if value else "false"
+        if not isinstance(value, str):
+            return str(int(value))
+        # A CSV file's TRUE was read as true.
+        folded = value.lower()
+        return folded if folded in ("true", "false") and value not in self.categories else str(value)
 
 
 Encoding = NumberEncoding | CategoryEncoding
@@ -147,14 +156,6 @@ def kind_of(value: object) -> str:
         if isinstance(value, kind):
             return name
     return "null" if value is None else "nothing" if value is ... else type(value).__name__
-
-
-def _category(value: Any) -> str:
-    if isinstance(value, str):
-        return str(value)
-    if isinstance(value, bool | np.bool):
-        return "true" if value else "false"
-    return str(int(value))
 
 
 def learn_encoding(column: Column, rows: Rows, *, name: str, standardize: bool, missing: str) -> Encoding:

@@ -190,6 +190,14 @@ def test_what_a_user_has_is_transformed_as_the_rows_of_the_data_set_were() -> No
     assert learnt.transform({"size": [], "kind": []}).shape == (0, 3)
 
 
+def test_true_and_false_are_known_in_every_writing_unless_the_column_has_texts_of_its_own() -> None:
+    flag = Preprocessing((CategoryEncoding("flag", ("false", "true")),))
+    written = flag.transform({"flag": [True, "true", "TRUE", "False", np.bool(False), "yes"]})
+    assert written.tolist() == [[0, 1], [0, 1], [0, 1], [1, 0], [1, 0], [0, 0]]
+    text = Preprocessing((CategoryEncoding("text", ("TRUE", "true")),))
+    assert text.transform({"text": ["TRUE", "true"]}).tolist() == [[1, 0], [0, 1]]
+
+
 @pytest.mark.parametrize(
     ("columns", "field", "said"),
     [
