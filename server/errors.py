@@ -6,6 +6,7 @@ ServiceError
 ├── NotFound          a job that isn't there
 ├── WrongState        a call that doesn't fit the state of the job
 ├── OutOfRange        a shard that the job doesn't have
+├── OutOfMemory       more than this machine has
 ├── DamagedFile       a file that isn't what was written
 └── ProtocolError     a worker's message that breaks the contract
 """
@@ -69,6 +70,12 @@ class OutOfRange(ServiceError):
     reason = "OUT_OF_RANGE"
 
 
+class OutOfMemory(ServiceError):
+    """More than this machine has."""
+
+    reason = "OUT_OF_MEMORY"
+
+
 class DamagedFile(ServiceError):
     """A file of the server that isn't what was written."""
 
@@ -87,6 +94,7 @@ CODES: dict[type[ServiceError], grpc.StatusCode] = {
     NotFound: grpc.StatusCode.NOT_FOUND,
     WrongState: grpc.StatusCode.FAILED_PRECONDITION,
     OutOfRange: grpc.StatusCode.OUT_OF_RANGE,
+    OutOfMemory: grpc.StatusCode.RESOURCE_EXHAUSTED,
     DamagedFile: grpc.StatusCode.DATA_LOSS,
     ProtocolError: grpc.StatusCode.INVALID_ARGUMENT,
 }
@@ -128,6 +136,8 @@ def _bad_request(violations: list[tuple[str, str]]) -> error_details_pb2.BadRequ
 
 async def abort(context: Any, error: Exception) -> None:
     """End a call with the status of an error. One that isn't in the table is our own: INTERNAL, and in the log."""
+    if isinstance(error, MemoryError):
+        error = OutOfMemory(f"the server has not enough memory for this ({error}); take fewer parameters or rows")
     if isinstance(error, ServiceError):
         status = status_of(error)
         details = (("grpc-status-details-bin", status.SerializeToString()),)
