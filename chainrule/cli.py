@@ -101,6 +101,10 @@ def server(
         Path | None,
         typer.Option("--data-root", metavar="DIR", help="The folder whose files jobs may read; CHAINRULE_DATA_ROOT."),
     ] = None,
+    checkpoint_every_s: Annotated[
+        float | None,
+        typer.Option("--checkpoint-every-s", metavar="S", help="Seconds between two checkpoints of a job; 30."),
+    ] = None,
     transport: Annotated[str, typer.Option("--transport", help="auto, or grpc: share memory with no worker.")] = "auto",
     as_json: Json = False,  # noqa: ARG001 - the server's output is JSON anyway
 ) -> None:
@@ -110,6 +114,8 @@ def server(
         options += ["--home", str(home)]
     if data_root is not None:
         options += ["--data-root", str(data_root)]
+    if checkpoint_every_s is not None:
+        options += ["--checkpoint-every-s", str(checkpoint_every_s)]
     _become("server", options)
 
 

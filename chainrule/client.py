@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import re
 import secrets
-from collections.abc import Iterable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, cast
@@ -30,6 +32,7 @@ from chainrule.errors import (
     ServerTimeout,
     ServerUnavailable,
 )
+from chainrule.output import FINAL_STATES
 from chainrule.v1 import job_pb2, job_service_pb2_grpc, model_service_pb2_grpc
 from chainrule.v1 import job_service_pb2 as api
 from chainrule.v1 import model_service_pb2 as model_api
@@ -41,6 +44,10 @@ DOWNLOAD_TIMEOUT_S = 3600.0
 # A raw feature; None: a value that is missing.
 Value = float | str | bool | None
 SERVICES = tuple(f"chainrule.v1.{name}" for name in ("JobService", "ModelService", "WorkerService"))
+# How long a server may be away, such as for a restart, while a job is watched.
+RECONNECT_TIMEOUT_S = 60.0
+FIRST_BACKOFF_S = 0.1
+LONGEST_BACKOFF_S = 2.0
 
 _CHANNEL_OPTIONS: list[tuple[str, int]] = [
     ("grpc.keepalive_time_ms", 20_000),
@@ -48,6 +55,11 @@ _CHANNEL_OPTIONS: list[tuple[str, int]] = [
     ("grpc.keepalive_permit_without_calls", 0),
     ("grpc.http2.max_pings_without_data", 0),
     ("grpc.max_receive_message_length", 256 << 20),
+    # Otherwise clients of a process share connections, and one fails while another waits before it tries again.
+    ("grpc.use_local_subchannel_pool", 1),
+    # gRPC's own are 1 s to 120 s: a restarted server would be found late.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 2_000),
 ]
 
 
@@ -83,11 +95,14 @@ class Client:
     ) -> None:
         self.close()
 
-    def create_job(self, spec: job_pb2.JobSpec) -> job_pb2.Job:
-        """Put a job in the queue; its spec comes back complete. Raises InvalidJob with every wrong field."""
+    def create_job(self, spec: job_pb2.JobSpec, *, request_id: str = "") -> job_pb2.Job:
+        """Put a job in the queue; its spec comes back complete. Raises InvalidJob with every wrong field.
+
+        request_id: drawn by the caller, such as a UUID; a retry with the same one returns the first job."""
         timeout_s = max(self._timeout_s, CREATE_TIMEOUT_S)
+        request = api.CreateJobRequest(spec=spec, request_id=request_id)
         with self._errors(timeout_s):
-            response: api.CreateJobResponse = self._stub.CreateJob(api.CreateJobRequest(spec=spec), timeout=timeout_s)
+            response: api.CreateJobResponse = self._stub.CreateJob(request, timeout=timeout_s)
         return response.job
 
     def get_job(self, job_id: str) -> job_pb2.Job:
@@ -128,11 +143,54 @@ class Client:
                 found[name] = health_pb2.HealthCheckResponse.ServingStatus.Name(status)
         return found
 
-    def watch_job(self, job_id: str) -> Iterator[job_pb2.Job]:
-        """The job now and again as it advances; the last one has a final state. Raises JobNotFound."""
-        with self._errors(self._timeout_s), _call(self._stub.WatchJob(api.WatchJobRequest(job_id=job_id))) as call:
-            for response in call:
-                yield response.job
+    def watch_job(self, job_id: str, *, reconnect_timeout_s: float = RECONNECT_TIMEOUT_S) -> Iterator[job_pb2.Job]:
+        """The job now and again as it advances; the last one has a final state. Raises JobNotFound.
+
+        A state that passed while the connection was lost is told too; see `watch_updates` for the rest."""
+        for update in self.watch_updates(job_id, reconnect_timeout_s=reconnect_timeout_s):
+            yield from states_of(update)
+
+    def watch_updates(
+        self,
+        job_id: str,
+        *,
+        after_event: int | None = None,
+        reconnect_timeout_s: float = RECONNECT_TIMEOUT_S,
+        lost: Callable[[ServerError], None] | None = None,
+    ) -> Iterator[api.WatchJobResponse]:
+        """The job with the events since the update before, until it has a final state. Raises JobNotFound.
+
+        after_event: tell the events after this number too; None: those from now on. When the connection is lost, `lost`
+        is called and it is made again, for at most reconnect_timeout_s in a row; no event is missed or told twice."""
+        request = api.WatchJobRequest(job_id=job_id)
+        if after_event is not None:
+            request.after_event = after_event
+        # A first call that fails may have the wrong address; who names an event has been there.
+        is_known = after_event is not None
+        lost_at_s: float | None = None
+        backoff_s = FIRST_BACKOFF_S
+        while True:
+            error: ServerError | None = None
+            try:
+                with self._errors(self._timeout_s), _call(self._stub.WatchJob(request)) as call:
+                    for response in call:
+                        is_known, lost_at_s, backoff_s = True, None, FIRST_BACKOFF_S
+                        request.job_id, request.after_event = response.job.job_id, response.last_event
+                        yield response
+                        if response.job.state in FINAL_STATES:
+                            return
+            except ServerUnavailable as unavailable:
+                error = unavailable
+            error = error or ServerUnavailable(f"the server at {self.address} stopped telling how job {job_id} goes on")
+            now_s = time.monotonic()
+            if lost_at_s is None:
+                lost_at_s = now_s
+                if lost is not None and is_known and reconnect_timeout_s > 0:
+                    lost(error)
+            if not is_known or now_s + backoff_s >= lost_at_s + reconnect_timeout_s:
+                raise error
+            time.sleep(backoff_s * (0.5 + random.random()))  # noqa: S311 - so that clients don't come all at once
+            backoff_s = min(2 * backoff_s, LONGEST_BACKOFF_S)
 
     def cancel_job(self, job_id: str) -> job_pb2.Job:
         """End a job; its last parameters are kept. Raises JobNotFound, and PreconditionFailed where it has ended."""
@@ -195,6 +253,19 @@ class Client:
         except ValueError as error:
             # gRPC says so where the channel was closed.
             raise ServerUnavailable(f"the connection to {self.address} is closed ({error})") from None
+
+
+def states_of(update: api.WatchJobResponse) -> Iterator[job_pb2.Job]:
+    """The job in each state that it passed since the update before, and as it is now."""
+    for event in update.events:
+        if event.HasField("state_changed") and event.state_changed.state != update.job.state:
+            passed = job_pb2.Job()
+            passed.CopyFrom(update.job)
+            passed.state = event.state_changed.state
+            for name in ("error", "result", "end_time"):
+                passed.ClearField(name)
+            yield passed
+    yield update.job
 
 
 def checked_address(address: str) -> str:
@@ -270,6 +341,8 @@ def _translated(error: grpc.RpcError, address: str, timeout_s: float) -> ServerE
             return JobNotFound(message, reason=reason)
         case grpc.StatusCode.FAILED_PRECONDITION:
             return PreconditionFailed(message, reason=reason)
+        case grpc.StatusCode.CANCELLED:
+            return ServerUnavailable(f"the server at {address} ended the call ({message})", reason=reason)
         case grpc.StatusCode.UNAVAILABLE:
             why = message.rpartition("Failed to connect to remote host: ")[2]
             if "errors resolving" in why or "DNS resolution failed" in why:

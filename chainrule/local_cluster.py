@@ -145,6 +145,8 @@ class LocalCluster:
         self._lock = (Path(self._home.name) / LOCK_NAME).open("w")
         fcntl.flock(self._lock, fcntl.LOCK_EX)
         options = ["--host", "127.0.0.1", "--port", "0", "--home", str(Path(self._home.name) / "home")]
+        # Nobody would resume from them: the folder ends with the cluster.
+        options += ["--checkpoint-every-s", "0"]
         if self.data_root is not None:
             options += ["--data-root", str(self.data_root)]
         server = self._spawn("server", "server", options, stdout=subprocess.PIPE)

@@ -73,6 +73,21 @@ def fields_of(message: Message) -> dict[str, Any]:
     return found
 
 
+def event_text(event: job_pb2.JobEvent) -> str:
+    """What is worth a word of an event besides the states, which are shown anyway; empty for the rest."""
+    match event.WhichOneof("event"):
+        case "checkpoint_failed":
+            failed = event.checkpoint_failed
+            return f"warning: the checkpoint of step {failed.step} can't be written, the job goes on: {failed.reason}"
+        case "checkpoint_damaged":
+            damaged = event.checkpoint_damaged
+            return f"warning: a checkpoint was damaged and is set aside as {damaged.file}: {damaged.reason}"
+        case "resumed":
+            return f"the server was started again; the job goes on after step {event.resumed.step}"
+        case _:
+            return ""
+
+
 def job_lines(job: job_pb2.Job) -> list[str]:
     """What `chainrule status` prints of a job."""
     progress = job.progress

@@ -40,6 +40,11 @@ class PublishedParameters:
         self._is_exact = True
         self._changes, self._next_changes = {}, {}
 
+    def restore(self, current: Vector) -> None:
+        """Go on with what workers held when a checkpoint was taken; not for float32, where that is the parameters."""
+        np.copyto(self.current, current)
+        self._is_exact = False
+
     def prepare(self, parameters: Vector, start: int, stop: int) -> None:
         """Round the range start … stop - 1 of the next parameters. `current` stays as it is."""
         if self.precision is FLOAT32:

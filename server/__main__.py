@@ -13,8 +13,10 @@ keep_freed_memory()
 
 import argparse
 import asyncio
+import functools
 import json
 import logging
+import math
 import os
 import secrets
 import sys
@@ -24,10 +26,14 @@ from pathlib import Path
 from chainrule.local_link.listener import Listener, why_unsupported
 from chainrule.process import available_processors, start_logging, stop_event
 from server.data_root import default_data_root
+from server.home import Home, HomeError
 from server.jobs import JobBook
+from server.journal import Journal
 from server.local_links import LocalLinks
+from server.prepared_job import prepare
 from server.rpc_server import make_server
 from server.scheduler import Scheduler
+from server.store import Store, StoreError
 
 log = logging.getLogger("server")
 GRACE_S = 2.0
@@ -43,6 +49,12 @@ def main() -> int:
     parser.add_argument("--home", type=Path, default=os.environ.get("CHAINRULE_HOME") or Path.home() / ".chainrule")
     parser.add_argument("--data-root", type=Path, default=default_data_root(), help="what jobs' file: URIs may read")
     parser.add_argument(
+        "--checkpoint-every-s",
+        type=float,
+        default=30.0,
+        help="seconds between two checkpoints of a job; 0: only those that a job asks for",
+    )
+    parser.add_argument(
         "--transport", choices=["auto", "grpc"], default="auto", help="grpc: share memory with no worker"
     )
     parser.add_argument("--exit-with-stdin", action="store_true", help="end when standard input ends")
@@ -50,6 +62,8 @@ def main() -> int:
     start_logging("server")
     if not 0 <= arguments.port <= 65535:
         parser.error(f"--port must be from 0 to 65535, got {arguments.port}")
+    if not 0 <= arguments.checkpoint_every_s < math.inf:
+        parser.error(f"--checkpoint-every-s must be at least 0, got {arguments.checkpoint_every_s:g}")
     if arguments.data_root is not None and not arguments.data_root.is_dir():
         return _refuse(f"--data-root: there is no folder {arguments.data_root}; make it or name another")
     return asyncio.run(_serve(arguments))
@@ -57,17 +71,21 @@ def main() -> int:
 
 async def _serve(arguments: argparse.Namespace) -> int:
     stop = stop_event(exit_with_stdin=arguments.exit_with_stdin)
-    models_folder = arguments.home / "models"
     try:
-        models_folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        return _refuse(f"the folder {models_folder} can't be made: {error.strerror}; choose another --home")
+        home = Home(arguments.home)
+        store = Store(home.database)
+    except (HomeError, StoreError) as error:
+        return _refuse(str(error))
     local_links = _local_links() if arguments.transport == "auto" else None
     thread_count = min(MAX_UPDATE_THREADS, available_processors())
     pool = ThreadPoolExecutor(thread_count - 1, thread_name_prefix="update") if thread_count > 1 else None
     scheduler = Scheduler(
         JobBook(lambda: secrets.token_hex(6)),
-        models_folder,
+        home.models,
+        home.checkpoints,
+        arguments.checkpoint_every_s,
+        Journal(store),
+        functools.partial(prepare, data_root=arguments.data_root),
         share_memory=local_links is not None,
         thread_count=thread_count,
         pool=pool,
@@ -81,16 +99,23 @@ async def _serve(arguments: argparse.Namespace) -> int:
             f"{host}:{arguments.port} can't be listened on: the port is in use or the address isn't this machine's; "
             "choose another --port (0 takes a free one)"
         )
+    try:
+        scheduler.restore()
+    except StoreError as error:
+        return _refuse(str(error))
     await server.start()
     print(json.dumps({"address": f"{host}:{port}"}), flush=True)  # noqa: T201 - the answer to whoever started us
     log.info("listening on %s:%d, home %s", host, port, arguments.home)
     await stop.wait()
     log.info("stopping")
     await health.enter_graceful_shutdown()
+    await scheduler.stop()
     scheduler.close()
     if local_links is not None:
         local_links.close()
     await server.stop(GRACE_S)
+    store.close()
+    home.close()
     return 0
 
 

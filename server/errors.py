@@ -8,6 +8,7 @@ ServiceError
 ├── OutOfRange        a shard that the job doesn't have
 ├── OutOfMemory       more than this machine has
 ├── DamagedFile       a file that isn't what was written
+├── StorageFull       no room on the server's disk for what was to be stored
 └── ProtocolError     a worker's message that breaks the contract
 """
 
@@ -82,6 +83,12 @@ class DamagedFile(ServiceError):
     reason = "DAMAGED_FILE"
 
 
+class StorageFull(ServiceError):
+    """The server's disk has no room for what was to be stored, or can't be written."""
+
+    reason = "STORAGE_FULL"
+
+
 class ProtocolError(ServiceError):
     """A message that breaks the contract in worker_service.proto."""
 
@@ -96,6 +103,7 @@ CODES: dict[type[ServiceError], grpc.StatusCode] = {
     OutOfRange: grpc.StatusCode.OUT_OF_RANGE,
     OutOfMemory: grpc.StatusCode.RESOURCE_EXHAUSTED,
     DamagedFile: grpc.StatusCode.DATA_LOSS,
+    StorageFull: grpc.StatusCode.RESOURCE_EXHAUSTED,
     ProtocolError: grpc.StatusCode.INVALID_ARGUMENT,
 }
 

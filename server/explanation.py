@@ -27,14 +27,18 @@ MAX_NODES = 3_000
 TENSORS_OF_NODE = 4
 
 
-def explain(trained: TrainedModel, request: api.ExplainRequest, job: PreparedJob, stop: Stop) -> api.ExplainResponse:
-    """The explanation, without the job's id. job: where `row` is looked up.
+def explain(
+    trained: TrainedModel, request: api.ExplainRequest, job: PreparedJob | None, stop: Stop
+) -> api.ExplainResponse:
+    """The explanation, without the job's id. job: where `row` is looked up; None where none is asked for.
 
     Raises InvalidRequest, WrongState where the graph is too large, Stopped."""
     graph = trained.model.evaluation_loss
     max_values = _max_values(request, graph)
     match request.WhichOneof("example"):
         case "row":
+            if job is None:
+                raise TypeError("a row is asked for without the job's rows")
             if request.row >= len(job.targets):
                 last = len(job.targets) - 1
                 raise InvalidRequest([("row", f"there is no row {request.row}; the job's data has rows 0 to {last}")])

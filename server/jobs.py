@@ -13,47 +13,114 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from google.rpc import status_pb2
 
 from chainrule.v1 import job_pb2
-from server.errors import NotFound
+from engine.precision import PRECISIONS
+from server.errors import InvalidSpec, NotFound
 from server.prepared_job import PreparedJob
+from server.recorder import Recorder
+from server.store import JobRecord
 from server.training import Training
 
 FINAL = (job_pb2.JOB_STATE_SUCCEEDED, job_pb2.JOB_STATE_FAILED, job_pb2.JOB_STATE_CANCELLED)
+LONGEST_REQUEST_ID = 128
+REREADING = "its data to be read again after the server's restart"
 
 
 @dataclass
 class Job:
-    """A job from its creation to its end. Times are Unix seconds."""
+    """A job from its creation to its end. spec: complete. Times are Unix seconds.
+
+    prepared: None for a job from before a restart, until its turn comes."""
 
     job_id: str
-    prepared: PreparedJob
+    spec: job_pb2.JobSpec
     created_at_s: float
+    prepared: PreparedJob | None = None
+    request_id: str = ""
+    request_sha256: str = ""
+    data_sha256: str = ""
     state: job_pb2.JobState = job_pb2.JOB_STATE_QUEUED
     training: Training | None = None
+    recorder: Recorder | None = None
+    # As it was stored last; while the job trains, the training knows better.
+    progress: job_pb2.Progress = field(default_factory=job_pb2.Progress)
+    result: job_pb2.Result | None = None
     error: status_pb2.Status | None = None
     model_path: Path | None = None
     started_at_s: float | None = None
     ended_at_s: float | None = None
     # Why a queued job isn't running.
     queued_for: str = ""
+    # Reads the data again; set where a job from before a restart has its turn.
+    preparing: asyncio.Task[None] | None = None
     # Stores the model and then makes the state final; set when the job's end is decided.
     ending: asyncio.Task[None] | None = None
+    # The number of the last event that is stored.
+    last_event: int = 0
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     _marks: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=16))
+
+    @classmethod
+    def of_record(cls, record: JobRecord, *, last_event: int, model_path: Path) -> Job:
+        """The job that was stored before a restart."""
+        return cls(
+            record.job_id,
+            record.spec,
+            record.created_at_s,
+            request_id=record.request_id,
+            request_sha256=record.request_sha256,
+            data_sha256=record.data_sha256,
+            state=record.state,
+            progress=record.progress,
+            result=record.result,
+            error=record.error,
+            model_path=model_path if record.state in FINAL and model_path.exists() else None,
+            started_at_s=record.started_at_s,
+            ended_at_s=record.ended_at_s,
+            last_event=last_event,
+        )
 
     @property
     def is_final(self) -> bool:
         """Whether the job has ended."""
         return self.state in FINAL
 
+    @property
+    def is_resuming(self) -> bool:
+        """Whether the job ran before a restart and doesn't yet again."""
+        return self.state == job_pb2.JOB_STATE_RUNNING and self.training is None
+
     def become(self, state: job_pb2.JobState) -> None:
         """Change the state and wake everyone who watches."""
         self.state = state
+        self.wake()
+
+    def wake(self) -> None:
+        """Wake everyone who watches."""
         self.changed.set()
         self.changed = asyncio.Event()
 
+    def record(self, state: job_pb2.JobState) -> JobRecord:
+        """The job as it is to be stored when it gets this state."""
+        return JobRecord(
+            self.job_id,
+            self.spec,
+            state,
+            self.created_at_s,
+            request_id=self.request_id,
+            request_sha256=self.request_sha256,
+            data_sha256=self.data_sha256,
+            started_at_s=self.started_at_s,
+            ended_at_s=self.ended_at_s,
+            progress=self.progress,
+            error=self.error,
+            result=self.result,
+        )
+
     def message(self, *, now_s: float) -> job_pb2.Job:
         """The job as clients see it. now_s: a monotonic clock, for the rate of steps."""
-        message = job_pb2.Job(job_id=self.job_id, spec=self.prepared.spec, state=self.state, error=self.error)
+        message = job_pb2.Job(
+            job_id=self.job_id, spec=self.spec, state=self.state, error=self.error, progress=self.progress
+        )
         for name, time_s in (
             ("create_time", self.created_at_s),
             ("start_time", self.started_at_s),
@@ -62,21 +129,30 @@ class Job:
             if time_s is not None:
                 fraction, seconds = math.modf(time_s)
                 getattr(message, name).CopyFrom(Timestamp(seconds=int(seconds), nanos=int(fraction * 1e9)))
-        message.reproducibility = reproducibility_of(self.prepared)
-        message.progress.total_steps = self.prepared.total_steps
-        if self.training is not None:
-            message.progress.CopyFrom(self.training.progress)
-            cost = self.training.step_cost()
-            if cost is not None:
-                message.progress.step_cost.CopyFrom(cost)
+        message.reproducibility = reproducibility_of(self.spec)
+        if self.training is not None and not self.is_final:
+            message.progress.CopyFrom(self.progress_now())
             message.progress.steps_per_second = self._steps_per_second(now_s)
-            if self.training.result is not None and self.state == job_pb2.JOB_STATE_SUCCEEDED:
-                message.result.CopyFrom(self.training.result)
+        if self.state == job_pb2.JOB_STATE_SUCCEEDED and self.result is not None:
+            message.result.CopyFrom(self.result)
         if self.state == job_pb2.JOB_STATE_QUEUED:
             message.waiting_for = self.queued_for
+        elif self.ending is not None and not self.is_final:
+            message.waiting_for = "its end to be stored"
+        elif self.is_resuming:
+            message.waiting_for = REREADING
         elif self.state == job_pb2.JOB_STATE_RUNNING and self.training is not None:
             message.waiting_for = self.training.waiting_for
         return message
+
+    def progress_now(self) -> job_pb2.Progress:
+        """How far the job is, with what its steps cost."""
+        progress = job_pb2.Progress()
+        progress.CopyFrom(self.progress if self.training is None else self.training.progress)
+        cost = None if self.training is None else self.training.step_cost()
+        if cost is not None:
+            progress.step_cost.CopyFrom(cost)
+        return progress
 
     def _steps_per_second(self, now_s: float) -> float:
         if self.training is None or self.is_final:
@@ -90,9 +166,9 @@ class Job:
         return (step - since_step) / (now_s - since_s) if now_s > since_s else 0.0
 
 
-def reproducibility_of(prepared: PreparedJob) -> str:
-    """What the bits of the trained parameters depend on."""
-    precision = prepared.precision
+def reproducibility_of(spec: job_pb2.JobSpec) -> str:
+    """What the bits of the trained parameters depend on. spec: complete."""
+    precision = PRECISIONS[spec.training.precision]
     if precision.needs_feedback:
         return f"{precision.name}: the bits depend on the number of workers and on which of them were lost"
     return f"{precision.name}: the same bits on any number of workers of one kind, also when some are lost"
@@ -104,11 +180,22 @@ class JobBook:
 
     new_id: Callable[[], str]
     _jobs: dict[str, Job] = field(default_factory=dict)
+    _by_request: dict[str, Job] = field(default_factory=dict)
 
-    def add(self, prepared: PreparedJob, *, now_s: float) -> Job:
-        """A new queued job."""
-        job = Job(self.new_id(), prepared, now_s)
+    def add(self, job: Job) -> None:
+        """A job at the queue's end."""
         self._jobs[job.job_id] = job
+        if job.request_id:
+            self._by_request[job.request_id] = job
+
+    def of_request(self, request_id: str, request_sha256: str) -> Job | None:
+        """The job that a request with this id made before; None for one that is new, or without id.
+
+        request_sha256: of its spec. Raises InvalidSpec where the request before asked for something else."""
+        job = self._by_request.get(request_id)
+        if job is not None and job.request_sha256 != request_sha256:
+            message = f"made job {job.job_id} from another spec before; draw a new id for each new job"
+            raise InvalidSpec([("request_id", message)])
         return job
 
     def find(self, job_id: str) -> Job:
@@ -125,7 +212,16 @@ class JobBook:
         """All jobs, the oldest first."""
         return list(self._jobs.values())
 
-    def next_queued(self) -> Job | None:
-        """The job whose turn it is."""
-        queued = (job for job in self._jobs.values() if job.state == job_pb2.JOB_STATE_QUEUED and job.ending is None)
-        return next(queued, None)
+    def next_in_line(self) -> Job | None:
+        """The job whose turn it is: one that ran before a restart, else the oldest in the queue."""
+        waiting = [job for job in self._jobs.values() if not job.is_final and job.ending is None]
+        resuming = next((job for job in waiting if job.is_resuming), None)
+        return resuming or next((job for job in waiting if job.state == job_pb2.JOB_STATE_QUEUED), None)
+
+
+def checked_request_id(request_id: str) -> str:
+    """The id itself. Raises InvalidSpec where it is too long or not printable ASCII."""
+    if len(request_id) > LONGEST_REQUEST_ID or not (request_id.isascii() and request_id.isprintable()):
+        message = f"must be at most {LONGEST_REQUEST_ID} printable ASCII characters; a UUID is one"
+        raise InvalidSpec([("request_id", message)])
+    return request_id

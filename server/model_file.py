@@ -1,12 +1,6 @@
-"""A trained model as a safetensors file: parameters by name, and all that predict needs as metadata.
-
-It is written to a temporary name, synced and renamed, so a reader never meets half a file.
-"""
+"""A trained model as a safetensors file: parameters by name, and all that predict needs as metadata."""
 
 from __future__ import annotations
-
-import os
-from pathlib import Path
 
 import numpy as np
 from google.protobuf import json_format
@@ -31,22 +25,3 @@ def encode(job: PreparedJob, *, job_id: str, state: ParameterState) -> bytes:
         "parameters_sha256": state.sha256,
     }
     return save(tensors, metadata)
-
-
-def write(path: Path, content: bytes) -> None:
-    """Write a file so that it is there whole and on the disk, or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

@@ -41,7 +41,8 @@ class ModelService(model_service_pb2_grpc.ModelServiceServicer):
     async def Explain(self, request: api.ExplainRequest) -> api.ExplainResponse:  # noqa: N802
         job = self.scheduler.book.find(request.job_id)
         model = self._model_of(job)
-        response = await self._compute(lambda stop: explain(model(), request, job.prepared, stop))
+        rows = await self.scheduler.with_rows(job) if request.HasField("row") else None
+        response = await self._compute(lambda stop: explain(model(), request, rows, stop))
         response.job_id = job.job_id
         return response
 
@@ -63,7 +64,7 @@ class ModelService(model_service_pb2_grpc.ModelServiceServicer):
             return lambda: read_model(path)
         if job.is_final:
             raise WrongState(f"job {job.job_id} made no step, so there is no model of it")
-        if job.training is None or not job.training.state.step:
+        if job.training is None or job.prepared is None or not job.training.state.step:
             raise WrongState(f"job {job.job_id} has made no step yet; wait for it ('chainrule watch {job.job_id}')")
         # Copied here, on the event loop, where no step can be committed meanwhile.
         model = TrainedModel.of(job.prepared, job.training.state)

@@ -16,9 +16,10 @@ from server.connected_worker import HELLO_TIMEOUT_S, ConnectedWorker
 from server.errors import ProtocolError, WrongState, streaming, unary
 from server.estimate import estimate
 from server.job_page import Listed, page
-from server.jobs import Job
+from server.jobs import Job, checked_request_id
 from server.local_links import LocalLinks
 from server.prepared_job import prepare
+from server.resume import spec_sha256
 from server.scheduler import Scheduler
 
 PART_BYTES = 1 << 20
@@ -35,11 +36,15 @@ class JobService(job_service_pb2_grpc.JobServiceServicer):
 
     @unary
     async def CreateJob(self, request: api.CreateJobRequest) -> api.CreateJobResponse:  # noqa: N802
-        prepared = await asyncio.to_thread(prepare, request.spec, data_root=self.data_root)
-        if request.validate_only:
-            job = job_pb2.Job(spec=prepared.spec, progress=job_pb2.Progress(total_steps=prepared.total_steps))
-            return api.CreateJobResponse(job=job, estimate=await asyncio.to_thread(estimate, prepared))
-        return api.CreateJobResponse(job=_message(self.scheduler.submit(prepared)))
+        request_id, request_sha256 = checked_request_id(request.request_id), spec_sha256(request.spec)
+        job = self.scheduler.book.of_request(request_id, request_sha256)
+        if job is None or request.validate_only:
+            prepared = await asyncio.to_thread(prepare, request.spec, data_root=self.data_root)
+            if request.validate_only:
+                checked = job_pb2.Job(spec=prepared.spec, progress=job_pb2.Progress(total_steps=prepared.total_steps))
+                return api.CreateJobResponse(job=checked, estimate=await asyncio.to_thread(estimate, prepared))
+            job = await self.scheduler.submit(prepared, request_id=request_id, request_sha256=request_sha256)
+        return api.CreateJobResponse(job=_message(job))
 
     @unary
     async def GetJob(self, request: api.GetJobRequest) -> api.GetJobResponse:  # noqa: N802
@@ -52,11 +57,18 @@ class JobService(job_service_pb2_grpc.JobServiceServicer):
     @streaming
     async def WatchJob(self, request: api.WatchJobRequest) -> AsyncIterator[api.WatchJobResponse]:  # noqa: N802
         job = self._find(request.job_id)
+        last = request.after_event if request.HasField("after_event") else job.last_event
         while True:
             changed = job.changed
-            yield api.WatchJobResponse(job=_message(job))
-            if job.is_final:
+            events = []
+            if job.last_event > last:
+                events = await self.scheduler.journal.events(job.job_id, after=last)
+                last = events[-1].number
+            yield api.WatchJobResponse(job=_message(job), events=events, last_event=last)
+            if job.is_final and job.last_event <= last:
                 return
+            if job.last_event > last:
+                continue
             try:
                 await asyncio.wait_for(changed.wait(), WATCH_INTERVAL_S)
             except TimeoutError:
@@ -143,4 +155,4 @@ def _message(job: Job) -> job_pb2.Job:
 
 
 def _listed(job: Job) -> Listed:
-    return Listed(job.job_id, job.prepared.spec.name, job.state, job.created_at_s, lambda: _message(job))
+    return Listed(job.job_id, job.spec.name, job.state, job.created_at_s, lambda: _message(job))

@@ -106,7 +106,19 @@ class Training:
     result: job_pb2.Result | None = None
     state: ParameterState = field(init=False)
     published: PublishedParameters = field(init=False)
+    # Every generation is above this. A restarted server begins elsewhere, so that what a worker pushed to the server
+    # before is of no generation that this one knows. Parts of vectors name none: they can only come over the stream,
+    # and that ended with the server that they were for.
     generation: int = 0
+    # Called before the first order: puts the training to where a checkpoint was taken.
+    restore: Callable[[Training], None] | None = None
+    # Called between two steps, with the evaluation that came after the first, if one did.
+    step_ended: Callable[[Training, PartialSum | None], None] | None = None
+    # What early stopping knows, and the parameters and statistics of the best epoch, which are never changed.
+    stopping: EarlyStoppingState = field(default_factory=EarlyStoppingState)
+    best: tuple[Vector, NDArray[np.float64]] | None = None
+    # In the processes before this one.
+    trained_before_s: float = 0.0
     _members: dict[str, _Member] = field(default_factory=dict)
     _order_number: int = 0
     _order_kind: pb.OrderKind = GRADIENT
@@ -125,8 +137,6 @@ class Training:
     _assembly: StepAssembly | None = None
     _step_times_ms: deque[float] = field(default_factory=lambda: deque(maxlen=MEDIAN_STEPS))
     _first_order_at_ns: int = 0
-    _stopping: EarlyStoppingState = field(default_factory=EarlyStoppingState)
-    _best: tuple[Vector, NDArray[np.float64]] | None = None
 
     def __post_init__(self) -> None:
         memory = ParameterMemory.allocate(self.job.model.layout.size, share=self.share_memory)
@@ -139,6 +149,9 @@ class Training:
         self._root = Subtree(0, self.job.spec.training.shards)
         # So many steps of an epoch take a whole microbatch from every shard.
         self._full_steps = min(self.job.schedule.shard_sizes) // self.job.schedule.microbatch_size
+        if self.restore is not None:
+            self.restore(self)
+            self.restore = None  # it holds a whole checkpoint
         self._run = self._program()
         self._order_kind = next(self._run)
 
@@ -170,6 +183,22 @@ class Training:
     def without_room(self) -> list[str]:
         """The workers that could share memory, had there been room: they must now be reached over gRPC."""
         return [name for name, member in self._members.items() if member.lacks_room]
+
+    @property
+    def trained_s(self) -> float:
+        """The time from the first order on, that of the processes before this one included."""
+        here_ns = self.clock_ns() - self._first_order_at_ns if self._first_order_at_ns else 0
+        return self.trained_before_s + here_ns / NS_IN_S
+
+    @property
+    def is_between_steps(self) -> bool:
+        """Whether nothing is there of the next step yet that a checkpoint would miss."""
+        return self._order_kind == GRADIENT
+
+    def measures(self, evaluation: PartialSum) -> dict[str, float]:
+        """The metrics of an evaluation, by name."""
+        scale = self.job.preprocessing.target_scale or 1.0
+        return self.job.measure.values(evaluation.sums[1:], evaluation.row_count, target_scale=scale)
 
     def step_cost(self) -> job_pb2.StepCost | None:
         """What the last steps cost; None before the first."""
@@ -219,8 +248,8 @@ class Training:
         """Give up the parameters and all that a step needs, once the model is stored; what can be told of it stays."""
         self._run.close()
         self._memory = None
-        self._best = self._assembly = None
-        del self.state, self.published
+        self.best = self._assembly = None
+        del self.state, self.published, self.job
 
     def ready(self, name: str, message: pb.Ready) -> None:
         """A worker holds its shards; once all do, the current order goes out."""
@@ -275,44 +304,45 @@ class Training:
 
     def _program(self) -> Generator[pb.OrderKind, PartialSum, None]:
         """Each `yield` is an order to all workers; what comes back is the sum over all shards."""
-        for step in range(1, self.job.total_steps + 1):
+        while self.state.step < self.job.total_steps and not self.stopping.should_stop:
             started_at_ns = self.clock_ns()
             total = yield GRADIENT
             if not self._commit(total):
                 total = yield GRADIENT
                 self._commit(total)
             self._step_times_ms.append((self.clock_ns() - started_at_ns) / NS_IN_MS)
-            epoch, rest = divmod(step, self.job.schedule.steps_per_epoch)
+            epoch, rest = divmod(self.state.step, self.job.schedule.steps_per_epoch)
+            evaluation = None
             if rest == 0:
                 self.progress.epoch = epoch
                 if self.job.has_validation:
-                    total = yield EVALUATE_VALIDATION
-                    self.progress.validation_loss = float(total.sums[0]) / total.row_count
-                    if self._observe(self.progress.validation_loss, epoch):
-                        break
+                    evaluation = yield EVALUATE_VALIDATION
+                    self.progress.validation_loss = float(evaluation.sums[0]) / evaluation.row_count
+                    self._observe(self.progress.validation_loss, epoch)
+            if self.step_ended is not None:
+                self.step_ended(self, evaluation)
         self._take_best()
         if self.job.precision is not FLOAT32:
             # What is reported is what the user gets.
             self._publish_exactly()
-        training_s = (self.clock_ns() - self._first_order_at_ns) / NS_IN_S
+        training_s = self.trained_s
         training = yield EVALUATE_TRAINING
         validation = (yield EVALUATE_VALIDATION) if self.job.has_validation else None
         self.result = self._result(training, validation, training_s)
 
-    def _observe(self, validation_loss: float, epoch: int) -> bool:
-        """Whether to stop after an epoch; the parameters are kept where they are the best so far."""
+    def _observe(self, validation_loss: float, epoch: int) -> None:
+        """Decide after an epoch whether to stop; the parameters are kept where they are the best so far."""
         self.state.observe(validation_loss)
         if self.job.early_stopping is None:
-            return False
-        self._stopping = self.job.early_stopping.observe(self._stopping, validation_loss, epoch)
-        if self._stopping.best_epoch == epoch:
-            self._best = self.state.parameters.copy(), self.state.statistics.copy()
-        return self._stopping.should_stop
+            return
+        self.stopping = self.job.early_stopping.observe(self.stopping, validation_loss, epoch)
+        if self.stopping.best_epoch == epoch:
+            self.best = self.state.parameters.copy(), self.state.statistics.copy()
 
     def _take_best(self) -> None:
         """With early stopping, go back to the parameters of the best epoch."""
-        if self._best is not None:
-            self.state.parameters[...], self.state.statistics[...] = self._best
+        if self.best is not None:
+            self.state.parameters[...], self.state.statistics[...] = self.best
             self._publish_exactly()
 
     def _publish_exactly(self) -> None:
@@ -455,23 +485,21 @@ class Training:
         )
 
     def _result(self, training: PartialSum, validation: PartialSum | None, training_s: float) -> job_pb2.Result:
-        scale = self.job.preprocessing.target_scale or 1.0
         result = job_pb2.Result(
             loss=float(training.sums[0]) / training.row_count,
             parameters_sha256=self.state.sha256,
             parameter_count=self.job.model.layout.size,
             row_count=training.row_count,
             samples_per_second=self.progress.epoch * training.row_count / training_s if training_s else 0.0,
-            step_ms_median=float(np.median(self._step_times_ms)),
+            step_ms_median=float(np.median(self._step_times_ms)) if self._step_times_ms else 0.0,
             training_s=training_s,
         )
         for prefix, total in (("", training), ("validation_", validation)):
             if total is not None:
-                measures = self.job.measure.values(total.sums[1:], total.row_count, target_scale=scale)
-                for name, value in measures.items():
+                for name, value in self.measures(total).items():
                     result.metrics.add(name=prefix + name, value=value)
-        if self._stopping.best_epoch is not None:
-            result.best_epoch = self._stopping.best_epoch
+        if self.stopping.best_epoch is not None:
+            result.best_epoch = self.stopping.best_epoch
         if validation is not None:
             result.validation_loss = float(validation.sums[0]) / validation.row_count
             result.validation_row_count = validation.row_count

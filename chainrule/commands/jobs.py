@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
 
-from chainrule.client import Client
+from chainrule.client import Client, states_of
 from chainrule.commands.train import check_success, default_model_path
 from chainrule.failures import FAILED, CommandFailed, interrupted, wrong_input
 from chainrule.job_file import load_job_file
-from chainrule.output import FINAL_STATES, fields_of, job_lines, print_json, print_line, state_name
+from chainrule.output import FINAL_STATES, event_text, fields_of, job_lines, print_json, print_line, state_name
 from chainrule.progress import ProgressDisplay
 from chainrule.text import number, size, table_lines
 from chainrule.v1 import job_pb2
@@ -120,11 +120,15 @@ def _follow(client: Client, job_id: str, *, as_json: bool) -> None:
     job = job_pb2.Job()
     try:
         with ProgressDisplay() as display:
-            for job in client.watch_job(job_id):
-                if as_json:
-                    print_json(fields_of(job))
-                else:
-                    display.show(job)
+            for update in client.watch_updates(job_id, lost=lambda error: display.note(f"{error}; trying again")):
+                for event in update.events:
+                    if text := event_text(event):
+                        display.note(text)
+                for job in states_of(update):
+                    if as_json:
+                        print_json(fields_of(job))
+                    else:
+                        display.show(job)
     except KeyboardInterrupt:
         raise interrupted(message=f"interrupted; job {job_id} goes on, 'chainrule cancel {job_id}' ends it") from None
     if not as_json:

@@ -166,7 +166,7 @@ def _follow(client: Client, cluster: LocalCluster, job: job_pb2.Job, display: Pr
 
     def read() -> None:
         try:
-            for update in client.watch_job(job.job_id):
+            for update in client.watch_job(job.job_id, reconnect_timeout_s=0):
                 updates.put(update)
             updates.put(ServerUnavailable(f"the server stopped telling how job {job.job_id} goes on"))
         except Exception as error:  # noqa: BLE001 - raised again in the thread that waits

@@ -101,7 +101,7 @@ class Standardization(_message.Message):
     def __init__(self, features: _Optional[bool] = ..., target: _Optional[bool] = ...) -> None: ...
 
 class TrainingSpec(_message.Message):
-    __slots__ = ("epochs", "batch_size", "shards", "seed", "optimizer", "schedule", "penalties", "clipping", "early_stopping", "min_workers", "precision", "backend")
+    __slots__ = ("epochs", "batch_size", "shards", "seed", "optimizer", "schedule", "penalties", "clipping", "early_stopping", "min_workers", "precision", "backend", "checkpoint_every_steps")
     EPOCHS_FIELD_NUMBER: _ClassVar[int]
     BATCH_SIZE_FIELD_NUMBER: _ClassVar[int]
     SHARDS_FIELD_NUMBER: _ClassVar[int]
@@ -114,6 +114,7 @@ class TrainingSpec(_message.Message):
     MIN_WORKERS_FIELD_NUMBER: _ClassVar[int]
     PRECISION_FIELD_NUMBER: _ClassVar[int]
     BACKEND_FIELD_NUMBER: _ClassVar[int]
+    CHECKPOINT_EVERY_STEPS_FIELD_NUMBER: _ClassVar[int]
     epochs: int
     batch_size: int
     shards: int
@@ -126,7 +127,8 @@ class TrainingSpec(_message.Message):
     min_workers: int
     precision: str
     backend: str
-    def __init__(self, epochs: _Optional[int] = ..., batch_size: _Optional[int] = ..., shards: _Optional[int] = ..., seed: _Optional[int] = ..., optimizer: _Optional[_Union[Optimizer, _Mapping]] = ..., schedule: _Optional[_Union[Schedule, _Mapping]] = ..., penalties: _Optional[_Union[Penalties, _Mapping]] = ..., clipping: _Optional[_Union[Clipping, _Mapping]] = ..., early_stopping: _Optional[_Union[EarlyStopping, _Mapping]] = ..., min_workers: _Optional[int] = ..., precision: _Optional[str] = ..., backend: _Optional[str] = ...) -> None: ...
+    checkpoint_every_steps: int
+    def __init__(self, epochs: _Optional[int] = ..., batch_size: _Optional[int] = ..., shards: _Optional[int] = ..., seed: _Optional[int] = ..., optimizer: _Optional[_Union[Optimizer, _Mapping]] = ..., schedule: _Optional[_Union[Schedule, _Mapping]] = ..., penalties: _Optional[_Union[Penalties, _Mapping]] = ..., clipping: _Optional[_Union[Clipping, _Mapping]] = ..., early_stopping: _Optional[_Union[EarlyStopping, _Mapping]] = ..., min_workers: _Optional[int] = ..., precision: _Optional[str] = ..., backend: _Optional[str] = ..., checkpoint_every_steps: _Optional[int] = ...) -> None: ...
 
 class Optimizer(_message.Message):
     __slots__ = ("name", "learning_rate", "momentum", "decay", "beta1", "beta2", "epsilon", "weight_decay")
@@ -305,3 +307,71 @@ class Metric(_message.Message):
     name: str
     value: float
     def __init__(self, name: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
+
+class JobEvent(_message.Message):
+    __slots__ = ("number", "time", "state_changed", "workers_changed", "checkpoint_written", "checkpoint_failed", "checkpoint_damaged", "resumed")
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    TIME_FIELD_NUMBER: _ClassVar[int]
+    STATE_CHANGED_FIELD_NUMBER: _ClassVar[int]
+    WORKERS_CHANGED_FIELD_NUMBER: _ClassVar[int]
+    CHECKPOINT_WRITTEN_FIELD_NUMBER: _ClassVar[int]
+    CHECKPOINT_FAILED_FIELD_NUMBER: _ClassVar[int]
+    CHECKPOINT_DAMAGED_FIELD_NUMBER: _ClassVar[int]
+    RESUMED_FIELD_NUMBER: _ClassVar[int]
+    number: int
+    time: _timestamp_pb2.Timestamp
+    state_changed: StateChanged
+    workers_changed: WorkersChanged
+    checkpoint_written: CheckpointWritten
+    checkpoint_failed: CheckpointFailed
+    checkpoint_damaged: CheckpointDamaged
+    resumed: Resumed
+    def __init__(self, number: _Optional[int] = ..., time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., state_changed: _Optional[_Union[StateChanged, _Mapping]] = ..., workers_changed: _Optional[_Union[WorkersChanged, _Mapping]] = ..., checkpoint_written: _Optional[_Union[CheckpointWritten, _Mapping]] = ..., checkpoint_failed: _Optional[_Union[CheckpointFailed, _Mapping]] = ..., checkpoint_damaged: _Optional[_Union[CheckpointDamaged, _Mapping]] = ..., resumed: _Optional[_Union[Resumed, _Mapping]] = ...) -> None: ...
+
+class StateChanged(_message.Message):
+    __slots__ = ("state", "error")
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    state: JobState
+    error: _status_pb2.Status
+    def __init__(self, state: _Optional[_Union[JobState, str]] = ..., error: _Optional[_Union[_status_pb2.Status, _Mapping]] = ...) -> None: ...
+
+class WorkersChanged(_message.Message):
+    __slots__ = ("joined", "left", "worker_count")
+    JOINED_FIELD_NUMBER: _ClassVar[int]
+    LEFT_FIELD_NUMBER: _ClassVar[int]
+    WORKER_COUNT_FIELD_NUMBER: _ClassVar[int]
+    joined: _containers.RepeatedScalarFieldContainer[str]
+    left: _containers.RepeatedScalarFieldContainer[str]
+    worker_count: int
+    def __init__(self, joined: _Optional[_Iterable[str]] = ..., left: _Optional[_Iterable[str]] = ..., worker_count: _Optional[int] = ...) -> None: ...
+
+class CheckpointWritten(_message.Message):
+    __slots__ = ("step", "size_bytes")
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    step: int
+    size_bytes: int
+    def __init__(self, step: _Optional[int] = ..., size_bytes: _Optional[int] = ...) -> None: ...
+
+class CheckpointFailed(_message.Message):
+    __slots__ = ("step", "reason")
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    step: int
+    reason: str
+    def __init__(self, step: _Optional[int] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class CheckpointDamaged(_message.Message):
+    __slots__ = ("file", "reason")
+    FILE_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    file: str
+    reason: str
+    def __init__(self, file: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class Resumed(_message.Message):
+    __slots__ = ("step",)
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    step: int
+    def __init__(self, step: _Optional[int] = ...) -> None: ...

@@ -75,8 +75,9 @@ class JobServiceServicer:
     """Missing associated documentation comment in .proto file."""
 
     def CreateJob(self, request, context):
-        """Checks the whole job, down to shapes and data, and puts it in the queue. INVALID_ARGUMENT with every field that is
-        wrong. Not idempotent, but for validate_only.
+        """Checks the whole job, down to shapes and data, and puts it in the queue; a job that was answered is on the disk.
+        INVALID_ARGUMENT with every field that is wrong; RESOURCE_EXHAUSTED where the disk has no room for the job.
+        Idempotent with a request_id, and with validate_only.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -98,7 +99,8 @@ class JobServiceServicer:
 
     def WatchJob(self, request, context):
         """The job now, then again whenever its state changes and, while it runs, at least once and at most ten times a second.
-        The stream ends after a final state.
+        The stream ends after a final state. Whoever watches again after a lost connection, or after a restart of the server,
+        names the last event number that was told and is told the events since.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

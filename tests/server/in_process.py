@@ -17,7 +17,7 @@ from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
 from chainrule.v1 import job_pb2, job_service_pb2_grpc, model_service_pb2_grpc
-from server import data_set, model_file
+from server import data_set, durable_file, model_file
 from server.data_set import DataSet
 from server.jobs import Job, JobBook
 from server.prepared_job import PreparedJob, prepare
@@ -52,15 +52,21 @@ class RunningServer:
 
         return asyncio.run_coroutine_threadsafe(there(), self.loop).result(TIMEOUT_S)
 
+    def submit(self, prepared: PreparedJob) -> Job:
+        """A job in the queue."""
+        return asyncio.run_coroutine_threadsafe(self.scheduler.submit(prepared), self.loop).result(TIMEOUT_S)
+
     def add_finished(self, prepared: PreparedJob) -> Job:
         """A job that has succeeded, trained here by plain objects in place of workers."""
         training = train_with_plain_workers(prepared, worker_count=1)
 
         def add() -> Job:
-            job = self.scheduler.book.add(prepared, now_s=0.0)
+            job = Job(self.scheduler.book.new_id(), prepared.spec, 0.0, prepared)
+            self.scheduler.book.add(job)
             job.training = training
+            job.progress, job.result = training.progress, training.result
             job.model_path = self.folder / f"{job.job_id}.safetensors"
-            model_file.write(job.model_path, model_file.encode(prepared, job_id=job.job_id, state=training.state))
+            durable_file.write(job.model_path, model_file.encode(prepared, job_id=job.job_id, state=training.state))
             job.become(job_pb2.JOB_STATE_SUCCEEDED)
             return job
 
@@ -90,6 +96,8 @@ def running_server(folder: Path) -> Iterator[RunningServer]:
                 yield RunningServer(f"127.0.0.1:{port}", scheduler, health, loop, channel, folder)
         finally:
             asyncio.run_coroutine_threadsafe(server.stop(0), loop).result(TIMEOUT_S)
+            asyncio.run_coroutine_threadsafe(scheduler.stop(), loop).result(TIMEOUT_S)
+            scheduler.journal.store.close()
     finally:
         loop.call_soon_threadsafe(loop.stop)
         thread.join(TIMEOUT_S)

@@ -174,7 +174,7 @@ def test_a_job_without_prediction_says_so(server: RunningServer) -> None:
 
 
 def test_a_job_that_made_no_step_answers_nothing_yet(server: RunningServer) -> None:
-    job = server.run(lambda: server.scheduler.submit(prepared(regression_spec())))
+    job = server.submit(prepared(regression_spec()))
     assert refusal(lambda: predict(server, job, [row(1, 2, 3)]))[0] == grpc.StatusCode.FAILED_PRECONDITION
     assert refusal(lambda: explain(server, job, row=0))[0] == grpc.StatusCode.FAILED_PRECONDITION
 
@@ -262,7 +262,8 @@ def test_a_running_jobs_current_parameters_answer(server: RunningServer, monkeyp
     done = server.add_finished(prepared(regression_spec()))
 
     def running() -> Job:
-        job = server.scheduler.book.add(done.prepared, now_s=1.0)
+        job = Job("running", done.spec, 1.0, done.prepared)
+        server.scheduler.book.add(job)
         job.training = done.training
         job.become(job_pb2.JOB_STATE_RUNNING)
         return job

@@ -1,0 +1,107 @@
+"""What is kept of a job while it trains: metrics, and a checkpoint every so many steps and seconds.
+
+At a step's end the vectors are copied; hashing and writing are another thread's. While a checkpoint is being written
+no other is begun. When one is due is decided by time, which no bit of the result depends on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from dataclasses import dataclass, field
+
+from chainrule.v1 import job_pb2
+from engine.reduction import PartialSum
+from server.checkpoint import Checkpoint
+from server.checkpoint_folder import CheckpointFolder
+from server.journal import Journal
+from server.resume import capture
+from server.store import MetricRow
+from server.training import Training
+
+log = logging.getLogger(__name__)
+# Of a job so many steps and so many epochs are kept at most, evenly spread.
+MOST_STEPS = 1_000
+MOST_EPOCHS = 10_000
+METRICS_TIMEOUT_S = 20.0
+
+
+@dataclass
+class Recorder:
+    """Of one job. every_s: seconds between two checkpoints; 0: only those that the job asks for."""
+
+    journal: Journal
+    folder: CheckpointFolder
+    spec_sha256: str
+    data_sha256: str
+    every_s: float
+    every_steps: int = 0
+    _last_at_s: float = field(default_factory=time.monotonic)
+    _last_step: int = 0
+    _writing: asyncio.Task[None] | None = None
+    _is_failing: bool = False
+
+    def step_ended(self, training: Training, evaluation: PartialSum | None) -> None:
+        """A step is over, with what belongs to an epoch's end: the evaluation of the validation rows."""
+        self._measure(training, evaluation)
+        step = training.state.step
+        is_due = self.every_steps > 0 and step % self.every_steps == 0
+        if is_due or (self.every_s > 0 and time.monotonic() - self._last_at_s >= self.every_s):
+            self._begin(training)
+
+    async def finish(self, training: Training | None = None) -> None:
+        """Wait for the checkpoint that is being written; write another of a training that stands between two steps."""
+        if self._writing is not None:
+            await self._writing
+        if training is not None and training.is_between_steps and 0 < training.state.step != self._last_step:
+            self._begin(training)
+            if self._writing is not None:
+                await self._writing
+
+    def _measure(self, training: Training, evaluation: PartialSum | None) -> None:
+        step, total_steps = training.state.step, training.job.total_steps
+        epoch, rest = divmod(step, training.job.schedule.steps_per_epoch)
+        epochs = training.job.spec.training.epochs
+        is_epoch = rest == 0 and (epoch == epochs or epoch % -(-epochs // MOST_EPOCHS) == 0)
+        if not is_epoch and step % -(-total_steps // MOST_STEPS):
+            return
+        row = MetricRow(step, training.progress.loss)
+        if rest == 0:
+            row = MetricRow(step, training.progress.loss, epoch)
+            if evaluation is not None:
+                loss = float(evaluation.sums[0]) / evaluation.row_count
+                row = MetricRow(step, training.progress.loss, epoch, loss, training.measures(evaluation))
+        self.journal.note_metrics(training.job_id, [row])
+
+    def _begin(self, training: Training) -> None:
+        if self._writing is not None:
+            return
+        self._last_at_s, self._last_step = time.monotonic(), training.state.step
+        checkpoint = capture(training, spec_sha256=self.spec_sha256, data_sha256=self.data_sha256)
+        self._writing = asyncio.get_running_loop().create_task(self._write(checkpoint))
+
+    async def _write(self, checkpoint: Checkpoint) -> None:
+        event = job_pb2.JobEvent()
+        try:
+            # What was measured before must be there: these steps are not computed again.
+            async with asyncio.timeout(METRICS_TIMEOUT_S):
+                await self.journal.written()
+            size_bytes = await asyncio.to_thread(self.folder.write, checkpoint)
+        except (OSError, TimeoutError) as error:
+            reason = self.journal.trouble if isinstance(error, TimeoutError) else error.strerror or str(error)
+            event.checkpoint_failed.step, event.checkpoint_failed.reason = checkpoint.step, reason
+            log.error(
+                "job %s: the checkpoint of step %d can't be written in %s, the job goes on without it: %s",
+                checkpoint.job_id, checkpoint.step, self.folder.path, reason,
+            )  # fmt: skip
+            if not self._is_failing:
+                self.journal.note_event(checkpoint.job_id, event)
+            self._is_failing = True
+        else:
+            self._is_failing = False
+            event.checkpoint_written.step, event.checkpoint_written.size_bytes = checkpoint.step, size_bytes
+            self.journal.note_event(checkpoint.job_id, event, name=f"checkpoint of step {checkpoint.step}")
+            log.info("job %s: checkpoint of step %d, %d bytes", checkpoint.job_id, checkpoint.step, size_bytes)
+        finally:
+            self._writing = None

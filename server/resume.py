@@ -1,0 +1,73 @@
+"""From a training to its checkpoint and back, to the same bits; and whether the data are still the same."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+
+from chainrule.v1 import job_pb2
+from engine.precision import FLOAT32
+from server.checkpoint import Checkpoint
+from server.prepared_job import PreparedJob
+from server.training import Training
+
+
+class DataChanged(Exception):
+    """The rows that a job's spec names are others than when the job was created."""
+
+
+def capture(training: Training, *, spec_sha256: str, data_sha256: str) -> Checkpoint:
+    """A copy of all that the next step needs; call it between two steps."""
+    state, progress = training.state, training.progress
+    return Checkpoint(
+        job_id=training.job_id,
+        step=state.step,
+        parameters=state.parameters.copy(),
+        optimizer={name: vector.copy() for name, vector in state.state.items()},
+        statistics=state.statistics.copy(),
+        plateau=state.plateau,
+        stopping=training.stopping,
+        # Written once and then only exchanged for others: no copy is needed.
+        best=training.best,
+        published=None if training.job.precision is FLOAT32 else training.published.current.copy(),
+        spec_sha256=spec_sha256,
+        data_sha256=data_sha256,
+        epoch=progress.epoch,
+        loss=progress.loss,
+        validation_loss=progress.validation_loss if progress.HasField("validation_loss") else None,
+        trained_s=training.trained_s,
+    )
+
+
+def restore(training: Training, checkpoint: Checkpoint) -> None:
+    """Put a training that has not begun to where it was when the checkpoint was taken."""
+    state, progress = training.state, training.progress
+    state.parameters[...] = checkpoint.parameters
+    for name, vector in state.state.items():
+        vector[...] = checkpoint.optimizer[name]
+    state.statistics = checkpoint.statistics.copy()
+    state.plateau = checkpoint.plateau
+    state.step = checkpoint.step
+    if checkpoint.published is not None:
+        training.published.restore(checkpoint.published)
+    training.stopping, training.best = checkpoint.stopping, checkpoint.best
+    training.trained_before_s = checkpoint.trained_s
+    progress.step, progress.epoch, progress.loss = checkpoint.step, checkpoint.epoch, checkpoint.loss
+    if checkpoint.validation_loss is not None:
+        progress.validation_loss = checkpoint.validation_loss
+
+
+def spec_sha256(spec: job_pb2.JobSpec) -> str:
+    """The SHA-256 of a spec; that of the complete one stands for all that decides a job's bits but the data."""
+    return hashlib.sha256(spec.SerializeToString(deterministic=True)).hexdigest()
+
+
+def data_sha256(job: PreparedJob) -> str:
+    """The SHA-256 of the rows as they are trained with, and of what they are called."""
+    digest = hashlib.sha256(job.preprocessing.to_json().encode())
+    for array in (job.features, job.targets):
+        contiguous = np.ascontiguousarray(array)
+        digest.update(f"\0{contiguous.dtype.str}\0{contiguous.shape}\0".encode())
+        digest.update(contiguous.data.cast("B"))
+    return digest.hexdigest()
