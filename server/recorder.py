@@ -7,6 +7,7 @@ no other is begun. When one is due is decided by time, which no bit of the resul
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from dataclasses import dataclass, field
@@ -25,6 +26,7 @@ log = logging.getLogger(__name__)
 MOST_STEPS = 1_000
 MOST_EPOCHS = 10_000
 METRICS_TIMEOUT_S = 20.0
+EVALUATION_TIMEOUT_S = 2.0
 
 
 @dataclass
@@ -41,12 +43,17 @@ class Recorder:
     _last_step: int = 0
     _writing: asyncio.Task[None] | None = None
     _is_failing: bool = False
+    # Set by the next step's end, which is then written; None while the server goes on.
+    _is_last: asyncio.Event | None = None
 
     def step_ended(self, training: Training, evaluation: PartialSum | None) -> None:
         """A step is over, with what belongs to an epoch's end: the evaluation of the validation rows."""
         self._measure(training, evaluation)
         step = training.state.step
         is_due = self.every_steps > 0 and step % self.every_steps == 0
+        if self._is_last is not None:
+            self._is_last.set()
+            is_due = True
         if is_due or (self.every_s > 0 and time.monotonic() - self._last_at_s >= self.every_s):
             self._begin(training)
 
@@ -54,10 +61,19 @@ class Recorder:
         """Wait for the checkpoint that is being written; write another of a training that stands between two steps."""
         if self._writing is not None:
             await self._writing
-        if training is not None and training.is_between_steps and 0 < training.state.step != self._last_step:
-            self._begin(training)
-            if self._writing is not None:
-                await self._writing
+        if training is None:
+            return
+        if training.is_between_steps:
+            if 0 < training.state.step != self._last_step:
+                self._begin(training)
+        else:
+            # An evaluation belongs to the step before it.
+            self._is_last = asyncio.Event()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(EVALUATION_TIMEOUT_S):
+                    await self._is_last.wait()
+        if self._writing is not None:
+            await self._writing
 
     def _measure(self, training: Training, evaluation: PartialSum | None) -> None:
         step, total_steps = training.state.step, training.job.total_steps

@@ -143,9 +143,10 @@ class Scheduler:
     async def stop(self) -> None:
         """Write a last checkpoint and all that is noted; nothing may be received afterwards."""
         self._is_stopping = True
-        job, self._running = self._running, None
+        job = self._running
         if job is not None and job.recorder is not None:
             await job.recorder.finish(job.training)
+        self._running = None
         endings = [other.ending for other in self.book.all() if other.ending is not None and not other.ending.done()]
         if endings:
             await asyncio.wait(endings, timeout=STOP_TIMEOUT_S)
