@@ -39,8 +39,9 @@ class Recorder:
     data_sha256: str
     every_s: float
     every_steps: int = 0
+    # Of the last checkpoint; 0 before the first.
+    last_step: int = 0
     _last_at_s: float = field(default_factory=time.monotonic)
-    _last_step: int = 0
     _writing: asyncio.Task[None] | None = None
     _is_failing: bool = False
     # Set by the next step's end, which is then written; None while the server goes on.
@@ -64,7 +65,7 @@ class Recorder:
         if training is None:
             return
         if training.is_between_steps:
-            if 0 < training.state.step != self._last_step:
+            if training.state.step != self.last_step:
                 self._begin(training)
         else:
             # An evaluation belongs to the step before it.
@@ -93,7 +94,7 @@ class Recorder:
     def _begin(self, training: Training) -> None:
         if self._writing is not None:
             return
-        self._last_at_s, self._last_step = time.monotonic(), training.state.step
+        self._last_at_s, self.last_step = time.monotonic(), training.state.step
         checkpoint = capture(training, spec_sha256=self.spec_sha256, data_sha256=self.data_sha256)
         self._writing = asyncio.get_running_loop().create_task(self._write(checkpoint))
 

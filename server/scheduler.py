@@ -268,6 +268,7 @@ class Scheduler:
                 data_sha256=job.data_sha256,
                 every_s=self.checkpoint_every_s,
                 every_steps=job.spec.training.checkpoint_every_steps,
+                last_step=0 if checkpoint is None else checkpoint.step,
             )
         is_resuming = job.is_resuming
         job.training = Training(
