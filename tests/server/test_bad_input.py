@@ -98,7 +98,7 @@ def tried(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tried]:
         without_prediction = regression_spec()
         without_prediction.model.prediction, without_prediction.model.loss = "", "(w @ x + b - y)**2"
         jobs = [server.add_finished(prepared(spec)) for spec in (regression_spec(), classes_spec(), without_prediction)]
-        cancelled = server.run(lambda: server.scheduler.submit(prepared(regression_spec())))
+        cancelled = server.submit(prepared(regression_spec()))
         server.jobs.CancelJob(job_service_pb2.CancelJobRequest(job_id=cancelled.job_id), timeout=TIMEOUT_S)
         yield Tried(server, [*jobs, cancelled])
 
