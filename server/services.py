@@ -59,13 +59,14 @@ class JobService(job_service_pb2_grpc.JobServiceServicer):
         job = self._find(request.job_id)
         last = request.after_event if request.HasField("after_event") else job.last_event
         while True:
-            changed = job.changed
+            # Before the state is told: it may change while that is on its way.
+            changed, is_final = job.changed, job.is_final
             events = []
             if job.last_event > last:
                 events = await self.scheduler.journal.events(job.job_id, after=last)
                 last = events[-1].number
             yield api.WatchJobResponse(job=_message(job), events=events, last_event=last)
-            if job.is_final and job.last_event <= last:
+            if is_final and job.last_event <= last:
                 return
             if job.last_event > last:
                 continue
