@@ -56,6 +56,10 @@ def available_processors() -> int:
     return os.cpu_count() or 1
 
 
+# How long a process has to end once nothing is at work any more.
+END_TIMEOUT_S = 5.0
+
+
 class Stopped(BaseException):
     """SIGTERM or SIGINT came, or standard input ended, while nothing was at work."""
 
@@ -63,7 +67,8 @@ class Stopped(BaseException):
 class StopSignal:
     """Ends a process that works on its main thread: at once where it waits, after its work otherwise.
 
-    Wrap each wait in `with stop.waiting():`; it raises Stopped. Make it on the main thread."""
+    Wrap each wait in `with stop.waiting():`; it raises Stopped. Make it on the main thread. The kernel ends a process
+    that has not ended END_TIMEOUT_S later: what a signal interrupts in gRPC may leave a lock taken."""
 
     def __init__(self, *, exit_with_stdin: bool) -> None:
         self._is_set = False
@@ -79,7 +84,7 @@ class StopSignal:
         self._is_waiting = True
         try:
             if self._is_set:
-                raise Stopped
+                self._stop()
             yield
         finally:
             self._is_waiting = False
@@ -88,7 +93,11 @@ class StopSignal:
         self._is_set = True
         if self._is_waiting:
             self._is_waiting = False
-            raise Stopped
+            self._stop()
+
+    def _stop(self) -> None:
+        signal.setitimer(signal.ITIMER_REAL, END_TIMEOUT_S)
+        raise Stopped
 
 
 def _signal_at_end_of_stdin() -> None:
