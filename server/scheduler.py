@@ -156,7 +156,8 @@ class Scheduler:
         """End the streams of all workers."""
         for link in self._workers.values():
             if link is not None:
-                link.close()
+                # The stream with the socket: a worker that had only lost the socket would go on with the stream.
+                link.without_memory().close()
 
     def receive(self, name: str, request: Request) -> None:
         """A message of a worker. Raises ProtocolError, which ends the worker's stream."""
