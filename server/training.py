@@ -266,6 +266,11 @@ class Training:
         member = self._members.get(name)
         if member is None or self._assembly is None or part.order != self._order_number:
             return
+        if self._rows.get(Subtree(part.first_shard, part.shard_count)) == 0:
+            raise ProtocolError(
+                f"push of {Subtree(part.first_shard, part.shard_count)} refused: it has no rows in step "
+                f"{self.state.step + 1}"
+            )
         subtree, vector = member.exchange.receive_part(part)
         values = self._assembly.part_arrived(subtree, vector, part.offset)
         if values is not None:
