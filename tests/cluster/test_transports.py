@@ -1,0 +1,453 @@
+"""Shared memory and gRPC: the same bits by either, whoever is killed, stopped or cut off on the way."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+from threadpoolctl import threadpool_limits
+
+from chainrule import wire
+from chainrule.client import Client
+from chainrule.local_cluster import LocalCluster
+from chainrule.local_link.listener import Listener
+from chainrule.local_link.segment import Segment, SegmentError
+from chainrule.v1 import job_pb2
+from server.jobs import JobBook
+from server.local_links import LocalLinks
+from server.prepared_job import prepare
+from server.rpc_server import make_server
+from server.scheduler import Scheduler
+from tests.cluster.support import processes_with
+from tests.plain_workers import train_with_plain_workers
+
+pytestmark = pytest.mark.cluster
+TIMEOUT_S = 60.0
+TRANSPORTS = ["grpc", "auto"]
+SHOWN = {"grpc": "grpc", "auto": "shared-memory"}
+# A vector of three parts, the last of them short.
+LARGE = (2 * wire.PART_ELEMENTS + 7000) // 700
+
+
+def small(**training: float) -> job_pb2.JobSpec:
+    spec = job_pb2.JobSpec(name="small")
+    spec.model.prediction = "w @ tanh(V @ x)"
+    spec.model.loss = "(prediction - y)**2"
+    spec.model.parameters.add(name="V", shape=["12", "d"])
+    spec.model.parameters.add(name="w", shape=["12"])
+    spec.data.uri = "sklearn:diabetes"
+    spec.training.epochs = int(training.get("epochs", 3))
+    spec.training.batch_size = 32
+    spec.training.shards = 8
+    spec.training.optimizer.learning_rate = 0.02
+    return spec
+
+
+def large() -> job_pb2.JobSpec:
+    spec = small()
+    spec.name = "large"
+    spec.model.parameters[0].shape[0] = str(LARGE)
+    spec.model.parameters[1].shape[0] = str(LARGE)
+    spec.data.uri = "file:wide.npz"
+    spec.training.epochs = 2
+    spec.training.batch_size = 24
+    spec.training.optimizer.learning_rate = 0.001
+    return spec
+
+
+def with_adam(spec: job_pb2.JobSpec) -> None:
+    spec.training.optimizer.name = "adam"
+
+
+def with_clipping(spec: job_pb2.JobSpec) -> None:
+    spec.training.clipping.global_norm = 0.05
+
+
+def with_early_stopping(spec: job_pb2.JobSpec) -> None:
+    """It stops with the second epoch, because the first is the best by definition."""
+    spec.training.epochs = 6
+    spec.training.early_stopping.patience_epochs = 1
+    spec.training.early_stopping.min_delta = 1e6
+
+
+def as_it_is(spec: job_pb2.JobSpec) -> None:
+    """Plain SGD."""
+
+
+RECIPES = [as_it_is, with_adam, with_clipping, with_early_stopping]
+
+
+def every_job() -> list[job_pb2.JobSpec]:
+    found = []
+    for base in (small, large):
+        for recipe in RECIPES:
+            spec = base()
+            recipe(spec)
+            found.append(spec)
+    return found
+
+
+@pytest.fixture(scope="module")
+def data_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with wide.npz: 60 rows of 700 features."""
+    folder = tmp_path_factory.mktemp("data")
+    random = np.random.default_rng(0)
+    np.savez(folder / "wide.npz", features=random.normal(size=(60, 700)), target=random.normal(size=60))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def reference(data_root: Path) -> Callable[[job_pb2.JobSpec], str]:
+    """The hash of a job in one process, without any transport."""
+
+    @functools.cache
+    def of(serialized: bytes) -> str:
+        with threadpool_limits(1):
+            training = train_with_plain_workers(
+                prepare(job_pb2.JobSpec.FromString(serialized), data_root=data_root), worker_count=1
+            )
+        assert training.result is not None
+        return training.result.parameters_sha256
+
+    return lambda spec: of(spec.SerializeToString(deterministic=True))
+
+
+Reference = Callable[[job_pb2.JobSpec], str]
+
+
+def finished(client: Client, spec: job_pb2.JobSpec) -> job_pb2.Job:
+    """The job after its end."""
+    return last(client, client.create_job(spec).job_id)
+
+
+def last(client: Client, job_id: str) -> job_pb2.Job:
+    job = job_pb2.Job()
+    for job in client.watch_job(job_id):  # noqa: B007 - the last is wanted
+        pass
+    assert job.state == job_pb2.JOB_STATE_SUCCEEDED, job
+    return job
+
+
+def wait_for(condition: Callable[[], object], *, timeout_s: float = TIMEOUT_S) -> None:
+    deadline_s = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline_s, "waited too long"
+        time.sleep(0.01)
+
+
+@dataclass
+class Processes:
+    """A server and workers with logs of their own."""
+
+    folder: Path
+    data_root: Path
+    started: dict[str, subprocess.Popen[str]] = field(default_factory=dict)
+
+    def start(self, name: str, module: str, *options: str) -> subprocess.Popen[str]:
+        command = [sys.executable, "-P", "-m", module, *options]
+        with (self.folder / f"{name}.log").open("a") as log:
+            environment = os.environ | {"PYTHONFAULTHANDLER": "1"}
+            process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, env=environment)
+        self.started[name] = process
+        return process
+
+    def server(self, *options: str, port: int = 0, name: str = "server") -> str:
+        home = ("--home", str(self.folder / "home"), "--data-root", str(self.data_root))
+        process = self.start(name, "server", "--port", str(port), *home, *options)
+        assert process.stdout is not None
+        return str(json.loads(process.stdout.readline())["address"])
+
+    def worker(self, name: str, address: str, *options: str) -> subprocess.Popen[str]:
+        return self.start(name, "worker", "--server", address, "--name", name, *options)
+
+    def log(self, name: str) -> str:
+        return (self.folder / f"{name}.log").read_text()
+
+    def joined(self, name: str, count: int, *, server: str = "server") -> bool:
+        return len(re.findall(f"worker {name}(-[0-9]+)? joined", self.log(server))) >= count
+
+    def end(self) -> None:
+        for process in self.started.values():
+            process.send_signal(signal.SIGCONT)
+            process.terminate()
+        hanging = []
+        for name, process in self.started.items():
+            with process:
+                try:
+                    process.wait(15)
+                except subprocess.TimeoutExpired:
+                    # With PYTHONFAULTHANDLER it says where it hangs.
+                    process.send_signal(signal.SIGABRT)
+                    process.wait()
+                    hanging.append(f"{name} did not end:\n{self.log(name)}")
+        assert not hanging, "\n".join(hanging)
+
+
+@pytest.fixture
+def processes(marker: str, tmp_path: Path, data_root: Path) -> Iterator[Processes]:
+    """None of them, nor a file in /dev/shm, is left at the end, and none has said a traceback."""
+    shared_before = set(os.listdir("/dev/shm"))  # noqa: PTH208, S108
+    found = Processes(tmp_path, data_root)
+    try:
+        yield found
+    finally:
+        found.end()
+    assert processes_with(marker) == []
+    assert set(os.listdir("/dev/shm")) == shared_before  # noqa: PTH208, S108
+    for log in tmp_path.glob("*.log"):
+        assert "Traceback" not in log.read_text(), log.read_text()
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+@pytest.mark.parametrize("workers", [1, 2, 3])
+def test_small_and_large_models_have_the_bits_of_one_process(
+    workers: int, transport: str, marker: str, data_root: Path, reference: Reference
+) -> None:
+    with (
+        LocalCluster(workers=workers, data_root=data_root, transport=transport) as cluster,
+        Client(cluster.address) as client,
+    ):
+        for spec in every_job():
+            spec.training.min_workers = workers
+            job = finished(client, spec)
+            what = f"{spec.name} with {spec.training}"
+            assert job.progress.transport == SHOWN[transport], what
+            spec.training.ClearField("min_workers")
+            assert job.result.parameters_sha256 == reference(spec), what
+            assert bool(job.progress.step_cost.pushed_bytes) == (transport == "grpc"), what
+
+
+def test_early_stopping_takes_back_other_parameters_than_the_last(reference: Reference) -> None:
+    for base in (small, large):
+        early, short = base(), base()
+        with_early_stopping(early)
+        short.training.epochs = 1
+        assert reference(early) == reference(short)
+        short.training.epochs = 2
+        assert reference(early) != reference(short)
+
+
+def test_transports_may_be_mixed_in_one_job(processes: Processes, reference: Reference) -> None:
+    order = ("auto", "grpc", "auto")
+    address = processes.server()
+    for number, transport in enumerate(order):
+        processes.worker(f"w{number}", address, "--transport", transport)
+    with Client(address) as client:
+        for spec in every_job():
+            expected = reference(spec)
+            spec.training.min_workers = len(order)
+            job = finished(client, spec)
+            assert job.progress.transport == "mixed"
+            assert job.result.parameters_sha256 == expected, spec.name
+
+
+def disturbed(base: Callable[[], job_pb2.JobSpec]) -> job_pb2.JobSpec:
+    """A job that is long enough to be disturbed."""
+    spec = base()
+    spec.training.epochs = 120 if base is small else 10
+    spec.training.min_workers = 2
+    return spec
+
+
+@pytest.mark.parametrize(("transport", "base"), [("grpc", large), ("auto", small), ("auto", large)])
+def test_a_killed_and_a_stopped_worker_change_no_bit(
+    transport: str, base: Callable[[], job_pb2.JobSpec], processes: Processes, reference: Reference
+) -> None:
+    address = processes.server()
+    for name in ("killed", "stopped"):
+        processes.worker(name, address, "--transport", transport)
+    spec = disturbed(base)
+    with Client(address) as client:
+        wait_for(lambda: processes.joined("killed", 1) and processes.joined("stopped", 1))
+        job_id = client.create_job(spec).job_id
+        wait_for(lambda: client.get_job(job_id).progress.step >= 3)
+        processes.started["stopped"].send_signal(signal.SIGSTOP)
+        time.sleep(0.3)
+        processes.started["killed"].kill()
+        time.sleep(0.1)
+        processes.started["stopped"].send_signal(signal.SIGCONT)
+        processes.worker("late", address, "--transport", transport)
+        job = last(client, job_id)
+    assert job.result.parameters_sha256 == reference(spec)
+    assert "worker killed left" in processes.log("server")
+
+
+@pytest.mark.parametrize("transport", ["grpc", "shared-memory"])
+def test_workers_of_a_killed_server_join_the_next_one(
+    transport: str, processes: Processes, reference: Reference
+) -> None:
+    address = processes.server()
+    workers = [processes.worker(name, address, "--transport", transport) for name in ("a", "b")]
+    with Client(address) as client:
+        wait_for(lambda: processes.joined("a", 1) and processes.joined("b", 1))
+        job_id = client.create_job(disturbed(large)).job_id
+        wait_for(lambda: client.get_job(job_id).progress.step >= 2)
+    with processes.started.pop("server") as server:
+        server.kill()
+    killed_s = time.monotonic()
+    processes.server(port=int(address.rpartition(":")[2]), name="next")
+    wait_for(lambda: processes.joined("a", 1, server="next") and processes.joined("b", 1, server="next"))
+    print(f"{transport}: workers were back {time.monotonic() - killed_s:.2f} s after the kill")  # noqa: T201
+    assert all(worker.poll() is None for worker in workers)
+    with Client(address) as client:
+        spec = small()
+        spec.training.min_workers = 2
+        job = finished(client, spec)
+        spec.training.ClearField("min_workers")
+        assert job.result.parameters_sha256 == reference(spec)
+        assert job.progress.transport == ("grpc" if transport == "grpc" else "shared-memory")
+
+
+def test_shared_memory_that_the_server_does_not_offer_is_a_clear_error(processes: Processes) -> None:
+    address = processes.server("--transport", "grpc")
+    worker = processes.worker("strict", address, "--transport", "shared-memory")
+    assert worker.wait(TIMEOUT_S) == 1
+    assert (
+        f"error: memory can't be shared with the server at {address}: the server offers none; use --transport auto"
+        in processes.log("strict")
+    )
+
+
+def test_a_server_that_shares_no_memory_serves_workers_that_would(processes: Processes, reference: Reference) -> None:
+    address = processes.server("--transport", "grpc")
+    processes.worker("w", address)
+    with Client(address) as client:
+        job = finished(client, large())
+    assert job.progress.transport == "grpc"
+    assert job.result.parameters_sha256 == reference(large())
+
+
+@pytest.mark.parametrize(("transport", "number"), [("grpc", signal.SIGTERM), ("auto", signal.SIGINT)])
+def test_a_worker_ends_at_a_signal_while_it_waits_and_while_it_computes(
+    number: signal.Signals, transport: str, processes: Processes, reference: Reference
+) -> None:
+    address = processes.server()
+    waiting, computing, _ = (
+        processes.worker(name, address, "--transport", transport) for name in ("waits", "computes", "stays")
+    )
+    wait_for(lambda: all(processes.joined(name, 1) for name in ("waits", "computes", "stays")))
+    waiting.send_signal(number)
+    assert waiting.wait(10) == 0
+    spec = disturbed(large)
+    with Client(address) as client:
+        job_id = client.create_job(spec).job_id
+        wait_for(lambda: client.get_job(job_id).progress.step >= 2)
+        computing.send_signal(number)
+        assert computing.wait(10) == 0
+        job = last(client, job_id)
+    assert job.result.parameters_sha256 == reference(spec)
+    assert "stopping" in processes.log("waits")
+    assert "stopping" in processes.log("computes")
+
+
+# A server in this process, whose memory a test can take away.
+
+
+@contextlib.contextmanager
+def server_here(folder: Path, data_root: Path) -> Iterator[tuple[str, Scheduler, asyncio.AbstractEventLoop]]:
+    """A whole server on an event loop in a thread: its address, its scheduler, its loop."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, name="server")
+    thread.start()
+    numbers = iter(range(1, 1000))
+
+    async def start() -> tuple[Scheduler, LocalLinks, object, int]:
+        scheduler = Scheduler(JobBook(lambda: f"{next(numbers):012x}"[::-1]), folder, share_memory=True)
+        links = LocalLinks(Listener())
+        server, _ = await make_server(scheduler, data_root=data_root, local_links=links)
+        port = server.add_insecure_port("127.0.0.1:0")
+        await server.start()
+        return scheduler, links, server, port
+
+    def call(coroutine: object) -> object:
+        return asyncio.run_coroutine_threadsafe(coroutine, loop).result(TIMEOUT_S)  # type: ignore[arg-type]
+
+    scheduler, links, server, port = call(start())  # type: ignore[misc]
+    try:
+        yield f"127.0.0.1:{port}", scheduler, loop
+    finally:
+
+        async def stop() -> None:
+            scheduler.close()
+            links.close()
+            await server.stop(0.5)
+
+        call(stop())
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
+
+
+@pytest.mark.parametrize("base", [small, large])
+@pytest.mark.parametrize("lacking", ["chainrule-gradients", "chainrule-parameters"])
+def test_without_room_for_shared_memory_the_job_goes_over_grpc_with_the_same_bits(
+    lacking: str,
+    base: Callable[[], job_pb2.JobSpec],
+    processes: Processes,
+    reference: Reference,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    create = Segment.create
+
+    def refuse(size_bytes: int, *, name: str) -> Segment:
+        if name == lacking:
+            raise SegmentError("no room")
+        return create(size_bytes, name=name)
+
+    with server_here(processes.folder, processes.data_root) as (address, _, _), Client(address) as client:
+        for name in ("a", "b"):
+            processes.worker(name, address)
+        monkeypatch.setattr(Segment, "create", refuse)
+        spec = base()
+        spec.training.min_workers = 2
+        job = finished(client, spec)
+        spec.training.ClearField("min_workers")
+        assert job.progress.transport == "grpc"
+        assert job.result.parameters_sha256 == reference(spec)
+        assert "goes on" not in processes.log("a")
+        assert "memory is shared no longer" in processes.log("a")
+        processes.end()
+
+
+@pytest.mark.parametrize("base", [small, large])
+def test_a_worker_whose_local_link_is_closed_goes_on_over_grpc_with_the_same_bits(
+    base: Callable[[], job_pb2.JobSpec], processes: Processes, reference: Reference
+) -> None:
+    with server_here(processes.folder, processes.data_root) as (address, scheduler, loop), Client(address) as client:
+        for name in ("a", "b"):
+            processes.worker(name, address)
+        spec = disturbed(base)
+        job_id = client.create_job(spec).job_id
+        wait_for(lambda: client.get_job(job_id).progress.step >= 3)
+        assert client.get_job(job_id).progress.transport == "shared-memory"
+        link = scheduler._workers["a"]
+        loop.call_soon_threadsafe(link._fail, "the test has closed it")  # type: ignore[union-attr]
+        wait_for(lambda: client.get_job(job_id).progress.transport == "mixed")
+        job = last(client, job_id)
+        assert job.progress.transport == "mixed"
+        assert job.result.parameters_sha256 == reference(spec)
+        processes.end()
+
+
+def test_a_worker_that_must_share_memory_ends_when_it_no_longer_can(processes: Processes) -> None:
+    with server_here(processes.folder, processes.data_root) as (address, scheduler, loop):
+        worker = processes.worker("a", address, "--transport", "shared-memory")
+        wait_for(lambda: scheduler._workers.get("a") is not None)
+        loop.call_soon_threadsafe(scheduler._workers["a"]._fail, "the test has closed it")  # type: ignore[union-attr]
+        assert worker.wait(TIMEOUT_S) == 1
+        assert f"error: memory is shared with the server at {address} no longer" in processes.log("a")
+        assert "use --transport auto" in processes.log("a")
