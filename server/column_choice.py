@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from chainrule.v1 import job_pb2
 from server.columns import ColumnError, is_number
 
+# Within float32, with room for a standardization.
+MAX_FILL = 1e30
 MISSING = ("refuse", "mean", "median", "most_frequent")
 
 
@@ -38,7 +40,8 @@ def violations(spec: job_pb2.DataSpec) -> list[tuple[str, str]]:
         found.append(("data.features", message))
     if spec.target and spec.target in spec.exclude:
         found.append(("data.exclude", f"names {spec.target!r}, which is the target; it is no feature anyway"))
-    if spec.HasField("missing") and spec.missing not in MISSING and not is_number(spec.missing):
+    is_fill = is_number(spec.missing) and abs(float(spec.missing)) <= MAX_FILL
+    if spec.HasField("missing") and spec.missing not in MISSING and not is_fill:
         allowed = ", ".join(f'"{name}"' for name in MISSING)
         found.append(("data.missing", f'must be {allowed} or a number such as "0", got {spec.missing[:40]!r}'))
     if spec.HasField("csv"):

@@ -18,9 +18,9 @@ from chainrule.v1 import job_pb2
 from server import column_choice
 from server.array_columns import column_of
 from server.columns import Categories, Column, ColumnError, Table
-from server.data_root import DataFileError, open_below
+from server.data_root import DataFileError, names_below, open_below
 from server.npz_file import array_names, read_npz
-from server.table_files import open_files
+from server.table_files import ENDINGS, open_files
 
 
 class DataError(ValueError):
@@ -133,8 +133,9 @@ def _hint(uri: str) -> str:
 def _from_file(spec: job_pb2.DataSpec, name: str, data_root: Path | None) -> DataSet | FileRows:
     if not name:
         raise DataFileError("names no file; write 'file:NAME.csv', or 'file:FOLDER'")
-    if name.endswith(".npz") and not any(sign in name for sign in "*?["):
-        with open_below(data_root, name) as file:
+    names = names_below(data_root, name, ENDINGS)
+    if len(names) == 1 and names[0].endswith(".npz"):
+        with open_below(data_root, names[0]) as file:
             # Without such an array each one is a column; the message for a file with neither is that of `read_npz`.
             if not spec.target or "features" in array_names(file):
                 _check_no_csv(spec)
@@ -142,7 +143,7 @@ def _from_file(spec: job_pb2.DataSpec, name: str, data_root: Path | None) -> Dat
                 rows = read_npz(file)
                 return _chosen(DataSet(spec.uri, rows.features, rows.target, rows.feature_names, rows.classes), spec)
     with ExitStack() as stack:
-        files = open_files(data_root, name, spec, stack)
+        files = open_files(data_root, names, spec, stack)
         choice = column_choice.choose(files.columns, spec)
         table = files.table((*choice.features, choice.target), choice.categories)
         target, classes = _target(table.read(choice.target), name=choice.target)

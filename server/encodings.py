@@ -177,6 +177,7 @@ def learn_encoding(column: Column, rows: Rows, *, name: str, standardize: bool, 
     if not standardize:
         return NumberEncoding(name, fill=fill)
     mean, scale = mean_and_scale(training)
+    check_statistics(mean, scale, name=name)
     return NumberEncoding(name, mean, scale, fill)
 
 
@@ -245,6 +246,12 @@ def check_finite(values: NDArray[Any], *, name: str) -> None:
             f"{name} is {values[bad[0]]:g} in row {bad[0]} (counted from 0) and not finite in {bad.size - 1} more; "
             "every value must be a finite number"
         )
+
+
+def check_statistics(mean: float, scale: float, *, name: str) -> None:
+    """Refuse values whose mean or standard deviation float64 can't hold. Raises ColumnError."""
+    if not (math.isfinite(mean) and math.isfinite(scale)):
+        raise ColumnError(f"the values of {name} are too large to be standardized; give them in a larger unit")
 
 
 def missing_values(name: str, missing: NDArray[np.bool]) -> ColumnError:

@@ -22,6 +22,7 @@ from server.encodings import (
     Encoding,
     NumberEncoding,
     check_finite,
+    check_statistics,
     learn_encoding,
     missing_values,
     out_of_float32,
@@ -209,6 +210,8 @@ def learn(data: Rows, spec: job_pb2.DataSpec, training_rows: NDArray[np.int64]) 
                 field="data.standardize",
             )
         mean, scale = _mean_and_scale_of_target(data.target[training_rows])
+        with data_errors(data.uri):
+            check_statistics(mean, scale, name=data.target_name)
     return Preprocessing(features, data.target_name, mean, scale, data.classes, labels)
 
 

@@ -12,7 +12,7 @@ from chainrule.v1 import job_pb2
 from server.array_columns import NpyFile, NpzFile
 from server.column_choice import listed
 from server.columns import Column, ColumnError, Table, TableFile, joined
-from server.data_root import DataFileError, names_below, open_below
+from server.data_root import DataFileError, open_below
 
 ENDINGS = (".csv", ".tsv", ".parquet", ".arrow", ".feather", ".npz", ".npy")
 
@@ -55,11 +55,10 @@ class JoinedTable:
         return joined([table.read(name) for table in self._tables], name=name, files=self._files)
 
 
-def open_files(data_root: Path | None, name: str, spec: job_pb2.DataSpec, stack: ExitStack) -> OpenFiles:
-    """The files that a name means; see `names_below`. stack: closes them.
+def open_files(data_root: Path | None, names: Sequence[str], spec: job_pb2.DataSpec, stack: ExitStack) -> OpenFiles:
+    """The files of those names, opened. stack: closes them.
 
     Raises DataFileError, ColumnError."""
-    names = names_below(data_root, name, ENDINGS)
     endings = sorted({ending for each in names for ending in ENDINGS if each.endswith(ending)})
     if not endings:
         raise DataFileError(f"names no file that can be read; its name must end in {', '.join(ENDINGS)}")

@@ -104,6 +104,14 @@ def test_a_value_out_of_the_range_of_float32_is_refused_with_column_and_row() ->
         learn(data, spec(), ROWS).prepare(data)
 
 
+@pytest.mark.parametrize("asked", [spec(features=True), spec(target=True)])
+def test_values_whose_variance_float64_cannot_hold_are_refused(asked: job_pb2.DataSpec) -> None:
+    large = np.array([1e200, -1e200, 1.0, 2.0])
+    data = DataSet("test:large", large[:, np.newaxis], large, ("a",))
+    with pytest.raises(DataError, match="too large to be standardized"):
+        learn(data, asked, np.arange(4))
+
+
 def test_labels_are_given_in_the_sorted_order_of_the_classes_and_read_back_from_the_nearest_number() -> None:
     learnt = learn(classes(), spec(labels=(1, -1)), np.arange(4))
     assert learnt.prepare(classes())[1].tolist() == [1, -1, -1, 1]
