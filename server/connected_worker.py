@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from chainrule.local_link.link import Connection
 from chainrule.v1 import worker_service_pb2 as pb
 from chainrule.wire_codec import RawPart, Request
-from server.errors import ServiceError
+from server.errors import InvalidRequest, ServiceError
 from server.links import SocketLink, StreamLink
 from server.scheduler import Scheduler
 
@@ -83,6 +83,8 @@ class ConnectedWorker:
                         self.local.cancel()
                 else:
                     self._receive(request)
+        except InvalidRequest as error:
+            self._failure = error
         finally:
             self.stream.close()
 

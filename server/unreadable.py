@@ -20,7 +20,7 @@ class _Unreadable:
 
 
 class ReadableRequests(grpc.aio.ServerInterceptor):
-    """Lets methods see only requests that could be read. Streams of requests are left to their own codec."""
+    """Lets methods see only requests that could be read. A stream of requests raises InvalidRequest where one can't."""
 
     async def intercept_service(
         self,
@@ -29,8 +29,10 @@ class ReadableRequests(grpc.aio.ServerInterceptor):
     ) -> Any:
         """The handler of a call, which aborts where the request is unreadable."""
         handler = await continuation(handler_call_details)
-        if handler is None or handler.request_streaming or handler.request_deserializer is None:
+        if handler is None or handler.request_deserializer is None:
             return handler
+        if handler.request_streaming:
+            return handler._replace(request_deserializer=_raising(handler.request_deserializer))
         if handler.response_streaming:
             behaviour: dict[str, Any] = {"unary_stream": _streaming(handler.unary_stream)}
         else:
@@ -44,6 +46,16 @@ def _safely(deserialize: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
             return deserialize(content)
         except DecodeError as error:
             return _Unreadable(str(error))
+
+    return read
+
+
+def _raising(deserialize: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
+    def read(content: bytes) -> Any:
+        try:
+            return deserialize(content)
+        except DecodeError as error:
+            raise _refusal(_Unreadable(str(error))) from None
 
     return read
 
