@@ -14,8 +14,10 @@ With 4 workers and 64 shards a worker also adds 16 partial sums; with 4 shards i
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -26,7 +28,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from harness import PEERS, ProgramFailed, chainrule, end_cleanly, environment, median, ratio, run, spread, supports
+from harness import (
+    PEERS,
+    ProgramFailed,
+    answer_of,
+    chainrule,
+    end_cleanly,
+    environment,
+    median,
+    ratio,
+    run,
+    spread,
+    started,
+    supports,
+)
 from job_files import write_job, write_rows
 
 SIZES = {"4K": 4 << 10, "256K": 256 << 10, "4M": 4 << 20, "32M": 32 << 20, "128M": 128 << 20}
@@ -97,7 +112,6 @@ def _unavailable() -> dict[str, str]:
     reasons = {}
     if not supports("train", "--transport"):
         reasons["shared-memory"] = "chainrule train has no --transport here"
-    reasons["grpc-unix"] = "chainrule's server listens on TCP alone"
     return reasons
 
 
@@ -167,13 +181,37 @@ def _our_ms(folder: Path, case: Case, transport: str) -> float:
         epochs=max(1, round(case.steps / batches)),
         batch_size=case.shards,
         shards=case.shards,
+        min_workers=case.workers,
     )
+    if transport == "grpc-unix":
+        return _our_ms_over_unix(folder, job, case.workers)
     command = chainrule(
         "train", str(job), f"--workers={case.workers}", "--json", f"--output={folder / 'model.safetensors'}"
     )
     if supports("train", "--transport"):
         command.append(f"--transport={transport}")
     return float(run(command, env=environment(), timeout_s=TIMEOUT_S)["step_ms_median"])
+
+
+def _our_ms_over_unix(folder: Path, job: Path, worker_count: int) -> float:
+    """The same with a server that listens on a Unix socket too, and workers that connect there."""
+    socket = folder / "grpc.socket"
+    serve = _process("server", "--port=0", f"--socket={socket}", f"--home={folder / 'home'}", f"--data-root={folder}")
+    with started(serve, stdin=subprocess.PIPE, env=environment()) as serving, contextlib.ExitStack() as running:
+        line = serving.stdout.readline() if serving.stdout is not None else ""
+        if not line:
+            answer_of(serving, timeout_s=10)
+        for number in range(worker_count):
+            work = _process("worker", f"--server=unix:{socket}", f"--name=worker-{number}", "--transport=grpc")
+            running.enter_context(started(work, stdin=subprocess.PIPE, env=environment()))
+        address = json.loads(line)["address"]
+        submit = chainrule("submit", str(job), "--watch", "--json", f"--server={address}")
+        answer = run(submit, env=environment(), timeout_s=TIMEOUT_S)
+    return float(answer["result"]["step_ms_median"])
+
+
+def _process(module: str, *options: str) -> list[str]:
+    return [sys.executable, "-m", module, *options, "--exit-with-stdin"]
 
 
 def _raw_ms(case: Case, family: str) -> float:

@@ -94,6 +94,9 @@ def train(
 def server(
     host: Annotated[str, typer.Option("--host", help="The address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", min=0, max=65535, help="0 takes a free one.")] = 50051,
+    socket: Annotated[
+        Path | None, typer.Option("--socket", metavar="PATH", help="Listen on this Unix socket too.")
+    ] = None,
     home: Annotated[
         Path | None, typer.Option("--home", help="Where the server keeps its files; CHAINRULE_HOME or ~/.chainrule.")
     ] = None,
@@ -110,6 +113,8 @@ def server(
 ) -> None:
     """Run a parameter server until ctrl-C or SIGTERM. It prints its address as one line of JSON."""
     options = ["--host", host, "--port", str(port), "--transport", transport]
+    if socket is not None:
+        options += ["--socket", str(socket)]
     if home is not None:
         options += ["--home", str(home)]
     if data_root is not None:

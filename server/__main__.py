@@ -46,6 +46,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="chainrule server")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=50051, help="0 takes a free one")
+    parser.add_argument("--socket", type=Path, metavar="PATH", help="listen on this Unix socket too")
     parser.add_argument("--home", type=Path, default=os.environ.get("CHAINRULE_HOME") or Path.home() / ".chainrule")
     parser.add_argument("--data-root", type=Path, default=default_data_root(), help="what jobs' file: URIs may read")
     parser.add_argument(
@@ -99,6 +100,11 @@ async def _serve(arguments: argparse.Namespace) -> int:
             f"{host}:{arguments.port} can't be listened on: the port is in use or the address isn't this machine's; "
             "choose another --port (0 takes a free one)"
         )
+    if arguments.socket is not None:
+        try:
+            server.add_insecure_port(f"unix:{arguments.socket}")
+        except RuntimeError:
+            return _refuse(f"--socket: {arguments.socket} can't be listened on; is it used, or its path too long?")
     try:
         scheduler.restore()
     except StoreError as error:

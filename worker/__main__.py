@@ -23,7 +23,7 @@ log = logging.getLogger("worker")
 def main() -> int:
     """Work until SIGTERM, SIGINT or, with --exit-with-stdin, the end of standard input; return the exit code."""
     parser = argparse.ArgumentParser(prog="chainrule worker")
-    parser.add_argument("--server", required=True, metavar="HOST:PORT")
+    parser.add_argument("--server", required=True, metavar="HOST:PORT", help="or unix:PATH")
     parser.add_argument("--name", default=f"{socket.gethostname()}-{os.getpid()}")
     parser.add_argument("--connect-timeout-s", type=float, default=60.0, help="how long the server may be away")
     parser.add_argument(
@@ -34,8 +34,8 @@ def main() -> int:
     )
     parser.add_argument("--exit-with-stdin", action="store_true", help="end when standard input ends")
     arguments = parser.parse_args()
-    if not arguments.server.rpartition(":")[2].isdigit():
-        parser.error(f"--server must be HOST:PORT, got {arguments.server!r}")
+    if not arguments.server.startswith("unix:") and not arguments.server.rpartition(":")[2].isdigit():
+        parser.error(f"--server must be HOST:PORT or unix:PATH, got {arguments.server!r}")
     if arguments.connect_timeout_s <= 0:
         parser.error(f"--connect-timeout-s must be above 0, got {arguments.connect_timeout_s:g}")
     start_logging(arguments.name)

@@ -64,7 +64,7 @@ class Session:
     def run(self) -> None:
         """Work until an exception ends it. Raises ServerGone, Refused, Stopped."""
         options: list[tuple[str, int]] = [*wire.KEEPALIVE_OPTIONS]
-        if self.address.startswith(("127.", "localhost", "[::1]")):
+        if self.address.startswith(("127.", "localhost", "[::1]", "unix:")):
             options.append(("grpc.enable_http_proxy", 0))
         backoff_s = FIRST_BACKOFF_S
         away_since_s = time.monotonic()
