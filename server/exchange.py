@@ -36,10 +36,10 @@ class Exchange(Protocol):
     ) -> list[Response]:
         """The messages that give an order, with the parameters unless they are None: those of the order before.
 
-        is_next: the worker holds the parameters before these, and the ranges that prepared_messages has sent."""
+        is_next: the worker holds the parameters before these, and the ranges that were sent ahead."""
 
-    def prepared_messages(self, order: int, start: int, values: memoryview) -> list[Response]:
-        """What can be sent of the parameters before the order that they are for: the values of a range."""
+    def send_ahead(self, start: int) -> bool:
+        """Whether the range that begins at `start` is to be sent before the order that it is for; then it must be."""
 
     def receive_part(self, part: RawPart) -> tuple[Subtree, Vector]:
         """Take in a part of a partial sum; its subtree, and the vector that it is in now, in its place."""
@@ -85,10 +85,10 @@ class StreamExchange:
             return [response]
         return [*parts, response]
 
-    def prepared_messages(self, order: int, start: int, values: memoryview) -> list[Response]:
+    def send_ahead(self, start: int) -> bool:
         """See Exchange."""
         self._pulled.add(start)
-        return [RawPart(start, values, order=order)]
+        return True
 
     def receive_part(self, part: RawPart) -> tuple[Subtree, Vector]:
         """See Exchange."""
@@ -173,9 +173,9 @@ class SharedExchange:
             response.order.place.CopyFrom(self._parameters.place(published.current))
         return [response]
 
-    def prepared_messages(self, order: int, start: int, values: memoryview) -> list[Response]:
-        """See Exchange: they are seen as soon as they are there."""
-        return []
+    def send_ahead(self, start: int) -> bool:
+        """See Exchange: it is seen as soon as it is there."""
+        return False
 
     def receive_part(self, part: RawPart) -> tuple[Subtree, Vector]:
         """See Exchange: there are none."""

@@ -10,10 +10,10 @@ from google.protobuf.message import DecodeError
 
 from chainrule.local_link.link import Connection, LinkClosed, MessageTooLong, close_all
 from chainrule.v1 import worker_service_pb2 as pb
-from chainrule.wire_codec import RawPart, Response
+from chainrule.wire_codec import OutgoingResponse
 
 # None ends the worker's stream.
-Outgoing = asyncio.Queue[Response | None]
+Outgoing = asyncio.Queue[OutgoingResponse | None]
 
 
 class Link(Protocol):
@@ -21,7 +21,7 @@ class Link(Protocol):
 
     shares_memory: bool
 
-    def send(self, response: Response, descriptors: tuple[int, ...] = ()) -> None:
+    def send(self, response: OutgoingResponse, descriptors: tuple[int, ...] = ()) -> None:
         """Send a message after those before it."""
 
     def without_memory(self) -> Link:
@@ -39,7 +39,7 @@ class StreamLink:
     def __init__(self) -> None:
         self.outgoing: Outgoing = asyncio.Queue()
 
-    def send(self, response: Response, descriptors: tuple[int, ...] = ()) -> None:  # noqa: ARG002
+    def send(self, response: OutgoingResponse, descriptors: tuple[int, ...] = ()) -> None:  # noqa: ARG002
         """See Link."""
         self.outgoing.put_nowait(response)
 
@@ -75,9 +75,9 @@ class SocketLink:
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(connection.fileno(), self._read)
 
-    def send(self, response: Response, descriptors: tuple[int, ...] = ()) -> None:
+    def send(self, response: OutgoingResponse, descriptors: tuple[int, ...] = ()) -> None:
         """See Link."""
-        if isinstance(response, RawPart):
+        if not isinstance(response, pb.TrainResponse):
             raise TypeError("vectors don't go over the local link")
         if self._connection.fileno() < 0:
             return

@@ -11,7 +11,7 @@ from pathlib import Path
 from chainrule.v1 import job_pb2, job_service_pb2_grpc, worker_service_pb2_grpc
 from chainrule.v1 import job_service_pb2 as api
 from chainrule.v1 import worker_service_pb2 as pb
-from chainrule.wire_codec import RawPart, Request, Response
+from chainrule.wire_codec import OutgoingResponse, RawPart, Request
 from server.connected_worker import HELLO_TIMEOUT_S, ConnectedWorker
 from server.errors import ProtocolError, WrongState, streaming, unary
 from server.estimate import estimate
@@ -113,7 +113,7 @@ class WorkerService(worker_service_pb2_grpc.WorkerServiceServicer):
     local_links: LocalLinks | None = None
 
     @streaming
-    async def Train(self, requests: AsyncIterator[Request]) -> AsyncIterator[Response]:  # noqa: N802
+    async def Train(self, requests: AsyncIterator[Request]) -> AsyncIterator[OutgoingResponse]:  # noqa: N802
         try:
             first = await asyncio.wait_for(anext(requests), HELLO_TIMEOUT_S)
         except (TimeoutError, StopAsyncIteration):

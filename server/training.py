@@ -26,7 +26,7 @@ from chainrule.local_link.segment import SegmentError
 from chainrule.v1 import job_pb2
 from chainrule.v1 import job_service_pb2 as api
 from chainrule.v1 import worker_service_pb2 as pb
-from chainrule.wire_codec import RawPart, Response
+from chainrule.wire_codec import OutgoingResponse, RawPart, encode_response
 from engine.early_stopping import EarlyStoppingState
 from engine.microbatch import NotFinite
 from engine.parameters import Vector
@@ -73,7 +73,7 @@ class Outgoing:
     """A message for a worker, with the descriptors of shared memory that go with it."""
 
     name: str
-    response: Response
+    response: OutgoingResponse
     descriptors: tuple[int, ...] = ()
 
 
@@ -274,9 +274,11 @@ class Training:
         subtree, vector = member.exchange.receive_part(part)
         values = self._assembly.part_arrived(subtree, vector, part.offset)
         if values is not None:
-            for other, receiver in self._members.items():
-                for response in receiver.exchange.prepared_messages(self._order_number + 1, part.offset, values):
-                    self._send(other, response)
+            receivers = [name for name, other in self._members.items() if other.exchange.send_ahead(part.offset)]
+            # Encoded once for all of them.
+            encoded = encode_response(RawPart(part.offset, values, order=self._order_number + 1))
+            for receiver in receivers:
+                self._send(receiver, encoded)
 
     def receive(self, name: str, message: pb.PartialSum) -> None:
         """A worker's partial sum. Late ones are ignored; each counts once. Raises ProtocolError, TrainingFailed."""
@@ -510,5 +512,5 @@ class Training:
             result.validation_row_count = validation.row_count
         return result
 
-    def _send(self, name: str, response: Response, descriptors: tuple[int, ...] = ()) -> None:
+    def _send(self, name: str, response: OutgoingResponse, descriptors: tuple[int, ...] = ()) -> None:
         self.outbox.append(Outgoing(name, response, descriptors))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from chainrule.v1 import worker_service_pb2 as pb
-from chainrule.wire_codec import RawPart
+from chainrule.wire_codec import RawPart, decode_response
 from engine.microbatch import MicrobatchComputer
 from engine.parameters import Vector
 from engine.reduction import PartialSum, Subtree, maximal_subtrees
@@ -59,6 +59,8 @@ def train_with_plain_workers(job: PreparedJob, *, worker_count: int) -> Training
     while training.outbox:
         message = training.outbox.pop(0)
         name, response = message.name, message.response
+        if isinstance(response, bytes):
+            response = decode_response(response)
         if isinstance(response, RawPart):
             held[name].receive_part(response)
             continue
