@@ -58,10 +58,11 @@ class CsvFile:
 
     def _header(self) -> tuple[str, ...]:
         self._file.seek(0)
-        # A line more than the limit: then the first line is cut, and refused below.
         start = self._file.read(MAX_HEADER_BYTES)
         if not start.strip():
             raise DataFileError(f"{self._name} is empty; the first line names the columns, and rows follow")
+        if len(start) == MAX_HEADER_BYTES and b"\n" not in start and b"\r" not in start:
+            raise DataFileError(f"{self._name}: the first line is longer than {MAX_HEADER_BYTES} bytes; is it a table?")
         try:
             text = start.decode("utf-8-sig", errors="strict" if len(start) < MAX_HEADER_BYTES else "ignore")
         except UnicodeDecodeError:
@@ -84,11 +85,14 @@ class CsvFile:
                         f'data.csv = {{ delimiter = "{shown}" }}',
                         field="data.csv.delimiter",
                     )
-        values = [name for name in names if is_number(name.replace(self._decimal_point, "."))]
-        if values:
+        # A column may be called 2019; one that is called 5.1, or all of them numbers, are a row.
+        numbers = [name for name in names if is_number(name.replace(self._decimal_point, "."))]
+        fractions = [name for name in numbers if not name.strip().isdecimal()]
+        if fractions or len(numbers) == len(names):
+            found = (fractions or numbers)[0]
             raise DataFileError(
-                f"{self._name}: the first line must name the columns, but holds {values[0]!r}; put a line of names "
-                "before the rows"
+                f"{self._name}: the first line must name the columns, but holds {found!r}; put a line of names before "
+                "the rows"
             )
         check_names(names)
 

@@ -21,6 +21,8 @@ PART_ROWS = 1 << 18
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 Rows = NDArray[np.int64]
+WHOLE = int | np.integer
+FLOATING = float | np.floating
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ class NumberEncoding:
             if self.fill is not None:
                 return ""
             return "must be a number, got null" if value is None else "must be a finite number, got nan"
-        if not isinstance(value, int | float | np.number) or isinstance(value, bool):
+        if not isinstance(value, WHOLE | FLOATING) or isinstance(value, bool):
             return f"must be a number, got {kind_of(value)}"
         try:
             number = float(value)
@@ -117,12 +119,11 @@ class CategoryEncoding:
         True and false, and whole numbers, are the categories that they were in the training rows."""
         if is_missing(value):
             return "" if self.fill is not None else "must be a category, got null"
-        if isinstance(value, str | bool | np.bool):
-            return ""
-        if not isinstance(value, int | float | np.number):
-            return f"must be a text, a whole number, true or false, got {kind_of(value)}"
         # JSON has no whole numbers of its own.
-        return "" if float(value).is_integer() else f"must be a text, a whole number, true or false, got {value:g}"
+        if isinstance(value, str | bool | np.bool | WHOLE) or (isinstance(value, FLOATING) and value.is_integer()):
+            return ""
+        found = f"{value:g}" if isinstance(value, FLOATING) else kind_of(value)
+        return f"must be a text, a whole number, true or false, got {found}"
 
     def column(self, values: Sequence[Any]) -> Categories:
         """Values without a problem, as the column that `encode` takes."""
@@ -147,7 +148,7 @@ Encoding = NumberEncoding | CategoryEncoding
 
 def is_missing(value: object) -> bool:
     """Whether a value that a user has is None or NaN."""
-    return value is None or (isinstance(value, float | np.floating) and math.isnan(value))
+    return value is None or (isinstance(value, FLOATING) and math.isnan(value))
 
 
 def kind_of(value: object) -> str:

@@ -178,6 +178,8 @@ class Preprocessing:
 def _encoding(found: dict[str, Any]) -> Encoding:
     if found["kind"] == "number":
         return NumberEncoding(found["name"], found["mean"], found["scale"], found["fill"])
+    if found["fill"] is not None and found["fill"] not in found["categories"]:
+        raise ValueError(f"is no preprocessing: {found['fill']!r:.40} is no category of {found['name']!r:.40}")
     return CategoryEncoding(found["name"], tuple(found["categories"]), found["fill"])
 
 

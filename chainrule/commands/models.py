@@ -144,6 +144,9 @@ def _value(cell: str) -> Value:
     text = cell.strip()
     if text.lower() in MISSING:
         return None
+    # 0123 is a name; as a number it would lose its zero.
+    if re.match(r"[+-]?0[0-9]", text):
+        return text
     try:
         return float(text)
     except ValueError:

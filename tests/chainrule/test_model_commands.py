@@ -13,8 +13,10 @@ from typing import Any
 import pytest
 
 from chainrule.cli import run
+from chainrule.v1 import job_pb2
 from server import data_set
 from server.jobs import Job
+from server.prepared_job import prepare
 from tests.server.in_process import (
     RunningServer,
     add_data_sets,
@@ -62,6 +64,28 @@ def test_a_csv_file_gets_a_prediction_for_each_line(server: RunningServer, tmp_p
     with Client(server.address) as client:
         expected = [each.value for each in client.predict(job.job_id, rows).predictions]
     assert [float(line[0]) for line in lines[1:]] == expected
+
+
+def test_a_csv_file_of_categories_is_predicted_as_it_was_trained(
+    server: RunningServer, tmp_path: Path, capsys: Any
+) -> None:
+    pytest.importorskip("pyarrow", reason="reads CSV files")
+    cells = [(size, "0123" if size % 3 else "123", "TRUE" if size % 2 else "false") for size in range(20)]
+    text = "size,code,garden,price\n" + "".join(f"{a},{b},{c},{a + len(b)}\n" for a, b, c in cells) + "7,,true,10\n"
+    spec = regression_spec()
+    spec.data.CopyFrom(
+        job_pb2.DataSpec(
+            uri=f"file:{csv_file(tmp_path, text).name}", target="price", categories=["code"], missing="median"
+        )
+    )
+    job = server.add_finished(prepare(spec, data_root=tmp_path))
+    assert call("predict", job.job_id, tmp_path / "rows.csv") == 0
+    found = [float(line) for line in capsys.readouterr().out.splitlines()[1:]]
+    learnt = job.prepared.preprocessing
+    parameters = job.prepared.model.layout.views(job.training.state.parameters)
+    outputs = job.prepared.features @ parameters["w"] + parameters["b"]
+    assert found == pytest.approx(learnt.target_of(outputs).tolist(), rel=1e-4)
+    assert learnt.features[1].categories == ("0123", "123")
 
 
 def test_many_lines_go_in_several_calls(

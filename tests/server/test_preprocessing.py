@@ -219,6 +219,7 @@ def test_true_and_false_are_known_in_every_writing_unless_the_column_has_texts_o
         ({"kind": ["1"], "size": [1e39]}, "columns.size", "out of the range of float32"),
         ({"kind": [1.5], "size": [1]}, "columns.kind", "must be a text, a whole number, true or false, got 1.5"),
         ({"kind": [[]], "size": [1]}, "columns.kind", "got a list"),
+        ({"kind": [10**400], "size": [1j]}, "columns.size", "must be a number, got complex"),
         ({"kind": [None], "size": [1]}, "columns.kind", "must be a category, got null"),
     ],
 )
@@ -233,7 +234,9 @@ def test_values_that_the_model_cannot_take_are_refused_with_column_and_row(
 
 texts = st.text(max_size=5)
 numbers_learnt = st.builds(NumberEncoding, texts, st.none() | finite, st.none() | finite, st.none() | finite)
-categories_learnt = st.builds(CategoryEncoding, texts, st.lists(texts, min_size=1).map(tuple), st.none() | texts)
+categories_learnt = st.lists(texts, min_size=1).flatmap(
+    lambda names: st.builds(CategoryEncoding, texts, st.just(tuple(names)), st.none() | st.sampled_from(names))
+)
 
 
 @given(st.lists(numbers_learnt | categories_learnt, max_size=4), finite, st.none() | st.lists(texts).map(tuple))
@@ -242,7 +245,21 @@ def test_json_reads_back_exactly(features: list[Encoding], target_mean: float, c
     assert Preprocessing.from_json(learnt.to_json()) == learnt
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"format": "other"}', '{"format": "chainrule-preprocessing-1"}'])
+FORM = '"format": "chainrule-preprocessing-1"'
+NO_CATEGORY = '{"kind": "category", "name": "a", "categories": ["b"], "fill": "c"}'
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        "{}",
+        '{"format": "other"}',
+        f"{{{FORM}}}",
+        f'{{{FORM}, "features": [{NO_CATEGORY}], "target": {{}}}}',
+    ],
+)
 def test_json_that_is_no_preprocessing_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"Expecting|is no preprocessing|of the form 'other'"):
         Preprocessing.from_json(text)

@@ -270,6 +270,18 @@ def test_a_csv_file_that_cannot_be_used_is_refused_with_what_and_where(
     assert caught.value.field == field
 
 
+def test_a_column_may_be_called_a_year_but_a_row_of_numbers_is_no_header(tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text("2019,2020,y\n1,2,3\n4,5,6\n")
+    assert prepared(tmp_path, "rows.csv")[0].feature_names == ("2019", "2020")
+    (tmp_path / "rows.csv").write_text("2019,2020\n1,2\n")
+    assert "the first line must name the columns, but holds '2019'" in str(refused(tmp_path, "rows.csv"))
+
+
+def test_a_first_line_without_end_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text("a," * (1 << 19) + "y\n1,2\n")
+    assert "the first line is longer than 1048576 bytes" in str(refused(tmp_path, "rows.csv"))
+
+
 def test_text_that_is_not_utf_8_is_refused(tmp_path: Path) -> None:
     (tmp_path / "rows.csv").write_bytes("größe,y\n1,2\n".encode("latin-1"))
     assert "is not UTF-8" in str(refused(tmp_path, "rows.csv"))
