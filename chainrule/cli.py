@@ -207,6 +207,14 @@ def cancel(job: JobId, server: Server = DEFAULT_SERVER, as_json: Json = False) -
 
 
 @app.command()
+def delete(job: JobId, server: Server = DEFAULT_SERVER, as_json: Json = False) -> None:
+    """Forget a job that has ended, its model on the server included."""
+    from chainrule.commands import jobs
+
+    jobs.delete(server, job, as_json=as_json)
+
+
+@app.command()
 def download(job: JobId, output: Output = None, server: Server = DEFAULT_SERVER, as_json: Json = False) -> None:
     """Write a job's model to a safetensors file."""
     from chainrule.commands import jobs

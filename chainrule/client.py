@@ -222,6 +222,15 @@ class Client:
             response: model_api.ExplainResponse = self._models.Explain(request, timeout=self._timeout_s)
         return response
 
+    def delete_job(self, job_id: str) -> str:
+        """Forget an ended job, its model included; its whole id.
+
+        Raises JobNotFound, and PreconditionFailed where it has not ended."""
+        with self._errors(self._timeout_s):
+            request = api.DeleteJobRequest(job_id=job_id)
+            response: api.DeleteJobResponse = self._stub.DeleteJob(request, timeout=self._timeout_s)
+        return response.job_id
+
     def read_trace(self, job_id: str) -> list[api.TraceSpan]:
         """Where the time of the job's last steps went, the oldest first. Raises JobNotFound."""
         request = api.ReadTraceRequest(job_id=job_id)

@@ -188,6 +188,12 @@ class JobBook:
         if job.request_id:
             self._by_request[job.request_id] = job
 
+    def remove(self, job: Job) -> None:
+        """Forget a job; its request_id may make another one."""
+        self._jobs.pop(job.job_id, None)
+        if self._by_request.get(job.request_id) is job:
+            del self._by_request[job.request_id]
+
     def of_request(self, request_id: str, request_sha256: str) -> Job | None:
         """The job that a request with this id made before; None for one that is new, or without id.
 

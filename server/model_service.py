@@ -41,7 +41,9 @@ class ModelService(model_service_pb2_grpc.ModelServiceServicer):
     async def Explain(self, request: api.ExplainRequest) -> api.ExplainResponse:  # noqa: N802
         job = self.scheduler.book.find(request.job_id)
         model = self._model_of(job)
-        rows = await self.scheduler.with_rows(job) if request.HasField("row") else None
+        # Reading the rows of an ended job again is work as well, and waits for its turn.
+        async with self._turn:
+            rows = await self.scheduler.with_rows(job) if request.HasField("row") else None
         response = await self._compute(lambda stop: explain(model(), request, rows, stop))
         response.job_id = job.job_id
         return response

@@ -108,6 +108,15 @@ class Scheduler:
         if job.state != job_pb2.JOB_STATE_CANCELLED:
             raise WrongState(f"job {job.job_id} has ended already; there is nothing to cancel")
 
+    async def delete(self, job: Job) -> None:
+        """Forget a job that has ended, with its events, its model and its checkpoints.
+
+        Raises WrongState while it hasn't ended, NotFound where it was deleted meanwhile, StorageFull."""
+        if not job.is_final:
+            raise WrongState(f"job {job.job_id} has not ended; cancel it first ('chainrule cancel {job.job_id}')")
+        # A caller that gives up must not leave a job here that isn't on the disk.
+        await asyncio.shield(asyncio.create_task(self._delete(job)))
+
     def register(self, hello: pb.Hello) -> str:
         """A worker came: its name, made unique. It gets no job until it joins."""
         name = base = hello.name or "worker"
@@ -239,6 +248,25 @@ class Scheduler:
             self.book.add(job)
         self._start_next()
         return job
+
+    async def _delete(self, job: Job) -> None:
+        # A final state is on the disk before it is seen, so nothing more is written of the job.
+        try:
+            was_there = await self.journal.run(functools.partial(self.journal.store.delete, job.job_id))
+        except StoreError as error:
+            raise StorageFull(f"the job can't be deleted, and wasn't: {error}") from error
+        if not was_there:
+            raise NotFound(f"job {job.job_id} was deleted already")
+        self.book.remove(job)
+        log.info("job %s (%s) is deleted", job.job_id, job.spec.name)
+        try:
+            if job.model_path is not None:
+                await asyncio.to_thread(job.model_path.unlink, missing_ok=True)
+            if self.checkpoints_folder is not None:
+                await asyncio.to_thread(self._checkpoints(job).remove)
+        except OSError as error:
+            # The job is gone whatever becomes of its files, whose names are never used again.
+            log.warning("job %s: its files can't be removed: %s", job.job_id, error)
 
     def _start_next(self) -> None:
         while self._running is None and not self._is_stopping:

@@ -13,7 +13,7 @@ from chainrule.v1 import job_service_pb2 as api
 from chainrule.v1 import worker_service_pb2 as pb
 from chainrule.wire_codec import OutgoingResponse, RawPart, Request
 from server.connected_worker import HELLO_TIMEOUT_S, ConnectedWorker
-from server.errors import ProtocolError, WrongState, streaming, unary
+from server.errors import NotFound, ProtocolError, WrongState, streaming, unary
 from server.estimate import estimate
 from server.job_page import Listed, page
 from server.jobs import Job, checked_request_id
@@ -81,6 +81,12 @@ class JobService(job_service_pb2_grpc.JobServiceServicer):
         await self.scheduler.cancel(job)
         return api.CancelJobResponse(job=_message(job))
 
+    @unary
+    async def DeleteJob(self, request: api.DeleteJobRequest) -> api.DeleteJobResponse:  # noqa: N802
+        job = self._find(request.job_id)
+        await self.scheduler.delete(job)
+        return api.DeleteJobResponse(job_id=job.job_id)
+
     @streaming
     async def DownloadModel(  # noqa: N802
         self, request: api.DownloadModelRequest
@@ -90,7 +96,10 @@ class JobService(job_service_pb2_grpc.JobServiceServicer):
             raise WrongState(f"job {job.job_id} has not ended; wait for it ('chainrule watch {job.job_id}')")
         if job.model_path is None:
             raise WrongState(f"job {job.job_id} made no step, so there is no model of it")
-        content = await asyncio.to_thread(job.model_path.read_bytes)
+        try:
+            content = await asyncio.to_thread(job.model_path.read_bytes)
+        except FileNotFoundError:
+            raise NotFound(f"the model file {job.model_path.name} is gone; was job {job.job_id} deleted?") from None
         for start in range(0, len(content), PART_BYTES):
             yield api.DownloadModelResponse(content=content[start : start + PART_BYTES])
 

@@ -121,6 +121,11 @@ class Store:
             )
             self._insert_events(connection, {record.job_id: events})
 
+    def delete(self, job_id: str) -> bool:
+        """Delete a job with its events and metrics; whether there was one. Raises StoreError."""
+        with self._transaction() as connection:
+            return connection.execute("DELETE FROM jobs WHERE job_id = ?", (job_id,)).rowcount > 0
+
     def write(
         self,
         records: Sequence[JobRecord] = (),

@@ -17,7 +17,7 @@ from engine.errors import EngineError
 from engine.model import Model
 from engine.parameters import ParameterLayout, Vector, sha256_of
 from engine.synchronous_sgd import ParameterState
-from server.errors import DamagedFile
+from server.errors import DamagedFile, NotFound
 from server.prepared_job import PreparedJob
 from server.preprocessing import Preprocessing
 
@@ -39,7 +39,9 @@ class TrainedModel:
 
 
 def read_model(path: Path) -> TrainedModel:
-    """The model of a file that server.model_file wrote. Raises DamagedFile where it isn't what was written."""
+    """The model of a file that server.model_file wrote.
+
+    Raises DamagedFile where it isn't what was written, NotFound where it isn't there."""
     try:
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
@@ -55,6 +57,8 @@ def read_model(path: Path) -> TrainedModel:
         if found != metadata["parameters_sha256"]:
             raise DamagedFile(f"the model file {path.name} is damaged: the hash of its parameters is another one")
         return TrainedModel(model, preprocessing, parameters, statistics, int(metadata["step"]))
+    except FileNotFoundError:
+        raise NotFound(f"the model file {path.name} is gone; was its job deleted?") from None
     except (OSError, SafetensorError, EngineError, json_format.ParseError, KeyError, ValueError, TypeError) as error:
         raise DamagedFile(f"the model file {path.name} can't be read: {error}") from error
 

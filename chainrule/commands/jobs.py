@@ -88,6 +88,16 @@ def cancel(server: str, job_id: str, *, as_json: bool) -> None:
         print_line(f"job {job.job_id} is being cancelled; it ends with its current step")
 
 
+def delete(server: str, job_id: str, *, as_json: bool) -> None:
+    """Forget an ended job and its model."""
+    with Client(server) as client:
+        job_id = client.delete_job(job_id)
+    if as_json:
+        print_json({"job": job_id, "deleted": True})
+    else:
+        print_line(f"job {job_id} is deleted, and its model on the server too")
+
+
 def download(server: str, job_id: str, output: Path | None, *, as_json: bool) -> None:
     """Write a job's model to a file."""
     with Client(server) as client:

@@ -59,6 +59,11 @@ class JobServiceStub:
                 request_serializer=chainrule_dot_v1_dot_job__service__pb2.CancelJobRequest.SerializeToString,
                 response_deserializer=chainrule_dot_v1_dot_job__service__pb2.CancelJobResponse.FromString,
                 _registered_method=True)
+        self.DeleteJob = channel.unary_unary(
+                '/chainrule.v1.JobService/DeleteJob',
+                request_serializer=chainrule_dot_v1_dot_job__service__pb2.DeleteJobRequest.SerializeToString,
+                response_deserializer=chainrule_dot_v1_dot_job__service__pb2.DeleteJobResponse.FromString,
+                _registered_method=True)
         self.DownloadModel = channel.unary_stream(
                 '/chainrule.v1.JobService/DownloadModel',
                 request_serializer=chainrule_dot_v1_dot_job__service__pb2.DownloadModelRequest.SerializeToString,
@@ -114,6 +119,14 @@ class JobServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def DeleteJob(self, request, context):
+        """Forgets a job that has ended, with its events, its model and its checkpoints. FAILED_PRECONDITION while it hasn't
+        ended: cancel it first. NOT_FOUND for an unknown job, so also the second time. Its request_id can be used again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def DownloadModel(self, request, context):
         """The model as a safetensors file: every parameter by name, the spec and the preprocessing as metadata.
         FAILED_PRECONDITION while the job has not ended, or where it never made a step.
@@ -156,6 +169,11 @@ def add_JobServiceServicer_to_server(servicer, server):
                     servicer.CancelJob,
                     request_deserializer=chainrule_dot_v1_dot_job__service__pb2.CancelJobRequest.FromString,
                     response_serializer=chainrule_dot_v1_dot_job__service__pb2.CancelJobResponse.SerializeToString,
+            ),
+            'DeleteJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteJob,
+                    request_deserializer=chainrule_dot_v1_dot_job__service__pb2.DeleteJobRequest.FromString,
+                    response_serializer=chainrule_dot_v1_dot_job__service__pb2.DeleteJobResponse.SerializeToString,
             ),
             'DownloadModel': grpc.unary_stream_rpc_method_handler(
                     servicer.DownloadModel,
@@ -303,6 +321,33 @@ class JobService:
             '/chainrule.v1.JobService/CancelJob',
             chainrule_dot_v1_dot_job__service__pb2.CancelJobRequest.SerializeToString,
             chainrule_dot_v1_dot_job__service__pb2.CancelJobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/chainrule.v1.JobService/DeleteJob',
+            chainrule_dot_v1_dot_job__service__pb2.DeleteJobRequest.SerializeToString,
+            chainrule_dot_v1_dot_job__service__pb2.DeleteJobResponse.FromString,
             options,
             channel_credentials,
             insecure,
