@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import math
 import threading
 import time
@@ -18,6 +17,7 @@ from chainrule.wire_codec import RawPart
 from engine.microbatch import ShardRows
 from engine.parameters import Vector
 from engine.reduction import Subtree, assign, maximal_subtrees
+from tests.vector_count import counting
 from worker.held_job import HeldJob
 from worker.vectors import OwnVectors, SharedVectors, WrongMessage
 
@@ -78,63 +78,42 @@ def compute(held: HeldJob, *, step: int = 1) -> list[pb.PartialSum]:
     return list(held.compute(order))
 
 
-def vectors_alive(size: int) -> int:
-    """The vectors of so many elements that own their memory, in this process."""
-    gc.collect()
-    return sum(isinstance(each, np.ndarray) and each.base is None and each.shape == (size,) for each in all_objects())
-
-
-def all_objects() -> list[object]:
-    """Everything that containers hold; arrays themselves are not tracked by the collector."""
-    found: dict[int, object] = {}
-    for container in gc.get_objects():
-        for each in gc.get_referents(container):
-            if isinstance(each, np.ndarray):
-                while each.base is not None and isinstance(each.base, np.ndarray):
-                    each = each.base
-                found[id(each)] = each
-    return list(found.values())
-
-
 @pytest.mark.parametrize("shard_count", [1, 2, 8, 64])
-@pytest.mark.parametrize("width", [64, 2 * (SIZE // 2)])
-def test_a_worker_holds_at_most_log2_of_the_shards_and_one_gradients(shard_count: int, width: int) -> None:
+@pytest.mark.parametrize("worker_count", [1, 3, 5])
+@pytest.mark.parametrize("width", [74, SIZE])
+def test_a_worker_holds_at_most_log2_of_the_shards_and_one_gradients(
+    width: int, worker_count: int, shard_count: int
+) -> None:
     seen = 0
-    for worker_count in (1, 3, 5):
-        if worker_count > shard_count or (width > 64 and worker_count == 5):
-            continue
-        for shards in assign(shard_count=shard_count, worker_count=worker_count):
-            held = HeldJob.accept(
-                assignment(shards=shards, shard_count=shard_count, width=width), None, link=SlowOutlet()
-            )
+    bound = int(math.log2(shard_count)) + 1
+    for shards in assign(shard_count=shard_count, worker_count=min(worker_count, shard_count)):
+        with counting(width) as count:
+            message = assignment(shards=shards, shard_count=shard_count, width=width)
+            held = HeldJob.accept(message, None, link=SlowOutlet())
             held.load(read_shard)
             assert isinstance(held.vectors, OwnVectors)
             held.vectors._parameters[...] = 0.01
             compute(held)
             compute(held, step=2)
             # All but the parameters.
-            count = len(held.vectors._gradients) + len(held.computer._waiting)
-            assert count <= int(math.log2(shard_count)) + 1, (shard_count, worker_count, shards)
-            assert vectors_alive(width) <= count + 1
-            seen = max(seen, count)
-            if width > 64:
-                break
-    # It is reached, by the worker that holds all shards.
-    assert seen == int(math.log2(shard_count)) + 1
+            seen = max(seen, count() - 1)
+            assert seen <= bound, (shard_count, worker_count, shards)
+    if worker_count == 1:
+        assert seen == bound
 
 
 def test_a_worker_whose_shards_change_holds_no_more() -> None:
     held = None
-    for generation, shards in enumerate((range(8), range(3, 6), range(1, 7), range(8)), start=1):
-        message = assignment(shards=shards, shard_count=8, width=SIZE, generation=generation)
-        held = HeldJob.accept(message, held, link=SlowOutlet())
-        held.load(read_shard)
-        assert isinstance(held.vectors, OwnVectors)
-        held.vectors._parameters[...] = 0.01
-        compute(held)
-        assert len(held.vectors._gradients) + len(held.computer._waiting) <= 4
-        # With the parameters, and one that the plan may still remember.
-        assert vectors_alive(SIZE) <= 4 + 2
+    with counting(SIZE) as count:
+        for generation, shards in enumerate((range(8), range(3, 6), range(1, 7), range(8)), start=1):
+            message = assignment(shards=shards, shard_count=8, width=SIZE, generation=generation)
+            held = HeldJob.accept(message, held, link=SlowOutlet())
+            held.load(read_shard)
+            assert isinstance(held.vectors, OwnVectors)
+            held.vectors._parameters[...] = 0.01
+            compute(held)
+            # With the parameters, and one that the plan may still remember.
+            assert count() <= 4 + 2
 
 
 def test_what_is_pushed_is_the_gradient_however_late_it_is_copied() -> None:
