@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from chainrule.v1 import job_pb2
 from server.columns import MAX_CATEGORIES
+from server.data_root import MAX_FILES
 from server.data_set import DataError, load
 from server.preprocessing import Preprocessing, learn
 
@@ -379,3 +380,26 @@ def test_without_pyarrow_the_message_says_what_to_install(tmp_path: Path, monkey
     monkeypatch.setitem(__import__("sys").modules, "server.csv_file", None)
     assert "pip install 'chainrule[data]'" in str(refused(tmp_path, "rows.csv"))
     prepared(tmp_path, "rows.npz")
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="counts the process's open files in /proc")
+def test_every_file_is_closed_after_rows_were_read_and_after_they_were_refused(tmp_path: Path) -> None:
+    (tmp_path / "parts").mkdir()
+    for form, write in WRITERS.items():
+        write(tmp_path / f"rows.{form}", COLUMNS)
+    for number in range(3):
+        write_csv(tmp_path / "parts" / f"{number}.csv", COLUMNS)
+    write_csv(tmp_path / "parts" / "9.csv", {"other": [1]})
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for form in WRITERS:
+        prepared(tmp_path, f"rows.{form}")
+        refused(tmp_path, f"rows.{form}", target="nowhere")
+        refused(tmp_path, f"rows.{form}", features=["nowhere"])
+    refused(tmp_path, "parts")
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+def test_more_files_than_can_be_open_are_refused_before_one_is_read(tmp_path: Path) -> None:
+    for number in range(MAX_FILES + 1):
+        (tmp_path / f"{number}.csv").touch()
+    assert f"means {MAX_FILES + 1} files, but {MAX_FILES} are the most" in str(refused(tmp_path, "*.csv"))
