@@ -33,7 +33,8 @@ from server.prepared_job import PreparedJob, prepare
 from server.recorder import Recorder
 from server.resume import DataChanged, data_sha256, restore, spec_sha256
 from server.store import IN_MEMORY, Store, StoreError
-from server.training import Seat, Training, TrainingFailed
+from server.team import Seat
+from server.training import Training, TrainingFailed
 
 log = logging.getLogger(__name__)
 STOP_TIMEOUT_S = 5.0

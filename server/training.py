@@ -32,14 +32,16 @@ from engine.microbatch import NotFinite
 from engine.parameters import Vector
 from engine.precision import FLOAT32
 from engine.published import PublishedParameters
-from engine.reduction import PartialSum, Subtree, assign, covers, finish, maximal_subtrees
+from engine.reduction import PartialSum, Subtree, covers, finish
 from engine.synchronous_sgd import ParameterState
 from server.errors import ProtocolError
 from server.exchange import Exchange, SharedExchange, StreamExchange
+from server.order_rows import OrderRows
 from server.parameter_memory import ParameterMemory
 from server.prepared_job import PreparedJob
 from server.step_assembly import StepAssembly
 from server.step_cost import StepCosts
+from server.team import Member, Seat, Team
 
 GRADIENT = pb.ORDER_KIND_GRADIENT
 EVALUATE_TRAINING = pb.ORDER_KIND_EVALUATE_TRAINING
@@ -61,32 +63,12 @@ class TrainingFailed(Exception):
 
 
 @dataclass(frozen=True)
-class Seat:
-    """A worker that can be given shards. shares_memory: over its local link it can map the server's segments."""
-
-    name: str
-    shares_memory: bool = False
-
-
-@dataclass(frozen=True)
 class Outgoing:
     """A message for a worker, with the descriptors of shared memory that go with it."""
 
     name: str
     response: OutgoingResponse
     descriptors: tuple[int, ...] = ()
-
-
-@dataclass
-class _Member:
-    """A worker of the current generation."""
-
-    shards: range
-    subtrees: list[Subtree]
-    exchange: Exchange
-    # It could share memory, but there is no room for that.
-    lacks_room: bool = False
-    ready: bool = False
 
 
 @dataclass
@@ -119,7 +101,6 @@ class Training:
     best: tuple[Vector, NDArray[np.float64]] | None = None
     # In the processes before this one.
     trained_before_s: float = 0.0
-    _members: dict[str, _Member] = field(default_factory=dict)
     _order_number: int = 0
     _order_kind: pb.OrderKind = GRADIENT
     # Whether the members of this generation hold the current parameters.
@@ -127,8 +108,6 @@ class Training:
     _issued_at_ns: int = 0
     # Whether a step came out not finite: it is given again, and workers look for the shard.
     _checks_gradients: bool = False
-    # What `_begin_order` finds for a whole step in this generation.
-    _full_step: tuple[dict[Subtree, int], tuple[Subtree, ...]] | None = None
     # What a step pushes and pulls over the wire, all workers together.
     _wire_bytes: tuple[int, int] = (0, 0)
     # Of the current order: the rows of each subtree, and what has come of it.
@@ -147,8 +126,8 @@ class Training:
         self.published = PublishedParameters(precision, self.state.parameters, memory=shared)
         self.progress.total_steps = self.job.total_steps
         self._root = Subtree(0, self.job.spec.training.shards)
-        # So many steps of an epoch take a whole microbatch from every shard.
-        self._full_steps = min(self.job.schedule.shard_sizes) // self.job.schedule.microbatch_size
+        self._team = Team([], self._root.count, self._exchange)
+        self._order_rows = OrderRows(self.job, [])
         if self.restore is not None:
             self.restore(self)
             self.restore = None  # it holds a whole checkpoint
@@ -158,31 +137,25 @@ class Training:
     @property
     def workers(self) -> list[str]:
         """The workers that hold shards."""
-        return list(self._members)
+        return list(self._team.members)
 
     @property
     def waiting_for(self) -> str:
         """For whom the training waits, in words; empty while its orders are answered within a second."""
-        if not self._members:
+        if not self._team.members:
             return "a worker: none is connected; the job goes on with the first that joins"
-        loading = [name for name, member in self._members.items() if not member.ready]
-        if loading:
-            return f"{', '.join(loading)} to load shards"
-        owing = [
-            name
-            for name, member in self._members.items()
-            if any(subtree not in self._partial_sums for subtree in member.subtrees)
-        ]
+        if self._team.loading:
+            return f"{', '.join(self._team.loading)} to load shards"
         silent_s = (self.clock_ns() - self._issued_at_ns) / NS_IN_S
         if silent_s < ADVANCING_S:
             return ""
         what = f"step {self.state.step + 1}" if self._order_kind == GRADIENT else "an evaluation"
-        return f"partial sums of {what} from {', '.join(owing)}, for {silent_s:.1f} s"
+        return f"partial sums of {what} from {', '.join(self._team.owing(self._partial_sums))}, for {silent_s:.1f} s"
 
     @property
     def without_room(self) -> list[str]:
         """The workers that could share memory, had there been room: they must now be reached over gRPC."""
-        return [name for name, member in self._members.items() if member.lacks_room]
+        return self._team.without_room
 
     @property
     def trained_s(self) -> float:
@@ -217,32 +190,21 @@ class Training:
         self._partial_sums.clear()
         self._rows = {}
         self._assembly = None
-        self._full_step = None
         self._pulled_step = -1
         self.costs.keep_clocks({seat.name for seat in seats})
-        for name in self._members.keys() - {seat.name for seat in seats}:
+        for name in self._team.members.keys() - {seat.name for seat in seats}:
             self._send(name, pb.TrainResponse(release=pb.Release(job_id=self.job_id)))
-        seats = seats[: self._root.count]
-        self._members = {}
-        self.progress.workers = len(seats)
-        if not seats:
+        self._team = Team(seats, self._root.count, self._exchange)
+        self._order_rows = OrderRows(self.job, self._team.subtrees)
+        self.progress.workers = len(self._team.members)
+        if not self._team.members:
             return
-        ranges = assign(shard_count=self._root.count, worker_count=len(seats))
-        for seat, shards in zip(seats, ranges, strict=True):
-            subtrees = maximal_subtrees(first=shards.start, stop=shards.stop)
-            exchange = self._exchange(seat, subtrees)
-            lacks_room = seat.shares_memory and not isinstance(exchange, SharedExchange)
-            member = self._members[seat.name] = _Member(shards, subtrees, exchange, lacks_room)
-            assignment = self._assignment(shards)
+        for name, member in self._team.members.items():
+            assignment = self._assignment(member.shards)
             descriptors = member.exchange.share(assignment)
-            self._send(seat.name, pb.TrainResponse(assignment=assignment), descriptors)
-        exchanges = [member.exchange for member in self._members.values()]
-        self._wire_bytes = (
-            sum(exchange.pushed_bytes for exchange in exchanges),
-            sum(exchange.pulled_bytes for exchange in exchanges),
-        )
-        transports = {member.exchange.transport for member in self._members.values()}
-        self.progress.transport = transports.pop() if len(transports) == 1 else "mixed"
+            self._send(name, pb.TrainResponse(assignment=assignment), descriptors)
+        self._wire_bytes = self._team.wire_bytes
+        self.progress.transport = self._team.transport
 
     def forget(self) -> None:
         """Give up the parameters and all that a step needs, once the model is stored; what can be told of it stays."""
@@ -253,17 +215,17 @@ class Training:
 
     def ready(self, name: str, message: pb.Ready) -> None:
         """A worker holds its shards; once all do, the current order goes out."""
-        if message.generation != self.generation or name not in self._members:
+        if message.generation != self.generation or name not in self._team.members:
             return
-        self._members[name].ready = True
-        if all(member.ready for member in self._members.values()):
+        self._team.members[name].ready = True
+        if self._team.is_ready:
             self._issue()
 
     def receive_part(self, name: str, part: RawPart) -> None:
         """A part of a gradient whose PartialSum is still to come. Parts for an older order are ignored.
 
         Raises ProtocolError."""
-        member = self._members.get(name)
+        member = self._team.members.get(name)
         if member is None or self._assembly is None or part.order != self._order_number:
             return
         if self._rows.get(Subtree(part.first_shard, part.shard_count)) == 0:
@@ -274,7 +236,7 @@ class Training:
         subtree, vector = member.exchange.receive_part(part)
         values = self._assembly.part_arrived(subtree, vector, part.offset)
         if values is not None:
-            receivers = [name for name, other in self._members.items() if other.exchange.send_ahead(part.offset)]
+            receivers = [name for name, other in self._team.members.items() if other.exchange.send_ahead(part.offset)]
             # Encoded once for all of them.
             encoded = encode_response(RawPart(part.offset, values, order=self._order_number + 1))
             for receiver in receivers:
@@ -282,7 +244,7 @@ class Training:
 
     def receive(self, name: str, message: pb.PartialSum) -> None:
         """A worker's partial sum. Late ones are ignored; each counts once. Raises ProtocolError, TrainingFailed."""
-        member = self._members.get(name)
+        member = self._team.members.get(name)
         if member is None or message.generation != self.generation or message.order != self._order_number:
             return
         now_ns = self.clock_ns()
@@ -306,7 +268,7 @@ class Training:
 
     def receive_failure(self, name: str, failure: pb.Failure) -> None:
         """A worker can't go on. Raises TrainingFailed, unless it speaks of an older generation."""
-        if name in self._members and failure.generation == self.generation:
+        if name in self._team.members and failure.generation == self.generation:
             raise TrainingFailed(f"worker {name}: {failure.message}")
 
     def _program(self) -> Generator[pb.OrderKind, PartialSum, None]:
@@ -392,7 +354,7 @@ class Training:
         try:
             self._order_kind = self._run.send(total)
         except StopIteration:
-            for name in self._members:
+            for name in self._team.members:
                 self._send(name, pb.TrainResponse(release=pb.Release(job_id=self.job_id)))
         else:
             self._issue()
@@ -409,49 +371,26 @@ class Training:
             step=self.state.step,
         )
         self._assembly = None
-        subtrees = self._begin_order()
         if self._order_kind == GRADIENT:
             order.step += 1
             order.checks_gradients = self._checks_gradients
+            self._rows, subtrees = self._order_rows.of_step(order.step)
             row_count = sum(self._rows.values())
             self._assembly = StepAssembly(self.state, self.published, row_count, subtrees, self.clock_ns)
         else:
             order.statistics.extend(self.state.statistics.tolist())
+            self._rows = self._order_rows.of_evaluation(self._order_kind)
         published = None if self._pulled_step == self.state.step else self.published
         is_next = self._pulled_step == self.state.step - 1
         self._pulled_step = self.state.step
         self._issued_at_ns = self.clock_ns()
         self._first_order_at_ns = self._first_order_at_ns or self._issued_at_ns
         self.costs.issued(self._issued_at_ns)
-        for name, member in self._members.items():
+        for name, member in self._team.members.items():
             for response in member.exchange.order_messages(order, published, is_next=is_next):
                 self._send(name, response)
 
-    def _begin_order(self) -> tuple[Subtree, ...]:
-        """Note the rows of each pushed subtree that take part in the current order; the subtrees that have any."""
-        if self._order_kind == GRADIENT:
-            schedule = self.job.schedule
-            _, step_in_epoch = schedule.position(self.state.step + 1)
-            is_full = step_in_epoch < self._full_steps
-            if is_full and self._full_step is not None:
-                self._rows, subtrees = self._full_step
-                return subtrees
-            counts = [schedule.row_count(shard, step_in_epoch) for shard in range(self._root.count)]
-        else:
-            is_full = False
-            division, is_validation = self.job.division, self._order_kind == EVALUATE_VALIDATION
-            counts = [len(rows) for rows in (division.validation if is_validation else division.training)]
-        self._rows = {
-            subtree: sum(counts[subtree.first : subtree.first + subtree.count])
-            for member in self._members.values()
-            for subtree in member.subtrees
-        }
-        subtrees = tuple(subtree for subtree, row_count in self._rows.items() if row_count)
-        if is_full:
-            self._full_step = self._rows, subtrees
-        return subtrees
-
-    def _decode(self, member: _Member, subtree: Subtree, message: pb.PartialSum) -> PartialSum | None:
+    def _decode(self, member: Member, subtree: Subtree, message: pb.PartialSum) -> PartialSum | None:
         """The numbers of a partial sum; its gradient goes to the step's assembly. None where it has no rows."""
         if message.row_count == 0:
             return None

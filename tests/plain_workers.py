@@ -10,7 +10,8 @@ from engine.microbatch import MicrobatchComputer
 from engine.parameters import Vector
 from engine.reduction import PartialSum, Subtree, maximal_subtrees
 from server.prepared_job import PreparedJob
-from server.training import Seat, Training
+from server.team import Seat
+from server.training import Training
 from worker.held_job import HeldJob
 from worker.vectors import OwnVectors
 

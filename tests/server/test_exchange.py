@@ -17,7 +17,8 @@ from server.errors import ProtocolError
 from server.exchange import SharedExchange, StreamExchange
 from server.parameter_memory import ParameterMemory
 from server.prepared_job import PreparedJob, prepare
-from server.training import Seat, Training, TrainingFailed
+from server.team import Seat
+from server.training import Training, TrainingFailed
 
 # Two whole parts and a short one.
 SIZE = 2 * wire.PART_ELEMENTS + 8

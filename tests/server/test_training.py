@@ -11,7 +11,8 @@ from server import data_set
 from server.data_set import DataSet
 from server.errors import ProtocolError
 from server.prepared_job import PreparedJob, prepare
-from server.training import Seat, Training, TrainingFailed
+from server.team import Seat
+from server.training import Training, TrainingFailed
 
 
 @pytest.fixture

@@ -1,0 +1,87 @@
+"""The workers of one generation: which shards each of them computes, and how its vectors come and go."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container, Sequence
+from dataclasses import dataclass
+
+from engine.reduction import Subtree, assign, maximal_subtrees
+from server.exchange import Exchange, SharedExchange
+
+
+@dataclass(frozen=True)
+class Seat:
+    """A worker that can be given shards. shares_memory: over its local link it can map the server's segments."""
+
+    name: str
+    shares_memory: bool = False
+
+
+@dataclass
+class Member:
+    """A worker that holds shards. lacks_room: it could share memory, but there is no room for that."""
+
+    shards: range
+    subtrees: list[Subtree]
+    exchange: Exchange
+    lacks_room: bool = False
+    ready: bool = False
+
+
+class Team:
+    """Shards divided among workers; any that are more than the shards get none.
+
+    exchange_of: makes the exchange of a seat for its subtrees."""
+
+    def __init__(
+        self, seats: Sequence[Seat], shard_count: int, exchange_of: Callable[[Seat, list[Subtree]], Exchange]
+    ) -> None:
+        self.members: dict[str, Member] = {}
+        seats = seats[:shard_count]
+        ranges = assign(shard_count=shard_count, worker_count=len(seats)) if seats else []
+        for seat, shards in zip(seats, ranges, strict=True):
+            subtrees = maximal_subtrees(first=shards.start, stop=shards.stop)
+            exchange = exchange_of(seat, subtrees)
+            lacks_room = seat.shares_memory and not isinstance(exchange, SharedExchange)
+            self.members[seat.name] = Member(shards, subtrees, exchange, lacks_room)
+
+    @property
+    def subtrees(self) -> list[Subtree]:
+        """Every subtree that is pushed, each by one worker."""
+        return [subtree for member in self.members.values() for subtree in member.subtrees]
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether every worker holds its shards."""
+        return all(member.ready for member in self.members.values())
+
+    @property
+    def loading(self) -> list[str]:
+        """The workers that don't hold their shards yet."""
+        return [name for name, member in self.members.items() if not member.ready]
+
+    def owing(self, pushed: Container[Subtree]) -> list[str]:
+        """The workers that have not pushed all of their subtrees."""
+        return [
+            name for name, member in self.members.items() if any(subtree not in pushed for subtree in member.subtrees)
+        ]
+
+    @property
+    def without_room(self) -> list[str]:
+        """The workers that could share memory, had there been room: they must now be reached over gRPC."""
+        return [name for name, member in self.members.items() if member.lacks_room]
+
+    @property
+    def transport(self) -> str:
+        """How vectors reach the workers: 'grpc', 'shared-memory' or 'mixed'."""
+        transports = {member.exchange.transport for member in self.members.values()}
+        return transports.pop() if len(transports) == 1 else "mixed"
+
+    @property
+    def wire_bytes(self) -> tuple[int, int]:
+        """What a step pushes and pulls over the wire, all workers together."""
+        exchanges = [member.exchange for member in self.members.values()]
+        return (
+            sum(exchange.pushed_bytes for exchange in exchanges),
+            sum(exchange.pulled_bytes for exchange in exchanges),
+        )
