@@ -19,7 +19,7 @@ from google.protobuf.message import DecodeError
 from google.rpc import status_pb2
 
 from chainrule.v1 import job_pb2
-from server.store_schema import NewerSchema, migrate
+from server.store_schema import NewerSchema, check, migrate
 
 # Somebody with a database browser may hold the lock for a moment.
 BUSY_TIMEOUT_S = 10.0
@@ -86,6 +86,7 @@ class Store:
         except sqlite3.Error as error:
             raise self._translated(error) from error
         try:
+            check(self._connection)
             self._connection.execute("PRAGMA journal_mode = WAL")
             self._connection.execute("PRAGMA synchronous = FULL")
             self._connection.execute("PRAGMA foreign_keys = ON")

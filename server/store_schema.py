@@ -52,16 +52,22 @@ class NewerSchema(Exception):
     """The database was written by a newer chainrule."""
 
 
+def check(connection: sqlite3.Connection) -> int:
+    """The version of a database, which is only read. Raises NewerSchema."""
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if version > VERSION:
+        raise NewerSchema(
+            f"the database has schema {version}, and this chainrule knows {VERSION} at most: a newer one wrote it; "
+            "install that version again, or choose another --home"
+        )
+    return int(version)
+
+
 def migrate(connection: sqlite3.Connection) -> None:
     """Bring a database to VERSION, whole or not at all. Raises NewerSchema, with nothing changed."""
     connection.execute("BEGIN IMMEDIATE")
     try:
-        (version,) = connection.execute("PRAGMA user_version").fetchone()
-        if version > VERSION:
-            raise NewerSchema(
-                f"the database has schema {version}, and this chainrule knows {VERSION} at most: a newer one wrote it; "
-                "install that version again, or choose another --home"
-            )
+        version = check(connection)
         for statements in MIGRATIONS[version:]:
             for statement in statements:
                 connection.execute(statement)

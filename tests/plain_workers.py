@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from chainrule.v1 import worker_service_pb2 as pb
@@ -52,9 +53,15 @@ class _Outlet:
         """It is copied."""
 
 
-def train_with_plain_workers(job: PreparedJob, *, worker_count: int) -> Training:
+def train_with_plain_workers(
+    job: PreparedJob,
+    *,
+    worker_count: int,
+    restore: Callable[[Training], None] | None = None,
+    step_ended: Callable[[Training, PartialSum | None], None] | None = None,
+) -> Training:
     """The server's program with workers that are plain objects here; tests/cluster does it with processes."""
-    training = Training("job", job, clock_ns=lambda: 0)
+    training = Training("job", job, clock_ns=lambda: 0, restore=restore, step_ended=step_ended)
     training.set_workers([Seat(f"worker-{number}") for number in range(worker_count)])
     held: dict[str, HeldJob] = {}
     while training.outbox:
