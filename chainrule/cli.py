@@ -150,13 +150,17 @@ def submit(
     validate_only: Annotated[
         bool, typer.Option("--validate-only", help="Check the job, tell what it takes, and start nothing.")
     ] = False,
+    request_id: Annotated[
+        str,
+        typer.Option("--request-id", metavar="ID", help="Such as a UUID: the same again makes no second job."),
+    ] = "",
     server: Server = DEFAULT_SERVER,
     as_json: Json = False,
 ) -> None:
     """Put a job in a server's queue."""
     from chainrule.commands import jobs
 
-    jobs.submit(server, job_file, watch=watch, validate_only=validate_only, as_json=as_json)
+    jobs.submit(server, job_file, watch=watch, validate_only=validate_only, request_id=request_id, as_json=as_json)
 
 
 @app.command("list")

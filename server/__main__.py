@@ -120,6 +120,7 @@ async def _serve(arguments: argparse.Namespace) -> int:
     if local_links is not None:
         local_links.close()
     await server.stop(GRACE_S)
+    await scheduler.journal.close()
     store.close()
     home.close()
     return 0

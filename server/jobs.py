@@ -118,13 +118,13 @@ class Job:
 
     def message(self, *, now_s: float) -> job_pb2.Job:
         """The job as clients see it. now_s: a monotonic clock, for the rate of steps."""
-        message = job_pb2.Job(
-            job_id=self.job_id, spec=self.spec, state=self.state, error=self.error, progress=self.progress
-        )
+        message = job_pb2.Job(job_id=self.job_id, spec=self.spec, state=self.state, progress=self.progress)
+        if self.is_final and self.error is not None:
+            message.error.CopyFrom(self.error)
         for name, time_s in (
             ("create_time", self.created_at_s),
             ("start_time", self.started_at_s),
-            ("end_time", self.ended_at_s),
+            ("end_time", self.ended_at_s if self.is_final else None),
         ):
             if time_s is not None:
                 fraction, seconds = math.modf(time_s)
@@ -135,10 +135,10 @@ class Job:
             message.progress.steps_per_second = self._steps_per_second(now_s)
         if self.state == job_pb2.JOB_STATE_SUCCEEDED and self.result is not None:
             message.result.CopyFrom(self.result)
-        if self.state == job_pb2.JOB_STATE_QUEUED:
-            message.waiting_for = self.queued_for
-        elif self.ending is not None and not self.is_final:
+        if self.ending is not None and not self.is_final:
             message.waiting_for = "its end to be stored"
+        elif self.state == job_pb2.JOB_STATE_QUEUED:
+            message.waiting_for = self.queued_for
         elif self.is_resuming:
             message.waiting_for = REREADING
         elif self.state == job_pb2.JOB_STATE_RUNNING and self.training is not None:

@@ -61,6 +61,7 @@ class Journal:
         self.told: Callable[[str, int], None] | None = None
         # Empty while the store can be written.
         self.trouble = ""
+        self._is_troubled = asyncio.Event()
         self.store = store
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="store")
         self._noted = _Batch()
@@ -102,6 +103,18 @@ class Journal:
         self._write_soon(0.0)
         await done
 
+    async def written_at_once(self) -> None:
+        """The same for who can do without: raises StoreError where the store can't be written now."""
+        written = asyncio.ensure_future(self.written())
+        trouble = asyncio.ensure_future(self._is_troubled.wait())
+        try:
+            await asyncio.wait((written, trouble), return_when=asyncio.FIRST_COMPLETED)
+            if not written.done():
+                raise StoreError(self.trouble)
+        finally:
+            written.cancel()
+            trouble.cancel()
+
     async def close(self) -> None:
         """Write what is noted, if that can be done, and end the thread. The store is still to be closed."""
         try:
@@ -136,10 +149,12 @@ class Journal:
                     if not self.trouble:
                         log.error("what happens to jobs can't be stored; it is tried again and again: %s", error)
                     self.trouble = str(error)
+                    self._is_troubled.set()
                     self._noted = batch.before(self._noted)
                     await asyncio.sleep(RETRY_S)
                     continue
                 self.trouble = ""
+                self._is_troubled.clear()
                 for job_id, number in last.items():
                     if self.told is not None:
                         self.told(job_id, number)

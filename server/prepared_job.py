@@ -242,6 +242,9 @@ def _violations(spec: job_pb2.JobSpec) -> list[tuple[str, str]]:
         "training.precision",
         f"must be one of {', '.join(PRECISIONS)}, got {training.precision[:40]!r}",
     )
+    every_steps = training.checkpoint_every_steps
+    is_right = every_steps > 0 or not training.HasField("checkpoint_every_steps")
+    check(is_right, "training.checkpoint_every_steps", "must be at least 1; leave it out to have only the server's")
     backend = training.backend
     check(backend in BACKENDS, "training.backend", f"must be one of {', '.join(BACKENDS)}, got {backend[:40]!r}")
     if backend == "numba":

@@ -18,14 +18,13 @@ from server.checkpoint import Checkpoint
 from server.checkpoint_folder import CheckpointFolder
 from server.journal import Journal
 from server.resume import capture
-from server.store import MetricRow
+from server.store import MetricRow, StoreError
 from server.training import Training
 
 log = logging.getLogger(__name__)
 # Of a job so many steps and so many epochs are kept at most, evenly spread.
 MOST_STEPS = 1_000
 MOST_EPOCHS = 10_000
-METRICS_TIMEOUT_S = 20.0
 EVALUATION_TIMEOUT_S = 2.0
 
 
@@ -102,11 +101,10 @@ class Recorder:
         event = job_pb2.JobEvent()
         try:
             # What was measured before must be there: these steps are not computed again.
-            async with asyncio.timeout(METRICS_TIMEOUT_S):
-                await self.journal.written()
+            await self.journal.written_at_once()
             size_bytes = await asyncio.to_thread(self.folder.write, checkpoint)
-        except (OSError, TimeoutError) as error:
-            reason = self.journal.trouble if isinstance(error, TimeoutError) else error.strerror or str(error)
+        except (OSError, StoreError) as error:
+            reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
             event.checkpoint_failed.step, event.checkpoint_failed.reason = checkpoint.step, reason
             log.error(
                 "job %s: the checkpoint of step %d can't be written in %s, the job goes on without it: %s",

@@ -151,7 +151,7 @@ class Scheduler:
                 self._workers_changed()
 
     async def stop(self) -> None:
-        """Write a last checkpoint and all that is noted; nothing may be received afterwards."""
+        """Write a last checkpoint and what has ended; from now on no job advances or begins."""
         self._is_stopping = True
         job = self._running
         if job is not None and job.recorder is not None:
@@ -160,7 +160,6 @@ class Scheduler:
         endings = [other.ending for other in self.book.all() if other.ending is not None and not other.ending.done()]
         if endings:
             await asyncio.wait(endings, timeout=STOP_TIMEOUT_S)
-        await self.journal.close()
 
     def close(self) -> None:
         """End the streams of all workers."""

@@ -21,6 +21,7 @@ from server.local_links import LocalLinks
 from server.prepared_job import prepare
 from server.resume import spec_sha256
 from server.scheduler import Scheduler
+from server.trained_model import read_model
 
 PART_BYTES = 1 << 20
 WATCH_INTERVAL_S = 0.2
@@ -96,6 +97,8 @@ class JobService(job_service_pb2_grpc.JobServiceServicer):
             raise WrongState(f"job {job.job_id} has not ended; wait for it ('chainrule watch {job.job_id}')")
         if job.model_path is None:
             raise WrongState(f"job {job.job_id} made no step, so there is no model of it")
+        # A damaged file is refused, and not handed on.
+        await asyncio.to_thread(read_model, job.model_path)
         try:
             content = await asyncio.to_thread(job.model_path.read_bytes)
         except FileNotFoundError:

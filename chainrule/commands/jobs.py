@@ -17,14 +17,22 @@ from chainrule.v1 import job_pb2
 from chainrule.v1 import job_service_pb2 as api
 
 
-def submit(server: str, job_file: Path, *, watch: bool, validate_only: bool = False, as_json: bool) -> None:
+def submit(
+    server: str,
+    job_file: Path,
+    *,
+    watch: bool,
+    validate_only: bool = False,
+    request_id: str = "",
+    as_json: bool,
+) -> None:
     """Put a job in the queue, and follow it to its end where `watch` is set; or only have it checked."""
     spec = load_job_file(job_file)
     with Client(server) as client:
         if validate_only:
             _print_estimate(client.validate_job(spec), as_json=as_json)
             return
-        job = client.create_job(spec)
+        job = client.create_job(spec, request_id=request_id)
         if watch:
             _follow(client, job.job_id, as_json=as_json)
         elif as_json:

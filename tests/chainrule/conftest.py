@@ -25,11 +25,15 @@ class FakeServer(job_service_pb2_grpc.JobServiceServicer):
     address: str = ""
     job: job_pb2.Job = field(default_factory=lambda: job_pb2.Job(job_id="abcdef012345"))
     states: list[Any] = field(default_factory=list)
+    # What each call of WatchJob tells instead; all but the last then break off.
+    updates: list[list[api.WatchJobResponse]] = field(default_factory=list)
+    watched: list[api.WatchJobRequest] = field(default_factory=list)
     model: list[bytes] = field(default_factory=lambda: [b"mod", b"el"])
     failure: status_pb2.Status | None = None
     # A download breaks with `failure` after so many parts.
     fails_after: int = 0
     specs: list[job_pb2.JobSpec] = field(default_factory=list)
+    request_ids: list[str] = field(default_factory=list)
 
     def fail(self, code: grpc.StatusCode, message: str, *details: Message) -> None:
         """Answer every call with this status."""
@@ -46,6 +50,7 @@ class FakeServer(job_service_pb2_grpc.JobServiceServicer):
     def CreateJob(self, request: Any, context: Any) -> Any:  # noqa: N802
         self._check(context)
         self.specs.append(request.spec)
+        self.request_ids.append(request.request_id)
         return api.CreateJobResponse(job=self.job)
 
     def GetJob(self, request: Any, context: Any) -> Any:  # noqa: ARG002, N802
@@ -56,7 +61,13 @@ class FakeServer(job_service_pb2_grpc.JobServiceServicer):
         self._check(context)
         return api.ListJobsResponse(jobs=[self.job])
 
-    def WatchJob(self, request: Any, context: Any) -> Any:  # noqa: ARG002, N802
+    def WatchJob(self, request: Any, context: Any) -> Any:  # noqa: N802
+        self.watched.append(request)
+        if self.updates:
+            yield from self.updates.pop(0)
+            if self.updates:
+                context.abort(grpc.StatusCode.UNAVAILABLE, "the server went away")
+            return
         self._check(context)
         for state in self.states:
             self.job.state = state

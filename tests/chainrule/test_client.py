@@ -25,6 +25,7 @@ from chainrule.errors import (
     ServerUnavailable,
 )
 from chainrule.v1 import job_pb2
+from chainrule.v1 import job_service_pb2 as api
 
 
 def test_an_invalid_job_brings_every_wrong_field(fake_server: Any) -> None:
@@ -113,6 +114,54 @@ def test_watching_tells_each_state_until_the_last(fake_server: Any) -> None:
     fake_server.states = [job_pb2.JOB_STATE_QUEUED, job_pb2.JOB_STATE_RUNNING, job_pb2.JOB_STATE_SUCCEEDED]
     with Client(fake_server.address) as client:
         assert [job.state for job in client.watch_job("abcd")] == fake_server.states
+
+
+def update(state: job_pb2.JobState, *events: job_pb2.JobState, last_event: int) -> api.WatchJobResponse:
+    """The job in a state, with events that it came into others; the last of them has the number last_event."""
+    response = api.WatchJobResponse(job=job_pb2.Job(job_id="abcdef012345", state=state), last_event=last_event)
+    for number, event in enumerate(events, start=last_event - len(events) + 1):
+        response.events.add(number=number).state_changed.state = event
+    return response
+
+
+QUEUED, RUNNING, SUCCEEDED = job_pb2.JOB_STATE_QUEUED, job_pb2.JOB_STATE_RUNNING, job_pb2.JOB_STATE_SUCCEEDED
+
+
+def test_a_watcher_that_lost_its_server_is_told_the_states_that_passed_meanwhile(fake_server: Any) -> None:
+    fake_server.updates = [[update(QUEUED, last_event=1)], [], [update(SUCCEEDED, RUNNING, SUCCEEDED, last_event=3)]]
+    with Client(fake_server.address) as client:
+        jobs = list(client.watch_job("abcd"))
+    assert [job.state for job in jobs] == [QUEUED, RUNNING, SUCCEEDED]
+    first, *again = fake_server.watched
+    assert not first.HasField("after_event")
+    assert [(request.job_id, request.after_event) for request in again] == [("abcdef012345", 1)] * 2
+
+
+def test_a_watcher_is_told_no_event_twice(fake_server: Any) -> None:
+    fake_server.updates = [
+        [update(QUEUED, QUEUED, last_event=1), update(RUNNING, RUNNING, last_event=2)],
+        [update(SUCCEEDED, SUCCEEDED, last_event=3)],
+    ]
+    losses: list[str] = []
+    with Client(fake_server.address) as client:
+        updates = list(client.watch_updates("abcd", after_event=0, lost=lambda error: losses.append(str(error))))
+    assert [event.number for each in updates for event in each.events] == [1, 2, 3]
+    assert [request.after_event for request in fake_server.watched] == [0, 2]
+    assert len(losses) == 1
+
+
+def test_a_watcher_gives_up_a_server_that_stays_away(fake_server: Any) -> None:
+    fake_server.updates = [[update(QUEUED, last_event=1)], *([[]] * 100)]
+    with Client(fake_server.address) as client, pytest.raises(ServerUnavailable):
+        list(client.watch_job("abcd", reconnect_timeout_s=0.5))
+    assert len(fake_server.watched) > 1
+
+
+def test_a_request_id_goes_along_with_a_job(fake_server: Any) -> None:
+    with Client(fake_server.address) as client:
+        client.create_job(job_pb2.JobSpec(), request_id="one")
+        client.create_job(job_pb2.JobSpec())
+    assert fake_server.request_ids == ["one", ""]
 
 
 def test_a_model_replaces_the_file_and_leaves_nothing_else(fake_server: Any, tmp_path: Path) -> None:

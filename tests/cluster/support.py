@@ -86,6 +86,12 @@ class RestartableServer:
         self._server.communicate(timeout=20)
         return self._server.returncode
 
+    @property
+    def process_id(self) -> int:
+        """The server's process."""
+        assert self._server is not None
+        return self._server.pid
+
     def log(self) -> str:
         """What the server and the workers have logged."""
         return self._log_path.read_text()

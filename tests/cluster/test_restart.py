@@ -6,9 +6,13 @@ CHAINRULE_KILLS says how often the server is killed (8 times where it isn't set)
 from __future__ import annotations
 
 import functools
+import json
 import os
 import random
+import resource
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -17,12 +21,12 @@ from pathlib import Path
 import pytest
 
 from chainrule.client import Client
-from chainrule.errors import ServerUnavailable
+from chainrule.errors import ServerError, ServerUnavailable
 from chainrule.v1 import job_pb2
 from chainrule.v1 import job_service_pb2 as api
 from server.checkpoint_folder import CheckpointFolder
 from server.prepared_job import prepare
-from tests.cluster.support import RestartableServer
+from tests.cluster.support import COMMAND, RestartableServer
 from tests.plain_workers import train_with_plain_workers
 
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("marker")]
@@ -89,9 +93,9 @@ def test_a_server_killed_at_any_moment_loses_nothing_that_it_acknowledged(server
     seed = int(os.environ.get("CHAINRULE_SEED", random.randrange(1 << 32)))
     print(f"CHAINRULE_SEED={seed}")  # noqa: T201 - shown where the test fails
     randomness = random.Random(seed)
-    specs = [
-        job_spec(f"job-{number}", epochs=epochs, seed=number) for number, epochs in enumerate((500, 10, EPOCHS, 25))
-    ]
+    kills = int(os.environ.get("CHAINRULE_KILLS", "8"))
+    lengths = (60 * kills, 10, 30 * kills, 25)
+    specs = [job_spec(f"job-{number}", epochs=epochs, seed=number) for number, epochs in enumerate(lengths)]
     expected = [undisturbed(spec.training.epochs, spec.training.seed) for spec in specs]
     acknowledged: dict[str, str] = {}
     updates: list[api.WatchJobResponse] = []
@@ -116,7 +120,7 @@ def test_a_server_killed_at_any_moment_loses_nothing_that_it_acknowledged(server
 
     thread = threading.Thread(target=submit_all)
     thread.start()
-    for _ in range(int(os.environ.get("CHAINRULE_KILLS", "8"))):
+    for _ in range(kills):
         time.sleep(randomness.uniform(0.02, 2.0))
         before = dict(acknowledged)
         server.end()
@@ -155,15 +159,24 @@ def test_a_job_goes_on_from_its_last_checkpoint_and_its_events_say_so(server: Re
         assert resumed[0] >= 100
 
 
-def test_a_server_that_is_ended_kindly_loses_no_step(server: RestartableServer) -> None:
+def test_a_server_that_is_ended_kindly_loses_no_step_and_no_watcher(server: RestartableServer) -> None:
     spec = job_spec("kindly", epochs=EPOCHS)
     spec.training.checkpoint_every_steps = 1_000_000
     with Client(server.address) as client:
         job = client.create_job(spec)
         wait_until(client, job.job_id, step=100)
         before = client.get_job(job.job_id).progress.step
-        assert server.end(signal.SIGTERM) == 0
-        server.start()
+        command = [*COMMAND, "watch", job.job_id, "--json", "--server", server.address]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as watch:
+            assert watch.stdout is not None
+            assert json.loads(watch.stdout.readline())["state"] == "RUNNING"
+            assert server.end(signal.SIGTERM) == 0
+            server.start()
+            output, errors = watch.communicate(timeout=TIMEOUT_S)
+        assert watch.returncode == 0, errors
+        assert json.loads(output.splitlines()[-1])["state"] == "SUCCEEDED"
+        assert "trying again" in errors
+        assert "the server was started again; the job goes on after step" in errors
         assert ended(client, job.job_id).result.parameters_sha256 == undisturbed(EPOCHS, 0).parameters_sha256
         assert [e.resumed.step >= before for e in history(client, job.job_id) if e.HasField("resumed")] == [True]
 
@@ -226,12 +239,32 @@ def test_a_job_whose_data_are_gone_fails_with_a_reason_and_keeps_its_checkpoint(
 
 
 def test_a_second_server_is_refused_the_home_of_the_first(tmp_path: Path) -> None:
-    import subprocess
-    import sys
-
     with RestartableServer(tmp_path / "home") as server:
         command = [sys.executable, "-P", "-m", "server", "--port", "0", "--home", str(server.home)]
         done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
         assert (done.returncode, done.stdout) == (1, "")
         assert "another server (process " in done.stderr
         assert "Traceback" not in done.stderr
+
+
+def test_a_disk_without_room_stops_no_training_and_refuses_new_jobs(server: RestartableServer) -> None:
+    spec = job_spec("room", epochs=EPOCHS)
+    with Client(server.address) as client:
+        job = client.create_job(spec)
+        wait_until(client, job.job_id, step=100)
+        # No file of the server's can become longer than this.
+        resource.prlimit(server.process_id, resource.RLIMIT_FSIZE, (1000, resource.RLIM_INFINITY))
+        with pytest.raises(ServerError, match="the job can't be stored, and wasn't"):
+            client.create_job(job_spec("refused", epochs=1))
+        wait_until(client, job.job_id, step=400)
+        resource.prlimit(server.process_id, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        assert ended(client, job.job_id).result.parameters_sha256 == undisturbed(EPOCHS, 0).parameters_sha256
+        assert [each.job_id for each in client.list_jobs()] == [job.job_id]
+        server.end()
+        server.start()
+        assert [each.state for each in client.list_jobs()] == [SUCCEEDED]
+        events = history(client, job.job_id)
+        assert [event.number for event in events] == list(range(1, len(events) + 1))
+        assert states_in(events) == [QUEUED, RUNNING, SUCCEEDED]
+        assert any(event.HasField("checkpoint_failed") for event in events)
+        assert "the job goes on without it" in server.log()

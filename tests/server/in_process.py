@@ -97,6 +97,7 @@ def running_server(folder: Path) -> Iterator[RunningServer]:
         finally:
             asyncio.run_coroutine_threadsafe(server.stop(0), loop).result(TIMEOUT_S)
             asyncio.run_coroutine_threadsafe(scheduler.stop(), loop).result(TIMEOUT_S)
+            asyncio.run_coroutine_threadsafe(scheduler.journal.close(), loop).result(TIMEOUT_S)
             scheduler.journal.store.close()
     finally:
         loop.call_soon_threadsafe(loop.stop)
