@@ -20,6 +20,7 @@ from server.journal import Journal
 from server.resume import capture
 from server.store import MetricRow, StoreError
 from server.training import Training
+from server.training_result import measures_of
 
 log = logging.getLogger(__name__)
 # Of a job so many steps and so many epochs are kept at most, evenly spread.
@@ -87,7 +88,7 @@ class Recorder:
             row = MetricRow(step, training.progress.loss, epoch)
             if evaluation is not None:
                 loss = float(evaluation.sums[0]) / evaluation.row_count
-                row = MetricRow(step, training.progress.loss, epoch, loss, training.measures(evaluation))
+                row = MetricRow(step, training.progress.loss, epoch, loss, measures_of(training.job, evaluation))
         self.journal.note_metrics(training.job_id, [row])
 
     def _begin(self, training: Training) -> None:

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 
+from chainrule.local_link.segment import SegmentError
 from engine.reduction import Subtree, assign, maximal_subtrees
-from server.exchange import Exchange, SharedExchange
+from server.exchange import Exchange, SharedExchange, StreamExchange
+from server.parameter_memory import ParameterMemory
+from server.prepared_job import PreparedJob
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -44,6 +50,21 @@ class Team:
             exchange = exchange_of(seat, subtrees)
             lacks_room = seat.shares_memory and not isinstance(exchange, SharedExchange)
             self.members[seat.name] = Member(shards, subtrees, exchange, lacks_room)
+
+    @classmethod
+    def of(cls, job: PreparedJob, seats: Sequence[Seat], memory: ParameterMemory | None) -> Team:
+        """The team of a job. memory: where its parameters are; None where memory can't be shared."""
+
+        def exchange_of(seat: Seat, subtrees: list[Subtree]) -> Exchange:
+            size = job.model.layout.size
+            if seat.shares_memory and memory is not None and memory.segment is not None:
+                try:
+                    return SharedExchange(subtrees, size, memory)
+                except SegmentError as error:
+                    log.warning("%s's vectors go over gRPC: %s", seat.name, error)
+            return StreamExchange(subtrees, size, job.precision)
+
+        return cls(seats, job.spec.training.shards, exchange_of)
 
     @property
     def subtrees(self) -> list[Subtree]:

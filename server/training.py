@@ -22,7 +22,6 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from chainrule.local_link.segment import SegmentError
 from chainrule.v1 import job_pb2
 from chainrule.v1 import job_service_pb2 as api
 from chainrule.v1 import worker_service_pb2 as pb
@@ -35,13 +34,13 @@ from engine.published import PublishedParameters
 from engine.reduction import PartialSum, Subtree, covers, finish
 from engine.synchronous_sgd import ParameterState
 from server.errors import ProtocolError
-from server.exchange import Exchange, SharedExchange, StreamExchange
 from server.order_rows import OrderRows
 from server.parameter_memory import ParameterMemory
 from server.prepared_job import PreparedJob
 from server.step_assembly import StepAssembly
 from server.step_cost import StepCosts
 from server.team import Member, Seat, Team
+from server.training_result import result_of, why_not_finite, why_parameters_not_finite
 
 GRADIENT = pb.ORDER_KIND_GRADIENT
 EVALUATE_TRAINING = pb.ORDER_KIND_EVALUATE_TRAINING
@@ -126,7 +125,7 @@ class Training:
         self.published = PublishedParameters(precision, self.state.parameters, memory=shared)
         self.progress.total_steps = self.job.total_steps
         self._root = Subtree(0, self.job.spec.training.shards)
-        self._team = Team([], self._root.count, self._exchange)
+        self._team = Team.of(self.job, [], None)
         self._order_rows = OrderRows(self.job, [])
         if self.restore is not None:
             self.restore(self)
@@ -168,11 +167,6 @@ class Training:
         """Whether nothing is there of the next step yet that a checkpoint would miss."""
         return self._order_kind == GRADIENT
 
-    def measures(self, evaluation: PartialSum) -> dict[str, float]:
-        """The metrics of an evaluation, by name."""
-        scale = self.job.preprocessing.target_scale or 1.0
-        return self.job.measure.values(evaluation.sums[1:], evaluation.row_count, target_scale=scale)
-
     def step_cost(self) -> job_pb2.StepCost | None:
         """What the last steps cost; None before the first."""
         cost = self.costs.message()
@@ -194,7 +188,7 @@ class Training:
         self.costs.keep_clocks({seat.name for seat in seats})
         for name in self._team.members.keys() - {seat.name for seat in seats}:
             self._send(name, pb.TrainResponse(release=pb.Release(job_id=self.job_id)))
-        self._team = Team(seats, self._root.count, self._exchange)
+        self._team = Team.of(self.job, seats, self._memory)
         self._order_rows = OrderRows(self.job, self._team.subtrees)
         self.progress.workers = len(self._team.members)
         if not self._team.members:
@@ -252,7 +246,8 @@ class Training:
         if subtree not in member.subtrees:
             raise ProtocolError(f"{name} pushed shards {subtree}, which are not its own")
         if message.HasField("not_finite"):
-            raise TrainingFailed(self._not_finite(message.not_finite))
+            is_step = self._order_kind == GRADIENT
+            raise TrainingFailed(why_not_finite(message.not_finite, self.state, is_step=is_step))
         if subtree in self._partial_sums:
             return
         if subtree not in self._rows:
@@ -297,7 +292,12 @@ class Training:
         training_s = self.trained_s
         training = yield EVALUATE_TRAINING
         validation = (yield EVALUATE_VALIDATION) if self.job.has_validation else None
-        self.result = self._result(training, validation, training_s)
+        self.result = result_of(self.job, self.state, training=training, validation=validation)
+        self.result.training_s = training_s
+        self.result.samples_per_second = self.progress.epoch * training.row_count / training_s if training_s else 0.0
+        self.result.step_ms_median = float(np.median(self._step_times_ms)) if self._step_times_ms else 0.0
+        if self.stopping.best_epoch is not None:
+            self.result.best_epoch = self.stopping.best_epoch
 
     def _observe(self, validation_loss: float, epoch: int) -> None:
         """Decide after an epoch whether to stop; the parameters are kept where they are the best so far."""
@@ -332,10 +332,7 @@ class Training:
             if not self._checks_gradients:
                 self._checks_gradients = True
                 return False
-            raise TrainingFailed(
-                f"step {self.state.step + 1}: the parameters would not be finite; the last good ones are those of step "
-                f"{self.state.step}; a smaller training.optimizer.learning_rate often helps"
-            ) from error
+            raise TrainingFailed(why_parameters_not_finite(self.state)) from error
         self.costs.applied(
             self.state.step,
             complete_ns=complete_ns,
@@ -401,15 +398,6 @@ class Training:
             self._assembly.arrived(subtree, member.exchange.take(message, subtree))
         return PartialSum(message.row_count, np.array(list(message.sums)))
 
-    def _exchange(self, seat: Seat, subtrees: list[Subtree]) -> Exchange:
-        size = self.job.model.layout.size
-        if seat.shares_memory and self._memory is not None and self._memory.segment is not None:
-            try:
-                return SharedExchange(subtrees, size, self._memory)
-            except SegmentError as error:
-                log.warning("job %s: %s's vectors go over gRPC: %s", self.job_id, seat.name, error)
-        return StreamExchange(subtrees, size, self.job.precision)
-
     def _assignment(self, shards: range) -> pb.Assignment:
         return pb.Assignment(
             job_id=self.job_id,
@@ -421,35 +409,6 @@ class Training:
             shard_count=len(shards),
             shard_sizes=self.job.schedule.shard_sizes,
         )
-
-    def _not_finite(self, bad: pb.NotFinite) -> str:
-        what = f"the loss of row {bad.row}" if bad.row >= 0 else "the gradient"
-        step = self.state.step + 1 if self._order_kind == GRADIENT else self.state.step
-        return (
-            f"step {step}: {what} is not finite (shard {bad.shard}); the last good parameters are those of step "
-            f"{self.state.step}; a smaller training.optimizer.learning_rate or a stable formula often helps"
-        )
-
-    def _result(self, training: PartialSum, validation: PartialSum | None, training_s: float) -> job_pb2.Result:
-        result = job_pb2.Result(
-            loss=float(training.sums[0]) / training.row_count,
-            parameters_sha256=self.state.sha256,
-            parameter_count=self.job.model.layout.size,
-            row_count=training.row_count,
-            samples_per_second=self.progress.epoch * training.row_count / training_s if training_s else 0.0,
-            step_ms_median=float(np.median(self._step_times_ms)) if self._step_times_ms else 0.0,
-            training_s=training_s,
-        )
-        for prefix, total in (("", training), ("validation_", validation)):
-            if total is not None:
-                for name, value in self.measures(total).items():
-                    result.metrics.add(name=prefix + name, value=value)
-        if self.stopping.best_epoch is not None:
-            result.best_epoch = self.stopping.best_epoch
-        if validation is not None:
-            result.validation_loss = float(validation.sums[0]) / validation.row_count
-            result.validation_row_count = validation.row_count
-        return result
 
     def _send(self, name: str, response: OutgoingResponse, descriptors: tuple[int, ...] = ()) -> None:
         self.outbox.append(Outgoing(name, response, descriptors))

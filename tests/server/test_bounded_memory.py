@@ -48,7 +48,7 @@ def test_over_grpc_the_vectors_are_counted(job: PreparedJob, worker_count: int) 
         for _ in range(3):
             training.set_workers([Seat(f"worker-{number}") for number in range(worker_count)])
             training.outbox.clear()
-        exchanges = [member.exchange for member in training._members.values()]
+        exchanges = [member.exchange for member in training._team.members.values()]
         pushed = sum(len(each._gradients) for each in exchanges if isinstance(each, StreamExchange))
         assert worker_count <= pushed <= SHARDS
         # Adam has two moments.
@@ -67,7 +67,7 @@ def test_in_shared_memory_the_bytes_are_counted(job: PreparedJob, worker_count: 
     parameters_bytes, gradients_bytes = mapped_bytes("chainrule-parameters"), mapped_bytes("chainrule-gradients")
     assert 0 < parameters_bytes <= 2 * slot_bytes(SIZE) + page_bytes
     assert 0 < gradients_bytes <= SHARDS * slot_bytes(SIZE) + worker_count * page_bytes
-    assert all(isinstance(member.exchange, SharedExchange) for member in training._members.values())
+    assert all(isinstance(member.exchange, SharedExchange) for member in training._team.members.values())
 
 
 def mapped_bytes(name: str) -> int:

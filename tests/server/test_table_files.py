@@ -94,7 +94,8 @@ def test_a_file_of_columns_is_standardized_and_one_hot_in_every_form(tmp_path: P
     assert targets.tolist() == COLUMNS["y"]
 
 
-floats = st.floats(allow_nan=False, allow_infinity=False, min_value=-1e30, max_value=1e30)
+# Not so near to 0 that training rows may be 1e30 times closer together than the others: that is refused.
+floats = st.floats(min_value=-1e12, max_value=1e12).filter(lambda value: value == 0 or abs(value) > 1e-12)
 words = st.sampled_from(["a", "b", "B", "ä", "a,b", 'a"b', "a\nb", "zz zz"])
 
 
