@@ -228,7 +228,9 @@ def download(job: JobId, output: Output = None, server: Server = DEFAULT_SERVER,
 
 @app.command()
 def predict(
-    job: JobId,
+    job: Annotated[
+        str, typer.Argument(metavar="JOB", help="A job's id, or a model file: MODEL.safetensors needs no server.")
+    ],
     file: Annotated[Path, typer.Argument(metavar="FILE.csv", help="Rows of raw features; - is standard input.")],
     header: Annotated[
         bool, typer.Option("--header/--no-header", help="Whether the first line names the columns.")

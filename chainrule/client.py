@@ -206,9 +206,7 @@ class Client:
 
         columns: the names of the values; none: the features in the model's order. Raises JobNotFound, InvalidJob with
         paths such as 'rows[3].values[2]', PreconditionFailed where the job has no model or no prediction."""
-        request = model_api.PredictRequest(job_id=job_id, columns=columns)
-        for row in rows:
-            request.rows.add().extend(row)
+        request = predict_request(job_id, rows, columns)
         with self._errors(self._timeout_s):
             response: model_api.PredictResponse = self._models.Predict(request, timeout=self._timeout_s)
         return response
@@ -275,6 +273,16 @@ def states_of(update: api.WatchJobResponse) -> Iterator[job_pb2.Job]:
                 passed.ClearField(name)
             yield passed
     yield update.job
+
+
+def predict_request(
+    job_id: str, rows: Sequence[Sequence[Value]], columns: Sequence[str] = ()
+) -> model_api.PredictRequest:
+    """The request of `Client.predict`."""
+    request = model_api.PredictRequest(job_id=job_id, columns=columns)
+    for row in rows:
+        request.rows.add().extend(row)
+    return request
 
 
 def checked_address(address: str) -> str:

@@ -1,7 +1,7 @@
-"""Asks a short-lived process of the server's code about a job: it alone reads and prepares data.
+"""Asks a short-lived process of the server's code about a job or a model: it alone reads and prepares data.
 
-Such a process takes a serialized JobSpec on standard input and answers with one line of JSON. Exit code 2 means wrong
-input, {"violations": [[path, message], …]}; exit code 1 may bring {"failure": message}.
+Such a process takes a serialized message, a JobSpec or a PredictRequest, on standard input and answers with one line of
+JSON. Exit code 2 means wrong input, {"violations": [[path, message], …]}; exit code 1 may bring {"failure": message}.
 """
 
 from __future__ import annotations
@@ -12,14 +12,15 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from google.protobuf.message import Message
+
 from chainrule.errors import InvalidJob
 from chainrule.failures import FAILED, WRONG_INPUT, CommandFailed
 from chainrule.text import one_line
-from chainrule.v1 import job_pb2
 
 
 def ask(
-    module: str, spec: job_pb2.JobSpec, options: Sequence[str], *, timeout_s: float, timeout_message: str
+    module: str, question: Message, options: Sequence[str], *, timeout_s: float, timeout_message: str
 ) -> dict[str, Any]:
     """What `python -P -m MODULE` answers. Raises InvalidJob with the violations, or CommandFailed.
 
@@ -27,7 +28,7 @@ def ask(
     command = [sys.executable, "-P", "-m", module, *options]
     try:
         done = subprocess.run(
-            command, input=spec.SerializeToString(), capture_output=True, timeout=timeout_s, check=False
+            command, input=question.SerializeToString(), capture_output=True, timeout=timeout_s, check=False
         )
     except subprocess.TimeoutExpired:
         message = f"{timeout_message} within {timeout_s:g} s"

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import base64
 import csv
 import itertools
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TextIO
 
-from chainrule.client import Client, Value
+from chainrule.client import Client, Value, predict_request
 from chainrule.commands.graph import check_picture_file, write_picture
 from chainrule.errors import InvalidJob
 from chainrule.failures import WRONG_INPUT, CommandFailed, wrong_input
 from chainrule.graph_picture.picture import Picture, name_of
 from chainrule.graph_picture.values import picture_of_explanation
 from chainrule.output import fields_of, print_json, print_line
+from chainrule.server_code import ask
 from chainrule.text import one_line, table_lines
 from chainrule.v1 import model_service_pb2 as api
 
@@ -25,22 +28,26 @@ from chainrule.v1 import model_service_pb2 as api
 CALL_ROWS = 10_000
 CALL_VALUES = 150_000
 MISSING = ("", "na", "nan", "null")
+MODEL_SUFFIX = ".safetensors"
+MODEL_TIMEOUT_S = 300.0
+Predictor = Callable[[Sequence[Sequence[Value]], Sequence[str]], api.PredictResponse]
 # A line of the file and its values.
 Line = tuple[int, list[str]]
 
 
-def predict(server: str, job_id: str, file: Path, *, header: bool, as_json: bool) -> None:
+def predict(server: str, job_or_model: str, file: Path, *, header: bool, as_json: bool) -> None:
     """Print a prediction for each row of a CSV file ('-': standard input), as CSV or as lines of JSON.
 
-    header: whether the first line names the columns. Raises CommandFailed, with the file's lines in its problems."""
-    with _opened(file) as stream, Client(server) as client:
+    job_or_model: a job of the server, or a model file, for which no server is needed. header: whether the first line
+    names the columns. Raises CommandFailed, with the file's lines in its problems."""
+    with _opened(file) as stream, _predictor(server, job_or_model) as ask_model:
         lines = _lines(stream, file)
         columns = next(lines, (0, []))[1] if header else []
         has_rows = False
         for batch in _batches(lines):
             rows = [[_value(cell) for cell in cells] for _, cells in batch]
             try:
-                response = client.predict(job_id, rows, columns)
+                response = ask_model(rows, columns)
             except InvalidJob as error:
                 raise _in_file(error, file, batch, columns) from None
             if not has_rows and not as_json:
@@ -105,6 +112,27 @@ def _output_names(response: api.PredictResponse) -> list[str]:
 
 def _csv_line(cells: Sequence[str | float]) -> None:
     csv.writer(sys.stdout, lineterminator="\n").writerow(cells)
+
+
+@contextmanager
+def _predictor(server: str, job_or_model: str) -> Iterator[Predictor]:
+    """What predicts: a server, or a process of the server's code for each call with a model file."""
+    if not job_or_model.endswith(MODEL_SUFFIX):
+        with Client(server) as client:
+            yield partial(client.predict, job_or_model)
+        return
+
+    def predict_here(rows: Sequence[Sequence[Value]], columns: Sequence[str]) -> api.PredictResponse:
+        answer = ask(
+            "server.predict",
+            predict_request("", rows, columns),
+            [job_or_model],
+            timeout_s=MODEL_TIMEOUT_S,
+            timeout_message=f"{job_or_model} gave no predictions",
+        )
+        return api.PredictResponse.FromString(base64.b64decode(answer["response"]))
+
+    yield predict_here
 
 
 @contextmanager

@@ -118,6 +118,26 @@ def test_classes_come_by_name_with_their_scores(
     assert [each["class_name"] for each in objects] == [line[0] for line in lines[1:]]
 
 
+def test_a_model_file_predicts_without_a_server(
+    server: RunningServer, tmp_path: Path, capfd: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = finished(server, regression_spec())
+    rows = csv_file(tmp_path, "b,a,c\n1,2,3\n4,5,6\n")
+    assert call("predict", job.job_id, rows) == 0
+    by_server = capfd.readouterr().out
+    monkeypatch.setenv("CHAINRULE_SERVER", "127.0.0.1:1")
+    assert job.model_path is not None
+    assert call("predict", job.model_path, rows) == 0
+    assert capfd.readouterr().out == by_server
+    assert call("predict", job.model_path, csv_file(tmp_path, "a,b,c\n1,x,2\n")) == 2
+    assert "rows.csv line 2, column b: 'x': must be a number, got a text" in capfd.readouterr().err
+    assert call("predict", tmp_path / "none.safetensors", rows) == 2
+    assert "none.safetensors: there is no such file" in capfd.readouterr().err
+    job.model_path.write_bytes(b"nothing of the kind")
+    assert call("predict", job.model_path, rows) == 2
+    assert "can't be read" in capfd.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
