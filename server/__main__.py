@@ -25,6 +25,7 @@ from pathlib import Path
 
 from chainrule.local_link.listener import Listener, why_unsupported
 from chainrule.process import available_processors, start_logging, stop_event
+from server.archive import Archive
 from server.data_root import default_data_root
 from server.home import Home, HomeError
 from server.jobs import JobBook
@@ -82,11 +83,13 @@ async def _serve(arguments: argparse.Namespace) -> int:
     pool = ThreadPoolExecutor(thread_count - 1, thread_name_prefix="update") if thread_count > 1 else None
     scheduler = Scheduler(
         JobBook(lambda: secrets.token_hex(6)),
-        home.models,
-        home.checkpoints,
-        arguments.checkpoint_every_s,
-        Journal(store),
-        functools.partial(prepare, data_root=arguments.data_root),
+        Archive(
+            home.models,
+            home.checkpoints,
+            arguments.checkpoint_every_s,
+            Journal(store),
+            functools.partial(prepare, data_root=arguments.data_root),
+        ),
         share_memory=local_links is not None,
         thread_count=thread_count,
         pool=pool,
@@ -120,7 +123,7 @@ async def _serve(arguments: argparse.Namespace) -> int:
     if local_links is not None:
         local_links.close()
     await server.stop(GRACE_S)
-    await scheduler.journal.close()
+    await scheduler.archive.journal.close()
     store.close()
     home.close()
     return 0

@@ -43,7 +43,7 @@ class ModelService(model_service_pb2_grpc.ModelServiceServicer):
         model = self._model_of(job)
         # Reading the rows of an ended job again is work as well, and waits for its turn.
         async with self._turn:
-            rows = await self.scheduler.with_rows(job) if request.HasField("row") else None
+            rows = await self.scheduler.archive.with_rows(job) if request.HasField("row") else None
         response = await self._compute(lambda stop: explain(model(), request, rows, stop))
         response.job_id = job.job_id
         return response

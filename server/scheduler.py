@@ -1,8 +1,7 @@
 """Which job runs on which workers: first come, first served, one job at a time on all connected workers.
 
 It holds a link to each worker; whatever a training wants to send goes there at once. All of it runs on the one event
-loop, so nothing is locked. A job's state is seen only once it is on the disk; the journal writes it. What a server left
-when it ended, or was killed, `restore` takes up again.
+loop, so nothing is locked. What a server left when it ended, or was killed, is in the archive; `restore` takes it up.
 """
 
 from __future__ import annotations
@@ -12,27 +11,21 @@ import functools
 import logging
 import secrets
 import time
-from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from google.rpc import code_pb2, status_pb2
 
 from chainrule.v1 import job_pb2
 from chainrule.v1 import worker_service_pb2 as pb
 from chainrule.wire_codec import RawPart, Request
-from server import durable_file, model_file
+from server.archive import Archive
 from server.checkpoint import Checkpoint
-from server.checkpoint_folder import CheckpointFolder
-from server.errors import InvalidSpec, NotFound, OutOfRange, ProtocolError, StorageFull, WrongState
+from server.errors import InvalidSpec, NotFound, OutOfRange, ProtocolError, WrongState
 from server.jobs import Job, JobBook
-from server.journal import Journal
 from server.links import Link
-from server.prepared_job import PreparedJob, prepare
-from server.recorder import Recorder
-from server.resume import DataChanged, data_sha256, restore, spec_sha256
-from server.store import IN_MEMORY, Store, StoreError
+from server.prepared_job import PreparedJob
+from server.resume import DataChanged, restore
 from server.team import Seat
 from server.training import Training, TrainingFailed
 
@@ -45,13 +38,7 @@ class Scheduler:
     """The jobs, the connected workers, and the one job that runs."""
 
     book: JobBook
-    models_folder: Path
-    # None: no checkpoints are written.
-    checkpoints_folder: Path | None = None
-    checkpoint_every_s: float = 0.0
-    journal: Journal = field(default_factory=lambda: Journal(Store(IN_MEMORY)))
-    # Makes a job ready again after a restart, in a thread.
-    prepare: Callable[[job_pb2.JobSpec], PreparedJob] = prepare
+    archive: Archive
     share_memory: bool = False
     # Large updates are made by so many threads, those of the pool and the event loop's own.
     thread_count: int = 1
@@ -63,14 +50,14 @@ class Scheduler:
     _submitting: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     def __post_init__(self) -> None:
-        self.journal.told = self._told
+        self.archive.journal.told = self._told
 
     async def submit(self, prepared: PreparedJob, *, request_id: str = "", request_sha256: str = "") -> Job:
         """Put a job in the queue; it is on the disk when it is returned. request_sha256: of the spec as it was sent.
 
         A job that a request with this id made before is returned in place of a second one.
         Raises StorageFull, and InvalidSpec where that job has another spec."""
-        digest = await asyncio.to_thread(data_sha256, prepared) if self.checkpoints_folder else ""
+        digest = await self.archive.data_sha256(prepared)
         job = Job(
             self.book.new_id(),
             prepared.spec,
@@ -85,15 +72,9 @@ class Scheduler:
         return await asyncio.shield(asyncio.create_task(self._add(job)))
 
     def restore(self) -> None:
-        """Take up every job of the journal's store again: those that ran, then the queue. Raises StoreError."""
-        store = self.journal.store
-        last_events = store.last_events()
-        for record in store.jobs():
-            model_path = self.models_folder / f"{record.job_id}.safetensors"
-            job = Job.of_record(record, last_event=last_events.get(record.job_id, 0), model_path=model_path)
+        """Take up every job of the archive again: those that ran, then the queue. Raises StoreError."""
+        for job in self.archive.jobs():
             self.book.add(job)
-            if job.is_final:
-                self._drop_checkpoints(job)
         self._start_next()
 
     async def cancel(self, job: Job) -> None:
@@ -206,15 +187,6 @@ class Scheduler:
             raise OutOfRange(f"job {job_id} has {prepared.spec.training.shards} shards, counted from 0; got {shard}")
         return prepared
 
-    async def with_rows(self, job: Job) -> PreparedJob:
-        """The job with its rows, which are read again where it has ended. Raises WrongState where they are gone."""
-        if job.prepared is not None:
-            return job.prepared
-        try:
-            return await asyncio.to_thread(self.prepare, job.spec)
-        except InvalidSpec as error:
-            raise WrongState(f"the rows of job {job.job_id} can't be read again: {error}") from error
-
     def _joined(self) -> list[str]:
         return [name for name, link in self._workers.items() if link is not None]
 
@@ -240,33 +212,19 @@ class Scheduler:
             known = self.book.of_request(job.request_id, job.request_sha256)
             if known is not None:
                 return known
-            try:
-                await self.journal.add(job.record(job.state), _state_event(job, job.state))
-            except StoreError as error:
-                raise StorageFull(f"the job can't be stored, and wasn't: {error}") from error
-            job.last_event = 1
+            await self.archive.add(job)
             self.book.add(job)
         self._start_next()
         return job
 
     async def _delete(self, job: Job) -> None:
-        # A final state is on the disk before it is seen, so nothing more is written of the job.
-        try:
-            was_there = await self.journal.run(functools.partial(self.journal.store.delete, job.job_id))
-        except StoreError as error:
-            raise StorageFull(f"the job can't be deleted, and wasn't: {error}") from error
-        if not was_there:
-            raise NotFound(f"job {job.job_id} was deleted already")
+        await self.archive.delete(job)
         self.book.remove(job)
-        log.info("job %s (%s) is deleted", job.job_id, job.spec.name)
-        try:
-            if job.model_path is not None:
-                await asyncio.to_thread(job.model_path.unlink, missing_ok=True)
-            if self.checkpoints_folder is not None:
-                await asyncio.to_thread(self._checkpoints(job).remove)
-        except OSError as error:
-            # The job is gone whatever becomes of its files, whose names are never used again.
-            log.warning("job %s: its files can't be removed: %s", job.job_id, error)
+
+    def _told(self, job_id: str, last_event: int) -> None:
+        job = self.book.find(job_id)
+        job.last_event = last_event
+        job.wake()
 
     def _start_next(self) -> None:
         while self._running is None and not self._is_stopping:
@@ -289,16 +247,7 @@ class Scheduler:
 
     def _start(self, job: Job, prepared: PreparedJob, checkpoint: Checkpoint | None = None) -> None:
         """Begin a job whose turn it is, or go on with it after a restart."""
-        if self.checkpoints_folder is not None:
-            job.recorder = Recorder(
-                self.journal,
-                self._checkpoints(job),
-                spec_sha256=spec_sha256(job.spec),
-                data_sha256=job.data_sha256,
-                every_s=self.checkpoint_every_s,
-                every_steps=job.spec.training.checkpoint_every_steps,
-                last_step=0 if checkpoint is None else checkpoint.step,
-            )
+        job.recorder = self.archive.recorder(job, checkpoint)
         is_resuming = job.is_resuming
         job.training = Training(
             job.job_id,
@@ -315,17 +264,17 @@ class Scheduler:
         if is_resuming:
             step = job.training.state.step
             log.info("job %s (%s) goes on after step %d", job.job_id, job.spec.name, step)
-            self.journal.note_event(job.job_id, job_pb2.JobEvent(resumed=job_pb2.Resumed(step=step)))
+            self.archive.journal.note_event(job.job_id, job_pb2.JobEvent(resumed=job_pb2.Resumed(step=step)))
         else:
             job.started_at_s = time.time()
             log.info("job %s (%s) starts on %d workers", job.job_id, job.spec.name, len(self._joined()))
-            self._note_state(job, job_pb2.JOB_STATE_RUNNING)
+            self.archive.note_state(job, job_pb2.JOB_STATE_RUNNING)
         self._assign(job.training, self._joined())
 
     async def _take_up(self, job: Job) -> None:
         """Read the data and the last checkpoint of a job from before a restart, and go on with it."""
         try:
-            job.prepared, checkpoint = await self._read_again(job)
+            job.prepared, checkpoint = await self.archive.read_again(job)
             self._start(job, job.prepared, checkpoint)
         except (InvalidSpec, DataChanged, OSError) as error:
             self._fail(job, code_pb2.FAILED_PRECONDITION, f"it can't go on after the server's restart: {error}")
@@ -336,26 +285,8 @@ class Scheduler:
         finally:
             job.preparing = None
 
-    async def _read_again(self, job: Job) -> tuple[PreparedJob, Checkpoint | None]:
-        """Raises InvalidSpec where the data are gone, DataChanged, OSError."""
-        prepared = await asyncio.to_thread(self.prepare, job.spec)
-        if job.data_sha256 and await asyncio.to_thread(data_sha256, prepared) != job.data_sha256:
-            raise DataChanged(
-                f"data.uri: the rows of {job.spec.data.uri!r} are not those that the job was created with; it would be "
-                "another job, so submit it again"
-            )
-        if self.checkpoints_folder is None:
-            return prepared, None
-        find = functools.partial(self._checkpoints(job).latest, spec_sha256=spec_sha256(job.spec))
-        checkpoint, damaged = await asyncio.to_thread(find)
-        for file, reason in damaged:
-            event = job_pb2.JobEvent(checkpoint_damaged=job_pb2.CheckpointDamaged(file=file, reason=reason))
-            self.journal.note_event(job.job_id, event, name=f"damaged {file}")
-        return prepared, checkpoint
-
     def _fail(self, job: Job, code: code_pb2.Code, message: str) -> None:
-        if self.checkpoints_folder is not None and (steps := self._checkpoints(job).steps()):
-            message += f" (the checkpoint of step {steps[-1]} is kept in {self._checkpoints(job).path})"
+        message += self.archive.kept_checkpoint(job)
         log.warning("job %s failed: %s", job.job_id, message)
         job.error = status_pb2.Status(code=code, message=message)
         self._end(job, job_pb2.JOB_STATE_FAILED)
@@ -365,65 +296,8 @@ class Scheduler:
             self._running = None
             if job.training is not None:
                 self._assign(job.training, [])
-        job.ending = asyncio.get_running_loop().create_task(self._keep_model(job, state))
+        job.ending = asyncio.get_running_loop().create_task(self.archive.keep_model(job, state))
         self._start_next()
-
-    async def _keep_model(self, job: Job, state: job_pb2.JobState) -> None:
-        """Store what was trained, then let the job be seen in its final state: a model that is there can be had."""
-        if job.recorder is not None:
-            await job.recorder.finish()
-        if job.training is not None and job.prepared is not None and job.training.state.step:
-            path = self.models_folder / f"{job.job_id}.safetensors"
-            content = model_file.encode(
-                job.prepared,
-                job_id=job.job_id,
-                state=job.training.state,
-            )
-            try:
-                await asyncio.to_thread(durable_file.write, path, content)
-                job.model_path = path
-            except OSError as error:
-                log.error("job %s: its model can't be stored: %s", job.job_id, error)
-                job.error = status_pb2.Status(
-                    code=code_pb2.RESOURCE_EXHAUSTED,
-                    message=f"the model can't be stored in {path.parent}: {error.strerror}; mend that and train again",
-                )
-                state = job_pb2.JOB_STATE_FAILED
-        job.progress = job.progress_now()
-        if job.training is not None and state == job_pb2.JOB_STATE_SUCCEEDED:
-            job.result = job.training.result
-        # Jobs stay in the list for as long as the server lives, so what is large goes; `with_rows` reads rows again.
-        if job.training is not None:
-            job.training.forget()
-        job.prepared = None
-        job.ended_at_s = time.time()
-        self._note_state(job, state)
-        await self.journal.written()
-        log.info("job %s: %s", job.job_id, job_pb2.JobState.Name(state))
-        self._drop_checkpoints(job)
-
-    def _note_state(self, job: Job, state: job_pb2.JobState) -> None:
-        """Change a job's state; it is seen once it is on the disk."""
-        self.journal.note(job.record(state), _state_event(job, state), then=lambda: job.become(state))
-
-    def _told(self, job_id: str, last_event: int) -> None:
-        job = self.book.find(job_id)
-        job.last_event = last_event
-        job.wake()
-
-    def _checkpoints(self, job: Job) -> CheckpointFolder:
-        if self.checkpoints_folder is None:
-            raise TypeError("this server writes no checkpoints")
-        return CheckpointFolder(self.checkpoints_folder / job.job_id)
-
-    def _drop_checkpoints(self, job: Job) -> None:
-        """Of a job that has ended only the model is needed; one that failed may be looked into."""
-        if self.checkpoints_folder is None or job.state == job_pb2.JOB_STATE_FAILED:
-            return
-        try:
-            self._checkpoints(job).remove()
-        except OSError as error:
-            log.warning("job %s: its checkpoints can't be removed: %s", job.job_id, error)
 
     def _assign(self, training: Training, names: list[str]) -> None:
         before = training.workers
@@ -435,7 +309,7 @@ class Scheduler:
             event = job_pb2.JobEvent(
                 workers_changed=job_pb2.WorkersChanged(joined=joined, left=left, worker_count=len(after))
             )
-            self.journal.note_event(training.job_id, event)
+            self.archive.journal.note_event(training.job_id, event)
         for name in training.without_room:
             link = self._workers.get(name)
             if link is not None:
@@ -449,7 +323,3 @@ class Scheduler:
             if link is not None:
                 link.send(message.response, message.descriptors)
         training.outbox.clear()
-
-
-def _state_event(job: Job, state: job_pb2.JobState) -> job_pb2.JobEvent:
-    return job_pb2.JobEvent(state_changed=job_pb2.StateChanged(state=state, error=job.error))

@@ -64,7 +64,7 @@ class JobService(job_service_pb2_grpc.JobServiceServicer):
             changed, is_final = job.changed, job.is_final
             events = []
             if job.last_event > last:
-                events = await self.scheduler.journal.events(job.job_id, after=last)
+                events = await self.scheduler.archive.journal.events(job.job_id, after=last)
                 last = events[-1].number
             yield api.WatchJobResponse(job=_message(job), events=events, last_event=last)
             if is_final and job.last_event <= last:

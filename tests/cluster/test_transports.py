@@ -27,6 +27,7 @@ from chainrule.local_cluster import LocalCluster
 from chainrule.local_link.listener import Listener
 from chainrule.local_link.segment import Segment, SegmentError
 from chainrule.v1 import job_pb2
+from server.archive import Archive
 from server.jobs import JobBook
 from server.local_links import LocalLinks
 from server.prepared_job import prepare
@@ -366,7 +367,7 @@ def server_here(folder: Path, data_root: Path) -> Iterator[tuple[str, Scheduler,
     numbers = iter(range(1, 1000))
 
     async def start() -> tuple[Scheduler, LocalLinks, object, int]:
-        scheduler = Scheduler(JobBook(lambda: f"{next(numbers):012x}"[::-1]), folder, share_memory=True)
+        scheduler = Scheduler(JobBook(lambda: f"{next(numbers):012x}"[::-1]), Archive(folder), share_memory=True)
         links = LocalLinks(Listener())
         server, _ = await make_server(scheduler, data_root=data_root, local_links=links)
         port = server.add_insecure_port("127.0.0.1:0")
@@ -385,6 +386,8 @@ def server_here(folder: Path, data_root: Path) -> Iterator[tuple[str, Scheduler,
             scheduler.close()
             links.close()
             await server.stop(0.5)
+            await scheduler.archive.journal.close()
+            scheduler.archive.journal.store.close()
 
         call(stop())
         loop.call_soon_threadsafe(loop.stop)

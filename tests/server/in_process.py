@@ -18,6 +18,7 @@ from grpc_status import rpc_status
 
 from chainrule.v1 import job_pb2, job_service_pb2_grpc, model_service_pb2_grpc
 from server import data_set, durable_file, model_file
+from server.archive import Archive
 from server.data_set import DataSet
 from server.jobs import Job, JobBook
 from server.prepared_job import PreparedJob, prepare
@@ -82,7 +83,7 @@ def running_server(folder: Path) -> Iterator[RunningServer]:
     numbers = iter(range(1, 1 << 30))
 
     async def start() -> tuple[Scheduler, grpc.aio.Server, Any, int]:
-        scheduler = Scheduler(JobBook(lambda: f"{next(numbers):012x}"[::-1]), folder)
+        scheduler = Scheduler(JobBook(lambda: f"{next(numbers):012x}"[::-1]), Archive(folder))
         server, health = await make_server(scheduler, data_root=folder)
         port = server.add_insecure_port("127.0.0.1:0")
         await server.start()
@@ -97,8 +98,8 @@ def running_server(folder: Path) -> Iterator[RunningServer]:
         finally:
             asyncio.run_coroutine_threadsafe(server.stop(0), loop).result(TIMEOUT_S)
             asyncio.run_coroutine_threadsafe(scheduler.stop(), loop).result(TIMEOUT_S)
-            asyncio.run_coroutine_threadsafe(scheduler.journal.close(), loop).result(TIMEOUT_S)
-            scheduler.journal.store.close()
+            asyncio.run_coroutine_threadsafe(scheduler.archive.journal.close(), loop).result(TIMEOUT_S)
+            scheduler.archive.journal.store.close()
     finally:
         loop.call_soon_threadsafe(loop.stop)
         thread.join(TIMEOUT_S)

@@ -36,7 +36,7 @@ def test_an_ended_job_is_forgotten_here_and_on_the_disk(server: RunningServer) -
     code, _, reason = refusal(lambda: server.jobs.GetJob(api.GetJobRequest(job_id=job_id), timeout=TIMEOUT_S))
     assert (code, reason) == (grpc.StatusCode.NOT_FOUND, "NOT_FOUND")
     assert refusal(lambda: delete(server, job_id))[0] == grpc.StatusCode.NOT_FOUND
-    store = server.scheduler.journal.store
+    store = server.scheduler.archive.journal.store
     assert [record.job_id for record in store.jobs()] == [other]
     assert list(store.last_events()) == [other]
 
@@ -72,6 +72,6 @@ def test_a_job_that_can_not_be_deleted_on_the_disk_is_kept(
     def full(job_id: str) -> bool:
         raise StoreError("the disk is full")
 
-    monkeypatch.setattr(server.scheduler.journal.store, "delete", full)
+    monkeypatch.setattr(server.scheduler.archive.journal.store, "delete", full)
     assert refusal(lambda: delete(server, job_id))[0] == grpc.StatusCode.RESOURCE_EXHAUSTED
     assert server.jobs.GetJob(api.GetJobRequest(job_id=job_id), timeout=TIMEOUT_S).job.job_id == job_id
