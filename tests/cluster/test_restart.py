@@ -83,8 +83,9 @@ def states_in(events: list[job_pb2.JobEvent]) -> list[job_pb2.JobState]:
 
 
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[RestartableServer]:
-    with RestartableServer(tmp_path / "home", workers=2, options=["--checkpoint-every-s", "0.1"]) as running:
+def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[RestartableServer]:
+    options = ["--checkpoint-every-s", "0.1", "--transport", getattr(request, "param", "auto")]
+    with RestartableServer(tmp_path / "home", workers=2, options=options) as running:
         yield running
 
 
@@ -145,6 +146,7 @@ def test_a_server_killed_at_any_moment_loses_nothing_that_it_acknowledged(server
         assert watched == history(client, acknowledged["job-0"])
 
 
+@pytest.mark.parametrize("server", ["auto", "grpc"], indirect=True)
 def test_a_job_goes_on_from_its_last_checkpoint_and_its_events_say_so(server: RestartableServer) -> None:
     spec = job_spec("resumed", epochs=EPOCHS)
     with Client(server.address) as client:
