@@ -145,9 +145,11 @@ class Journal:
                 batch, self._noted = self._noted, _Batch()
                 try:
                     last = await self._commit(batch)
-                except StoreError as error:
+                except Exception as error:
+                    # Whatever it is, what was noted is kept, and who waits for it is not told that it is stored.
                     if not self.trouble:
-                        log.error("what happens to jobs can't be stored; it is tried again and again: %s", error)
+                        what = None if isinstance(error, StoreError) else error
+                        log.error("jobs can't be stored; it is tried again and again: %s", error, exc_info=what)
                     self.trouble = str(error)
                     self._is_troubled.set()
                     self._noted = batch.before(self._noted)

@@ -62,7 +62,7 @@ class Recorder:
         """Wait for the checkpoint that is being written; write another of a training that stands between two steps."""
         if self._writing is not None:
             await self._writing
-        if training is None:
+        if training is None or not (self.every_s or self.every_steps):
             return
         if training.is_between_steps:
             if training.state.step != self.last_step:
