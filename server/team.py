@@ -7,12 +7,15 @@ from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 
 from chainrule.local_link.segment import SegmentError
+from chainrule.wire_codec import OutgoingResponse
 from engine.reduction import Subtree, assign, maximal_subtrees
 from server.exchange import Exchange, SharedExchange, StreamExchange
 from server.parameter_memory import ParameterMemory
 from server.prepared_job import PreparedJob
 
 log = logging.getLogger(__name__)
+# An order younger than this is no reason to say that the job waits.
+ADVANCING_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -21,6 +24,15 @@ class Seat:
 
     name: str
     shares_memory: bool = False
+
+
+@dataclass(frozen=True)
+class Outgoing:
+    """A message for a worker, with the descriptors of shared memory that go with it."""
+
+    name: str
+    response: OutgoingResponse
+    descriptors: tuple[int, ...] = ()
 
 
 @dataclass
@@ -76,16 +88,21 @@ class Team:
         """Whether every worker holds its shards."""
         return all(member.ready for member in self.members.values())
 
-    @property
-    def loading(self) -> list[str]:
-        """The workers that don't hold their shards yet."""
-        return [name for name, member in self.members.items() if not member.ready]
+    def waiting_for(self, what: str, *, pushed: Container[Subtree], silent_s: float) -> str:
+        """For whom an order waits, in words; empty while it is answered within a second.
 
-    def owing(self, pushed: Container[Subtree]) -> list[str]:
-        """The workers that have not pushed all of their subtrees."""
-        return [
+        what: the order, for example 'step 3'. pushed: what has come of it. silent_s: since it was given."""
+        if not self.members:
+            return "a worker: none is connected; the job goes on with the first that joins"
+        loading = [name for name, member in self.members.items() if not member.ready]
+        if loading:
+            return f"{', '.join(loading)} to load shards"
+        if silent_s < ADVANCING_S:
+            return ""
+        owing = [
             name for name, member in self.members.items() if any(subtree not in pushed for subtree in member.subtrees)
         ]
+        return f"partial sums of {what} from {', '.join(owing)}, for {silent_s:.1f} s"
 
     @property
     def without_room(self) -> list[str]:

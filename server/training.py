@@ -39,7 +39,7 @@ from server.parameter_memory import ParameterMemory
 from server.prepared_job import PreparedJob
 from server.step_assembly import StepAssembly
 from server.step_cost import StepCosts
-from server.team import Member, Seat, Team
+from server.team import Member, Outgoing, Seat, Team
 from server.training_result import result_of, why_not_finite, why_parameters_not_finite
 
 GRADIENT = pb.ORDER_KIND_GRADIENT
@@ -52,22 +52,11 @@ log = logging.getLogger(__name__)
 Clock = Callable[[], int]
 NS_IN_MS = 1e6
 NS_IN_S = 1e9
-# An order younger than this is no reason to say that the job waits.
-ADVANCING_S = 1.0
 MEDIAN_STEPS = 100_000
 
 
 class TrainingFailed(Exception):
     """The job can't go on; the message says at which step and why."""
-
-
-@dataclass(frozen=True)
-class Outgoing:
-    """A message for a worker, with the descriptors of shared memory that go with it."""
-
-    name: str
-    response: OutgoingResponse
-    descriptors: tuple[int, ...] = ()
 
 
 @dataclass
@@ -141,15 +130,9 @@ class Training:
     @property
     def waiting_for(self) -> str:
         """For whom the training waits, in words; empty while its orders are answered within a second."""
-        if not self._team.members:
-            return "a worker: none is connected; the job goes on with the first that joins"
-        if self._team.loading:
-            return f"{', '.join(self._team.loading)} to load shards"
         silent_s = (self.clock_ns() - self._issued_at_ns) / NS_IN_S
-        if silent_s < ADVANCING_S:
-            return ""
         what = f"step {self.state.step + 1}" if self._order_kind == GRADIENT else "an evaluation"
-        return f"partial sums of {what} from {', '.join(self._team.owing(self._partial_sums))}, for {silent_s:.1f} s"
+        return self._team.waiting_for(what, pushed=self._partial_sums, silent_s=silent_s)
 
     @property
     def without_room(self) -> list[str]:
