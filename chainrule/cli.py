@@ -54,18 +54,20 @@ Output = Annotated[
         "--output", "-o", metavar="FILE", help="The model file; models/NAME-JOB.safetensors where none is given."
     ),
 ]
+Step = Annotated[
+    int | None, typer.Option("--step", metavar="N", help="The parameters after this step, where they are kept.")
+]
+Best = Annotated[bool, typer.Option("--best", help="Those with the lowest validation loss that is known.")]
+Last = Annotated[bool, typer.Option("--last", help="The last ones, also of a job that runs.")]
 
 
 @app.callback(invoke_without_command=True)
 def _options(version: Annotated[bool, typer.Option("--version", help="Print the version and end.")] = False) -> None:
     if version:
-        from importlib.metadata import PackageNotFoundError
-        from importlib.metadata import version as installed_version
+        from chainrule.version import installed_version
 
-        try:
-            typer.echo(f"chainrule {installed_version('chainrule')}")
-        except PackageNotFoundError:
-            typer.echo("chainrule, not installed")
+        found = installed_version()
+        typer.echo(f"chainrule {found}" if found else "chainrule, not installed")
         raise typer.Exit
 
 
@@ -219,11 +221,28 @@ def delete(job: JobId, server: Server = DEFAULT_SERVER, as_json: Json = False) -
 
 
 @app.command()
-def download(job: JobId, output: Output = None, server: Server = DEFAULT_SERVER, as_json: Json = False) -> None:
-    """Write a job's model to a safetensors file."""
-    from chainrule.commands import jobs
+def download(
+    job: JobId,
+    output: Output = None,
+    step: Step = None,
+    best: Best = False,
+    last: Last = False,
+    server: Server = DEFAULT_SERVER,
+    as_json: Json = False,
+) -> None:
+    """Write a job's model to a safetensors file: the result, or another version of the parameters."""
+    from chainrule.commands import jobs, models
 
-    jobs.download(server, job, output, as_json=as_json)
+    version = models.version_of(step, best=best, last=last)
+    jobs.download(server, job, output, version=version, as_json=as_json)
+
+
+@app.command()
+def checkpoints(job: JobId, server: Server = DEFAULT_SERVER, as_json: Json = False) -> None:
+    """List the versions of a job's model: checkpoints, the last and the best."""
+    from chainrule.commands import models
+
+    models.checkpoints(server, job, as_json=as_json)
 
 
 @app.command()
@@ -235,13 +254,17 @@ def predict(
     header: Annotated[
         bool, typer.Option("--header/--no-header", help="Whether the first line names the columns.")
     ] = True,
+    step: Step = None,
+    best: Best = False,
+    last: Last = False,
     server: Server = DEFAULT_SERVER,
     as_json: Json = False,
 ) -> None:
     """Print a model's prediction for each row of a CSV file, as CSV or, with --json, a line of JSON for each."""
     from chainrule.commands import models
 
-    models.predict(server, job, file, header=header, as_json=as_json)
+    version = models.version_of(step, best=best, last=last)
+    models.predict(server, job, file, header=header, version=version, as_json=as_json)
 
 
 @app.command()
@@ -252,13 +275,17 @@ def explain(
         Path | None,
         typer.Option("--output", "-o", metavar="FILE", help="A picture: .svg, .html, .dot, .mmd or .png."),
     ] = None,
+    step: Step = None,
+    best: Best = False,
+    last: Last = False,
     server: Server = DEFAULT_SERVER,
     as_json: Json = False,
 ) -> None:
     """Show every node's forward and backward value, of a finished job's model or of one that is being trained."""
     from chainrule.commands import models
 
-    models.explain(server, job, row=row, output=output, as_json=as_json)
+    version = models.version_of(step, best=best, last=last)
+    models.explain(server, job, row=row, output=output, version=version, as_json=as_json)
 
 
 @app.command()

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import grpc
 from google.rpc import error_details_pb2
@@ -33,7 +33,7 @@ from chainrule.errors import (
     ServerUnavailable,
 )
 from chainrule.output import FINAL_STATES
-from chainrule.v1 import job_pb2, job_service_pb2_grpc, model_service_pb2_grpc
+from chainrule.v1 import job_pb2, job_service_pb2_grpc, model_pb2, model_service_pb2_grpc
 from chainrule.v1 import job_service_pb2 as api
 from chainrule.v1 import model_service_pb2 as model_api
 
@@ -43,6 +43,9 @@ CREATE_TIMEOUT_S = 300.0
 DOWNLOAD_TIMEOUT_S = 3600.0
 # A raw feature; None: a value that is missing.
 Value = float | str | bool | None
+# Of a model: the parameters after a step, of the best epoch, or the last.
+Version = int | Literal["best", "last"]
+NAMED_VERSIONS = {"best": model_pb2.NAMED_VERSION_BEST, "last": model_pb2.NAMED_VERSION_LAST}
 SERVICES = tuple(f"chainrule.v1.{name}" for name in ("JobService", "ModelService", "WorkerService"))
 # How long a server may be away, such as for a restart, while a job is watched.
 RECONNECT_TIMEOUT_S = 60.0
@@ -200,22 +203,33 @@ class Client:
         return response.job
 
     def predict(
-        self, job_id: str, rows: Sequence[Sequence[Value]], columns: Sequence[str] = ()
+        self,
+        job_id: str,
+        rows: Sequence[Sequence[Value]],
+        columns: Sequence[str] = (),
+        *,
+        version: Version | None = None,
     ) -> model_api.PredictResponse:
         """The predictions for rows of raw features: at most 10,000, and 4 MiB, in a call.
 
-        columns: the names of the values; none: the features in the model's order. Raises JobNotFound, InvalidJob with
+        columns: the names of the values; none: the features in the model's order. version: of the model, the last where
+        none is given. Raises JobNotFound, InvalidJob with
         paths such as 'rows[3].values[2]', PreconditionFailed where the job has no model or no prediction."""
         request = predict_request(job_id, rows, columns)
+        _set_version(request, version)
         with self._errors(self._timeout_s):
             response: model_api.PredictResponse = self._models.Predict(request, timeout=self._timeout_s)
         return response
 
-    def explain(self, job_id: str, *, row: int, max_values: int | None = None) -> model_api.ExplainResponse:
+    def explain(
+        self, job_id: str, *, row: int, max_values: int | None = None, version: Version | None = None
+    ) -> model_api.ExplainResponse:
         """Every node's forward and backward value for a row of the job's data.
 
-        Raises JobNotFound, InvalidJob, PreconditionFailed where the job has no model."""
+        version: of the model, the last where none is given. Raises JobNotFound, InvalidJob, PreconditionFailed where the
+        job has no model."""
         request = model_api.ExplainRequest(job_id=job_id, row=row, max_values=max_values)
+        _set_version(request, version)
         with self._errors(self._timeout_s):
             response: model_api.ExplainResponse = self._models.Explain(request, timeout=self._timeout_s)
         return response
@@ -238,12 +252,22 @@ class Client:
         ):
             return [span for response in call for span in response.spans]
 
-    def download_model(self, job_id: str, path: str | Path) -> Path:
+    def list_checkpoints(self, job_id: str) -> model_api.ListCheckpointsResponse:
+        """The versions of a job's model that there are: checkpoints, the last and the best. Raises JobNotFound."""
+        request = model_api.ListCheckpointsRequest(job_id=job_id)
+        with self._errors(self._timeout_s):
+            response: model_api.ListCheckpointsResponse = self._models.ListCheckpoints(request, timeout=self._timeout_s)
+        return response
+
+    def download_model(self, job_id: str, path: str | Path, *, version: Version | None = None) -> Path:
         """Write the job's model to a safetensors file, whole or not at all; return its path.
 
-        An existing file is replaced. Raises JobNotFound, PreconditionFailed without a model, ModelFileError."""
+        version: a step, "best" or "last", also of a job that runs; None: the result of one that has ended. An existing
+        file is replaced. Raises JobNotFound, also for a step that isn't kept, PreconditionFailed without a model,
+        ModelFileError."""
         path = Path(path)
         request = api.DownloadModelRequest(job_id=job_id)
+        _set_version(request, version)
         with (
             self._errors(DOWNLOAD_TIMEOUT_S),
             _call(self._stub.DownloadModel(request, timeout=DOWNLOAD_TIMEOUT_S)) as call,
@@ -283,6 +307,15 @@ def predict_request(
     for row in rows:
         request.rows.add().extend(row)
     return request
+
+
+def _set_version(
+    request: api.DownloadModelRequest | model_api.PredictRequest | model_api.ExplainRequest, version: Version | None
+) -> None:
+    if isinstance(version, int):
+        request.version.step = version
+    elif version is not None:
+        request.version.named = NAMED_VERSIONS[version]
 
 
 def checked_address(address: str) -> str:

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from google.protobuf.timestamp_pb2 import Timestamp
 
 
 def one_line(text: str) -> str:
@@ -45,3 +49,8 @@ def table_lines(rows: Sequence[Sequence[str]]) -> list[str]:
     safe = [[one_line(entry) for entry in row] for row in rows]
     widths = [max(len(entry) for entry in column) for column in zip(*safe, strict=True)]
     return ["  ".join(entry.ljust(width) for entry, width in zip(row, widths, strict=True)).rstrip() for row in safe]
+
+
+def time_text(time: Timestamp) -> str:
+    """A time in UTC, to the second."""
+    return time.ToDatetime().strftime("%Y-%m-%d %H:%M:%S UTC")

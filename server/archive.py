@@ -22,10 +22,12 @@ from server.checkpoint_folder import CheckpointFolder
 from server.errors import InvalidSpec, NotFound, StorageFull, WrongState
 from server.jobs import Job
 from server.journal import Journal
+from server.model_file import Provenance
 from server.prepared_job import PreparedJob, prepare
 from server.recorder import Recorder
 from server.resume import DataChanged, data_sha256, spec_sha256
 from server.store import IN_MEMORY, Store, StoreError
+from server.trained_model import TrainedModel
 
 log = logging.getLogger(__name__)
 
@@ -102,6 +104,10 @@ class Archive:
             self.journal.note_event(job.job_id, event, name=f"damaged {file}")
         return prepared, checkpoint
 
+    def checkpoints(self, job: Job) -> CheckpointFolder | None:
+        """The job's checkpoints; None where this server writes none."""
+        return None if self.checkpoints_folder is None else self._checkpoints(job)
+
     async def with_rows(self, job: Job) -> PreparedJob:
         """The job with its rows, which are read again where it has ended. Raises WrongState where they are gone."""
         if job.prepared is not None:
@@ -122,13 +128,11 @@ class Archive:
             await job.recorder.finish()
         if job.training is not None and job.prepared is not None and job.training.state.step:
             path = self.models_folder / f"{job.job_id}.safetensors"
-            content = model_file.encode(
-                job.prepared,
-                job_id=job.job_id,
-                state=job.training.state,
-            )
+            training = job.training
+            trained = TrainedModel.of(job.prepared, training.state, step=training.parameters_step)
+            provenance = Provenance(job.job_id, job.data_sha256, time.time())
             try:
-                await asyncio.to_thread(durable_file.write, path, content)
+                await asyncio.to_thread(lambda: durable_file.write(path, model_file.encode(trained, provenance)))
                 job.model_path = path
             except OSError as error:
                 log.error("job %s: its model can't be stored: %s", job.job_id, error)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import shutil
@@ -19,6 +20,16 @@ SUFFIX = ".safetensors"
 DAMAGED_SUFFIX = ".damaged"
 
 
+@dataclass(frozen=True)
+class KeptCheckpoint:
+    """A checkpoint's file. validation_loss: None where none is known. time_s: Unix seconds, when it was written."""
+
+    step: int
+    validation_loss: float | None
+    time_s: float
+    size_bytes: int
+
+
 @dataclass
 class CheckpointFolder:
     """The folder of one job, which is made by the first checkpoint. All methods block on the disk."""
@@ -31,6 +42,23 @@ class CheckpointFolder:
         """The steps of which there are checkpoints, ascending."""
         names = [path.name.removesuffix(SUFFIX) for path in self.path.glob(f"*{SUFFIX}")]
         return sorted(int(name) for name in names if name.isdigit())
+
+    def kept(self) -> list[KeptCheckpoint]:
+        """What there is, by step, unchecked. Raises OSError."""
+        found = []
+        for step in self.steps():
+            # One that is removed meanwhile isn't kept.
+            with contextlib.suppress(FileNotFoundError):
+                loss, status = checkpoint_file.read_validation_loss(self._file(step)), self._file(step).stat()
+                found.append(KeptCheckpoint(step, loss, status.st_mtime, status.st_size))
+        return found
+
+    def read(self, step: int, *, spec_sha256: str) -> Checkpoint:
+        """The checkpoint of a step. Raises DamagedCheckpoint, also where it is of another spec, and OSError."""
+        found = checkpoint_file.read(self._file(step))
+        if (found.step, found.spec_sha256) != (step, spec_sha256):
+            raise DamagedCheckpoint(f"it is of step {found.step} of a job with the spec {found.spec_sha256}")
+        return found
 
     def write(self, checkpoint: Checkpoint) -> int:
         """Write a checkpoint and remove those that need not be kept; its size in bytes. Raises OSError."""
@@ -48,9 +76,7 @@ class CheckpointFolder:
         for step in reversed(self.steps()):
             path = self._file(step)
             try:
-                found = checkpoint_file.read(path)
-                if (found.step, found.spec_sha256) != (step, spec_sha256):
-                    raise DamagedCheckpoint(f"it is of step {found.step} of a job with the spec {found.spec_sha256}")
+                found = self.read(step, spec_sha256=spec_sha256)
             except DamagedCheckpoint as error:
                 aside = path.with_name(path.name + DAMAGED_SUFFIX)
                 path.replace(aside)

@@ -13,15 +13,15 @@ from chainrule.v1 import job_service_pb2 as api
 from chainrule.v1 import worker_service_pb2 as pb
 from chainrule.wire_codec import OutgoingResponse, RawPart, Request
 from server.connected_worker import HELLO_TIMEOUT_S, ConnectedWorker
-from server.errors import NotFound, ProtocolError, WrongState, streaming, unary
+from server.errors import ProtocolError, WrongState, streaming, unary
 from server.estimate import estimate
 from server.job_page import Listed, page
 from server.jobs import Job, checked_request_id
 from server.local_links import LocalLinks
+from server.model_versions import ModelVersions
 from server.prepared_job import prepare
 from server.resume import spec_sha256
 from server.scheduler import Scheduler
-from server.trained_model import read_model
 
 PART_BYTES = 1 << 20
 WATCH_INTERVAL_S = 0.2
@@ -93,16 +93,13 @@ class JobService(job_service_pb2_grpc.JobServiceServicer):
         self, request: api.DownloadModelRequest
     ) -> AsyncIterator[api.DownloadModelResponse]:
         job = self._find(request.job_id)
-        if not job.is_final:
-            raise WrongState(f"job {job.job_id} has not ended; wait for it ('chainrule watch {job.job_id}')")
-        if job.model_path is None:
-            raise WrongState(f"job {job.job_id} made no step, so there is no model of it")
-        # A damaged file is refused, and not handed on.
-        await asyncio.to_thread(read_model, job.model_path)
-        try:
-            content = await asyncio.to_thread(job.model_path.read_bytes)
-        except FileNotFoundError:
-            raise NotFound(f"the model file {job.model_path.name} is gone; was job {job.job_id} deleted?") from None
+        if not job.is_final and not request.HasField("version"):
+            raise WrongState(
+                f"job {job.job_id} has not ended; wait for it ('chainrule watch {job.job_id}'), or name a version: "
+                "the last, the best, or a step"
+            )
+        source = await ModelVersions(self.scheduler.archive).find(job, request.version)
+        content = await asyncio.to_thread(source.content)
         for start in range(0, len(content), PART_BYTES):
             yield api.DownloadModelResponse(content=content[start : start + PART_BYTES])
 

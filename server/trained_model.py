@@ -24,8 +24,11 @@ from server.preprocessing import Preprocessing
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """parameters: (model.layout.size,) float32. statistics: (model.statistics.size,) float64. step: the last one."""
+    """spec: complete. parameters: (model.layout.size,) float32. statistics: (model.statistics.size,) float64.
 
+    step: the parameters are those after it."""
+
+    spec: job_pb2.JobSpec
     model: Model
     preprocessing: Preprocessing
     parameters: Vector
@@ -33,9 +36,16 @@ class TrainedModel:
     step: int
 
     @classmethod
-    def of(cls, job: PreparedJob, state: ParameterState) -> TrainedModel:
-        """The current parameters of a job, copied."""
-        return cls(job.model, job.preprocessing, state.parameters.copy(), state.statistics.copy(), state.step)
+    def of(cls, job: PreparedJob, state: ParameterState, *, step: int | None = None) -> TrainedModel:
+        """The current parameters of a job, copied. step: where they are not those of the state's last."""
+        parameters, statistics = state.parameters.copy(), state.statistics.copy()
+        step = state.step if step is None else step
+        return cls(job.spec, job.model, job.preprocessing, parameters, statistics, step)
+
+    @property
+    def sha256(self) -> str:
+        """The SHA-256, in hexadecimal, of all that was trained."""
+        return sha256_of(self.parameters, *([self.statistics] if self.statistics.size else []))
 
 
 def read_model(path: Path) -> TrainedModel:
@@ -46,17 +56,14 @@ def read_model(path: Path) -> TrainedModel:
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
             preprocessing = Preprocessing.from_json(metadata["preprocessing"])
-            model = build_model(
-                json_format.Parse(metadata["spec"], job_pb2.JobSpec()),
-                feature_count=preprocessing.width,
-                class_count=preprocessing.class_count,
-            )
+            spec = json_format.Parse(metadata["spec"], job_pb2.JobSpec())
+            model = build_model(spec, feature_count=preprocessing.width, class_count=preprocessing.class_count)
             parameters = _read(file, model.layout, np.dtype(np.float32))
             statistics = _read(file, model.statistics, np.dtype(np.float64))
-        found = sha256_of(parameters, statistics) if statistics.size else sha256_of(parameters)
-        if found != metadata["parameters_sha256"]:
+        trained = TrainedModel(spec, model, preprocessing, parameters, statistics, int(metadata["step"]))
+        if trained.sha256 != metadata["parameters_sha256"]:
             raise DamagedFile(f"the model file {path.name} is damaged: the hash of its parameters is another one")
-        return TrainedModel(model, preprocessing, parameters, statistics, int(metadata["step"]))
+        return trained
     except FileNotFoundError:
         raise NotFound(f"the model file {path.name} is gone; was its job deleted?") from None
     except (OSError, SafetensorError, EngineError, json_format.ParseError, KeyError, ValueError, TypeError) as error:

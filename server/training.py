@@ -87,6 +87,7 @@ class Training:
     # What early stopping knows, and the parameters and statistics of the best epoch, which are never changed.
     stopping: EarlyStoppingState = field(default_factory=EarlyStoppingState)
     best: tuple[Vector, NDArray[np.float64]] | None = None
+    _took_best: bool = False
     # In the processes before this one.
     trained_before_s: float = 0.0
     _order_number: int = 0
@@ -138,6 +139,16 @@ class Training:
     def without_room(self) -> list[str]:
         """The workers that could share memory, had there been room: they must now be reached over gRPC."""
         return self._team.without_room
+
+    @property
+    def parameters_step(self) -> int:
+        """The step after which the current parameters were these: with early stopping, at the end, one of before."""
+        return self.best_step if self._took_best else self.state.step
+
+    @property
+    def best_step(self) -> int:
+        """With early stopping, the step that the best epoch ended with; 0 before the first epoch's end."""
+        return (self.stopping.best_epoch or 0) * self.job.schedule.steps_per_epoch
 
     @property
     def trained_s(self) -> float:
@@ -295,6 +306,7 @@ class Training:
         """With early stopping, go back to the parameters of the best epoch."""
         if self.best is not None:
             self.state.parameters[...], self.state.statistics[...] = self.best
+            self._took_best = True
             self._publish_exactly()
 
     def _publish_exactly(self) -> None:

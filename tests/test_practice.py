@@ -18,6 +18,7 @@ from server import model_file
 from server.errors import InvalidSpec
 from server.example import read_parameters
 from server.prepared_job import PreparedJob, prepare
+from server.trained_model import TrainedModel
 from server.training import Training, TrainingFailed
 from tests.plain_workers import computer_of, train_with_plain_workers
 
@@ -146,7 +147,8 @@ def test_an_evaluation_uses_the_running_statistics_and_the_model_file_holds_them
     training = train_with_plain_workers(prepared, worker_count=2)
     assert training.result is not None
     path = tmp_path / "model.safetensors"
-    path.write_bytes(model_file.encode(prepared, job_id="job", state=training.state))
+    trained = TrainedModel.of(prepared, training.state)
+    path.write_bytes(model_file.encode(trained, model_file.Provenance("job", "", 0.0)))
     values = read_parameters(path, prepared.model)
     for statistic in prepared.model.statistics.parameters:
         view = prepared.model.statistics.views(training.state.statistics)[statistic.name]

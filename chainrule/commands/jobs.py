@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
 
-from chainrule.client import Client, states_of
+from chainrule.client import Client, Version, states_of
 from chainrule.commands.train import check_success, default_model_path
 from chainrule.failures import FAILED, CommandFailed, interrupted, wrong_input
 from chainrule.job_file import load_job_file
 from chainrule.output import FINAL_STATES, event_text, fields_of, job_lines, print_json, print_line, state_name
 from chainrule.progress import ProgressDisplay
-from chainrule.text import number, size, table_lines
+from chainrule.text import number, size, table_lines, time_text
 from chainrule.v1 import job_pb2
 from chainrule.v1 import job_service_pb2 as api
 
@@ -65,7 +65,7 @@ def list_jobs(server: str, *, states: Sequence[str] = (), name_prefix: str = "",
                 state_name(job.state).lower(),
                 f"{progress.step}/{progress.total_steps}",
                 number(job.result.loss if job.HasField("result") else progress.loss) if progress.step else "",
-                job.create_time.ToDatetime().strftime("%Y-%m-%d %H:%M:%S UTC"),
+                time_text(job.create_time),
             )
         )
     for line in table_lines(rows):
@@ -106,13 +106,13 @@ def delete(server: str, job_id: str, *, as_json: bool) -> None:
         print_line(f"job {job_id} is deleted, and its model on the server too")
 
 
-def download(server: str, job_id: str, output: Path | None, *, as_json: bool) -> None:
+def download(server: str, job_id: str, output: Path | None, *, version: Version | None = None, as_json: bool) -> None:
     """Write a job's model to a file."""
     with Client(server) as client:
         if output is None:
             job = client.get_job(job_id)
             job_id, output = job.job_id, default_model_path(job)
-        path = client.download_model(job_id, output)
+        path = client.download_model(job_id, output, version=version)
     if as_json:
         print_json({"job": job_id, "model_path": str(path), "size_bytes": path.stat().st_size})
     else:

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import TextIO
 
-from chainrule.client import Client, Value, predict_request
+from chainrule.client import Client, Value, Version, predict_request
 from chainrule.commands.graph import check_picture_file, write_picture
 from chainrule.errors import InvalidJob
 from chainrule.failures import WRONG_INPUT, CommandFailed, wrong_input
@@ -21,7 +21,8 @@ from chainrule.graph_picture.picture import Picture, name_of
 from chainrule.graph_picture.values import picture_of_explanation
 from chainrule.output import fields_of, print_json, print_line
 from chainrule.server_code import ask
-from chainrule.text import one_line, table_lines
+from chainrule.text import one_line, table_lines, time_text
+from chainrule.v1 import model_pb2
 from chainrule.v1 import model_service_pb2 as api
 
 # What a call takes: so many rows, and about so many values, which are 2 MiB then.
@@ -35,12 +36,46 @@ Predictor = Callable[[Sequence[Sequence[Value]], Sequence[str]], api.PredictResp
 Line = tuple[int, list[str]]
 
 
-def predict(server: str, job_or_model: str, file: Path, *, header: bool, as_json: bool) -> None:
+def version_of(step: int | None, *, best: bool, last: bool) -> Version | None:
+    """The version that the options --step, --best and --last name. Raises CommandFailed for more than one."""
+    if (step is not None) + best + last > 1:
+        raise wrong_input("--step", "excludes --best and --last, and these each other; keep one")
+    if step is not None and not 1 <= step < 1 << 63:
+        raise wrong_input("--step", f"must be a step, counted from 1, got {step}")
+    return "best" if best else "last" if last else step
+
+
+def checkpoints(server: str, job_id: str, *, as_json: bool) -> None:
+    """Print the versions of a job's model that can be had."""
+    with Client(server) as client:
+        found = client.list_checkpoints(job_id)
+    if as_json:
+        print_json(fields_of(found))
+        return
+    rows = {each.step: [_loss(each), f"{each.size_bytes:,}", time_text(each.time)] for each in found.checkpoints}
+    for name in ("last_step", "best_step"):
+        if found.HasField(name):
+            rows.setdefault(getattr(found, name), ["", "", ""])
+    lines: list[tuple[str, ...]] = [("STEP", "VALIDATION LOSS", "BYTES", "WRITTEN", "")]
+    for step in sorted(rows):
+        names = [name for name in ("last", "best") if step == getattr(found, f"{name}_step")]
+        lines.append((str(step), *rows[step], ", ".join(names)))
+    for line in table_lines(lines):
+        print_line(line)
+
+
+def _loss(checkpoint: model_pb2.Checkpoint) -> str:
+    return f"{checkpoint.validation_loss:.6g}" if checkpoint.HasField("validation_loss") else ""
+
+
+def predict(
+    server: str, job_or_model: str, file: Path, *, header: bool, version: Version | None = None, as_json: bool
+) -> None:
     """Print a prediction for each row of a CSV file ('-': standard input), as CSV or as lines of JSON.
 
     job_or_model: a job of the server, or a model file, for which no server is needed. header: whether the first line
-    names the columns. Raises CommandFailed, with the file's lines in its problems."""
-    with _opened(file) as stream, _predictor(server, job_or_model) as ask_model:
+    names the columns. version: of a job's model. Raises CommandFailed, with the file's lines in its problems."""
+    with _opened(file) as stream, _predictor(server, job_or_model, version) as ask_model:
         lines = _lines(stream, file)
         columns = next(lines, (0, []))[1] if header else []
         has_rows = False
@@ -58,14 +93,16 @@ def predict(server: str, job_or_model: str, file: Path, *, header: bool, as_json
         raise wrong_input(str(file), "holds no rows" + (" below its line of names" if header else ""))
 
 
-def explain(server: str, job_id: str, *, row: int, output: Path | None, as_json: bool) -> None:
+def explain(
+    server: str, job_id: str, *, row: int, output: Path | None, version: Version | None = None, as_json: bool
+) -> None:
     """Draw a model's graph for a row of its job's data, or print the nodes. Raises CommandFailed."""
     if output is not None:
         check_picture_file(output)
     if not 0 <= row < 1 << 63:
         raise wrong_input("--row", f"must be a row of the job's data, counted from 0, got {row}")
     with Client(server) as client:
-        answer = client.explain(job_id, row=row)
+        answer = client.explain(job_id, row=row, version=version)
         name = client.get_job(answer.job_id).spec.name
     title = one_line(f"{name} ({answer.job_id}): row {row}, parameters of step {answer.step}")
     picture = picture_of_explanation(answer, title)
@@ -115,12 +152,14 @@ def _csv_line(cells: Sequence[str | float]) -> None:
 
 
 @contextmanager
-def _predictor(server: str, job_or_model: str) -> Iterator[Predictor]:
+def _predictor(server: str, job_or_model: str, version: Version | None) -> Iterator[Predictor]:
     """What predicts: a server, or a process of the server's code for each call with a model file."""
     if not job_or_model.endswith(MODEL_SUFFIX):
         with Client(server) as client:
-            yield partial(client.predict, job_or_model)
+            yield partial(client.predict, job_or_model, version=version)
         return
+    if version is not None:
+        raise wrong_input(job_or_model, "holds one version of a model; --step, --best and --last are for jobs")
 
     def predict_here(rows: Sequence[Sequence[Value]], columns: Sequence[str]) -> api.PredictResponse:
         answer = ask(

@@ -1,4 +1,5 @@
 from chainrule.v1 import job_pb2 as _job_pb2
+from chainrule.v1 import model_pb2 as _model_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
@@ -120,10 +121,12 @@ class DeleteJobResponse(_message.Message):
     def __init__(self, job_id: _Optional[str] = ...) -> None: ...
 
 class DownloadModelRequest(_message.Message):
-    __slots__ = ("job_id",)
+    __slots__ = ("job_id", "version")
     JOB_ID_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
     job_id: str
-    def __init__(self, job_id: _Optional[str] = ...) -> None: ...
+    version: _model_pb2.ModelVersion
+    def __init__(self, job_id: _Optional[str] = ..., version: _Optional[_Union[_model_pb2.ModelVersion, _Mapping]] = ...) -> None: ...
 
 class DownloadModelResponse(_message.Message):
     __slots__ = ("content",)

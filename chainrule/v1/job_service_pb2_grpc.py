@@ -128,8 +128,12 @@ class JobServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DownloadModel(self, request, context):
-        """The model as a safetensors file: every parameter by name, the spec and the preprocessing as metadata.
-        FAILED_PRECONDITION while the job has not ended, or where it never made a step.
+        """A model as a safetensors file: every parameter by name, and as metadata what it takes to use it and where it comes
+        from: "prediction" and "loss" (the formulas), "spec" and "preprocessing" (JSON), "parameter_order", "job",
+        "step" (after which the parameters were these), "time" (RFC 3339), "chainrule_version", "spec_sha256", "data_sha256"
+        (of the rows; where the server writes checkpoints) and "parameters_sha256".
+        FAILED_PRECONDITION without a version while the job has not ended, or where it never made a step; DATA_LOSS where the
+        file is not what was written.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -1,3 +1,4 @@
+from chainrule.v1 import model_pb2 as _model_pb2
 from google.protobuf import struct_pb2 as _struct_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf import descriptor as _descriptor
@@ -7,15 +8,35 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class ListCheckpointsRequest(_message.Message):
+    __slots__ = ("job_id",)
+    JOB_ID_FIELD_NUMBER: _ClassVar[int]
+    job_id: str
+    def __init__(self, job_id: _Optional[str] = ...) -> None: ...
+
+class ListCheckpointsResponse(_message.Message):
+    __slots__ = ("job_id", "checkpoints", "last_step", "best_step")
+    JOB_ID_FIELD_NUMBER: _ClassVar[int]
+    CHECKPOINTS_FIELD_NUMBER: _ClassVar[int]
+    LAST_STEP_FIELD_NUMBER: _ClassVar[int]
+    BEST_STEP_FIELD_NUMBER: _ClassVar[int]
+    job_id: str
+    checkpoints: _containers.RepeatedCompositeFieldContainer[_model_pb2.Checkpoint]
+    last_step: int
+    best_step: int
+    def __init__(self, job_id: _Optional[str] = ..., checkpoints: _Optional[_Iterable[_Union[_model_pb2.Checkpoint, _Mapping]]] = ..., last_step: _Optional[int] = ..., best_step: _Optional[int] = ...) -> None: ...
+
 class PredictRequest(_message.Message):
-    __slots__ = ("job_id", "rows", "columns")
+    __slots__ = ("job_id", "rows", "columns", "version")
     JOB_ID_FIELD_NUMBER: _ClassVar[int]
     ROWS_FIELD_NUMBER: _ClassVar[int]
     COLUMNS_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
     job_id: str
     rows: _containers.RepeatedCompositeFieldContainer[_struct_pb2.ListValue]
     columns: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, job_id: _Optional[str] = ..., rows: _Optional[_Iterable[_Union[_struct_pb2.ListValue, _Mapping]]] = ..., columns: _Optional[_Iterable[str]] = ...) -> None: ...
+    version: _model_pb2.ModelVersion
+    def __init__(self, job_id: _Optional[str] = ..., rows: _Optional[_Iterable[_Union[_struct_pb2.ListValue, _Mapping]]] = ..., columns: _Optional[_Iterable[str]] = ..., version: _Optional[_Union[_model_pb2.ModelVersion, _Mapping]] = ...) -> None: ...
 
 class PredictResponse(_message.Message):
     __slots__ = ("job_id", "step", "predictions", "classes")
@@ -40,16 +61,18 @@ class Prediction(_message.Message):
     def __init__(self, value: _Optional[float] = ..., class_name: _Optional[str] = ..., outputs: _Optional[_Iterable[float]] = ...) -> None: ...
 
 class ExplainRequest(_message.Message):
-    __slots__ = ("job_id", "row", "own", "max_values")
+    __slots__ = ("job_id", "row", "own", "max_values", "version")
     JOB_ID_FIELD_NUMBER: _ClassVar[int]
     ROW_FIELD_NUMBER: _ClassVar[int]
     OWN_FIELD_NUMBER: _ClassVar[int]
     MAX_VALUES_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
     job_id: str
     row: int
     own: Example
     max_values: int
-    def __init__(self, job_id: _Optional[str] = ..., row: _Optional[int] = ..., own: _Optional[_Union[Example, _Mapping]] = ..., max_values: _Optional[int] = ...) -> None: ...
+    version: _model_pb2.ModelVersion
+    def __init__(self, job_id: _Optional[str] = ..., row: _Optional[int] = ..., own: _Optional[_Union[Example, _Mapping]] = ..., max_values: _Optional[int] = ..., version: _Optional[_Union[_model_pb2.ModelVersion, _Mapping]] = ...) -> None: ...
 
 class Example(_message.Message):
     __slots__ = ("features", "target")

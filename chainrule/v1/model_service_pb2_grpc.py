@@ -44,6 +44,11 @@ class ModelServiceStub:
                 request_serializer=chainrule_dot_v1_dot_model__service__pb2.ExplainRequest.SerializeToString,
                 response_deserializer=chainrule_dot_v1_dot_model__service__pb2.ExplainResponse.FromString,
                 _registered_method=True)
+        self.ListCheckpoints = channel.unary_unary(
+                '/chainrule.v1.ModelService/ListCheckpoints',
+                request_serializer=chainrule_dot_v1_dot_model__service__pb2.ListCheckpointsRequest.SerializeToString,
+                response_deserializer=chainrule_dot_v1_dot_model__service__pb2.ListCheckpointsResponse.FromString,
+                _registered_method=True)
 
 
 class ModelServiceServicer:
@@ -67,6 +72,13 @@ class ModelServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListCheckpoints(self, request, context):
+        """What can be named as a version of a job's model.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ModelServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -79,6 +91,11 @@ def add_ModelServiceServicer_to_server(servicer, server):
                     servicer.Explain,
                     request_deserializer=chainrule_dot_v1_dot_model__service__pb2.ExplainRequest.FromString,
                     response_serializer=chainrule_dot_v1_dot_model__service__pb2.ExplainResponse.SerializeToString,
+            ),
+            'ListCheckpoints': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListCheckpoints,
+                    request_deserializer=chainrule_dot_v1_dot_model__service__pb2.ListCheckpointsRequest.FromString,
+                    response_serializer=chainrule_dot_v1_dot_model__service__pb2.ListCheckpointsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -135,6 +152,33 @@ class ModelService:
             '/chainrule.v1.ModelService/Explain',
             chainrule_dot_v1_dot_model__service__pb2.ExplainRequest.SerializeToString,
             chainrule_dot_v1_dot_model__service__pb2.ExplainResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListCheckpoints(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/chainrule.v1.ModelService/ListCheckpoints',
+            chainrule_dot_v1_dot_model__service__pb2.ListCheckpointsRequest.SerializeToString,
+            chainrule_dot_v1_dot_model__service__pb2.ListCheckpointsResponse.FromString,
             options,
             channel_credentials,
             insecure,

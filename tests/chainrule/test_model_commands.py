@@ -217,3 +217,25 @@ def test_a_job_file_is_checked_without_a_job(server: RunningServer, capsys: Any)
     assert call("submit", EXAMPLES / "two_layer.toml", "--validate-only") == 0
     assert "valid; nothing was started" in capsys.readouterr().out
     assert server.run(server.scheduler.book.all) == []
+
+
+def test_a_version_of_a_model_is_downloaded_predicted_and_explained_by_its_step(
+    server: RunningServer, tmp_path: Path, capsys: Any
+) -> None:
+    job = finished(server, regression_spec())
+    step = job.training.state.step
+    job.progress.step = step
+    path = tmp_path / "model.safetensors"
+    assert call("checkpoints", job.job_id) == 0
+    assert f"{step}" in capsys.readouterr().out.splitlines()[-1]
+    for option in (["--step", str(step)], ["--last"]):
+        assert call("download", job.job_id, "-o", path, *option) == 0
+        assert call("predict", job.job_id, csv_file(tmp_path, "a,b,c\n1,2,3\n"), *option) == 0
+        assert call("explain", job.job_id, *option) == 0
+    assert f"parameters of step {step}" in capsys.readouterr().out
+    assert call("download", job.job_id, "-o", path, "--step", "77") == 2
+    assert f"no parameters of step 77; there are those of {step}" in capsys.readouterr().err
+    assert call("download", job.job_id, "-o", path, "--step", "7", "--best") == 2
+    assert "excludes --best" in capsys.readouterr().err
+    assert call("predict", path, csv_file(tmp_path, "a,b,c\n1,2,3\n"), "--best") == 2
+    assert "are for jobs" in capsys.readouterr().err

@@ -24,6 +24,7 @@ from server.jobs import Job, JobBook
 from server.prepared_job import PreparedJob, prepare
 from server.rpc_server import make_server
 from server.scheduler import Scheduler
+from server.trained_model import TrainedModel
 from tests.plain_workers import train_with_plain_workers
 
 TIMEOUT_S = 60.0
@@ -67,7 +68,9 @@ class RunningServer:
             job.training = training
             job.progress, job.result = training.progress, training.result
             job.model_path = self.folder / f"{job.job_id}.safetensors"
-            durable_file.write(job.model_path, model_file.encode(prepared, job_id=job.job_id, state=training.state))
+            trained = TrainedModel.of(prepared, training.state, step=training.parameters_step)
+            content = model_file.encode(trained, model_file.Provenance(job.job_id, "", 0.0))
+            durable_file.write(job.model_path, content)
             job.become(job_pb2.JOB_STATE_SUCCEEDED)
             return job
 
