@@ -10,7 +10,7 @@ VENV := .venv
 WORKERS ?= 2
 PYTEST_ARGS ?=
 
-.PHONY: help install train test lint clean
+.PHONY: help install train test lint docs clean
 
 help: ## show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## (.*)/  make \1\t\2/' | expand -t 18
@@ -28,8 +28,11 @@ lint: $(VENV)/.installed-lint ## ruff and mypy --strict
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 
+docs: $(VENV)/.installed-docs ## build the documentation into site/
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --quiet
+
 clean: ## remove .venv and every cache
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist *.egg-info
+	rm -rf $(VENV) site .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist *.egg-info
 
 $(VENV)/bin/pip:
 	@[ -n "$(PYTHON)" ] || { echo "error: chainrule needs Python 3.11 or newer; install it, or say make PYTHON=/path/to/python" >&2; exit 1; }
@@ -45,4 +48,8 @@ $(VENV)/.installed-test: $(VENV)/.installed
 
 $(VENV)/.installed-lint: $(VENV)/.installed-test
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check -e '.[lint]'
+	@touch $@
+
+$(VENV)/.installed-docs: $(VENV)/.installed-test
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check -e '.[docs]'
 	@touch $@

@@ -1,0 +1,97 @@
+"""Every code block of the documentation works as it stands, or says above it why it isn't run."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+import subprocess
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from chainrule.job_file import parse_job
+from tests.cluster.support import COMMAND, EXAMPLES, RestartableServer
+from tests.documentation.code_blocks import Block, Reader, blocks_of, reader_environment
+
+pytest.importorskip("sklearn")
+pytestmark = pytest.mark.cluster
+ROOT = Path(__file__).resolve().parents[2]
+# engine/README.md has a test of its own; decisions are of their day.
+PAGES = sorted(
+    page
+    for page in (*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"))
+    if "decisions" not in page.parts and page.name != "CHANGELOG.md"
+)
+RUN = ("python", "sh", "bash", "console")
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RestartableServer]:
+    """A server with two workers, for pages that start none of their own."""
+    with RestartableServer(tmp_path_factory.mktemp("documentation") / "home", workers=2) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def job_id(server: RestartableServer, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A job that has ended."""
+    command = [*COMMAND, "submit", str(EXAMPLES / "four_layer.toml"), "--watch", "--server", server.address, "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return str(found["job_id"])
+
+
+@pytest.fixture
+def reader(server: RestartableServer, job_id: str, tmp_path: Path) -> Iterator[Reader]:
+    """Somebody in a folder with the examples, a model and a table of rows to predict."""
+    folder = tmp_path / "reader"
+    shutil.copytree(EXAMPLES, folder / "examples")
+    shutil.copytree(ROOT / "tests" / "documentation" / "files", folder, dirs_exist_ok=True)
+    command = [*COMMAND, "download", job_id, "-o", str(folder / "model.safetensors"), "--server", server.address]
+    subprocess.run(command, capture_output=True, timeout=60, check=True)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    # On a page that starts no server of its own the port is that of the one that runs.
+    someone = Reader(folder, reader_environment(tmp_path, server.address), port)
+    yield someone
+    someone.close()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_what_a_page_shows_runs_as_it_stands(
+    page: Path, reader: Reader, server: RestartableServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blocks = [block for block in blocks_of(page) if block.language in RUN and not block.why_not]
+    if not blocks:
+        pytest.skip("the page shows nothing that runs")
+    if "chainrule server" not in "".join(block.code for block in blocks):
+        reader.port = int(server.address.rpartition(":")[2])
+    for name in ("HOME", "CHAINRULE_SERVER", "PATH"):
+        monkeypatch.setenv(name, reader.environment[name])
+    for block in blocks:
+        if block.language == "python":
+            block = Block(block.page, block.line, block.language, _at_port(block.code, reader.port), "")
+        reader.run(block)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_job_files_that_a_page_shows_are_right(page: Path) -> None:
+    for block in blocks_of(page):
+        if block.language == "toml" and not block.why_not:
+            table = tomllib.loads(block.code)
+            if table.keys() <= {"name", "model", "data", "training", "priority", "labels"}:
+                parse_job(block.code, source=str(block))
+
+
+def test_what_is_not_run_says_why() -> None:
+    skipped = [block for page in PAGES for block in blocks_of(page) if block.why_not]
+    assert all(len(block.why_not.split()) >= 2 for block in skipped), [str(block) for block in skipped]
+
+
+def _at_port(code: str, port: int) -> str:
+    return code.replace("50051", str(port))
