@@ -48,6 +48,13 @@ DataRoot = Annotated[
         help="The folder whose files a job may read; the job file's own where none is given.",
     ),
 ]
+LogFormat = Annotated[
+    str | None, typer.Option("--log-format", metavar="text|json", help="The log's lines; CHAINRULE_LOG_FORMAT or text.")
+]
+LogLevel = Annotated[
+    str | None,
+    typer.Option("--log-level", metavar="LEVEL", help="debug, info, warning or error; CHAINRULE_LOG_LEVEL or info."),
+]
 Output = Annotated[
     Path | None,
     typer.Option(
@@ -111,6 +118,8 @@ def server(
         typer.Option("--checkpoint-every-s", metavar="S", help="Seconds between two checkpoints of a job; 30."),
     ] = None,
     transport: Annotated[str, typer.Option("--transport", help="auto, or grpc: share memory with no worker.")] = "auto",
+    log_format: LogFormat = None,
+    log_level: LogLevel = None,
     as_json: Json = False,  # noqa: ARG001 - the server's output is JSON anyway
 ) -> None:
     """Run a parameter server until ctrl-C or SIGTERM. It prints its address as one line of JSON."""
@@ -123,7 +132,7 @@ def server(
         options += ["--data-root", str(data_root)]
     if checkpoint_every_s is not None:
         options += ["--checkpoint-every-s", str(checkpoint_every_s)]
-    _become("server", options)
+    _become("server", [*options, *_log_options(log_format, log_level)])
 
 
 @app.command()
@@ -134,6 +143,8 @@ def worker(
         float | None, typer.Option("--connect-timeout-s", metavar="S", help="How long the server may be away.")
     ] = None,
     transport: Transport = "auto",
+    log_format: LogFormat = None,
+    log_level: LogLevel = None,
     as_json: Json = False,  # noqa: ARG001 - a worker prints nothing but its log
 ) -> None:
     """Run a worker of a server until ctrl-C or SIGTERM."""
@@ -142,7 +153,7 @@ def worker(
         options += ["--name", name]
     if connect_timeout_s is not None:
         options += ["--connect-timeout-s", str(connect_timeout_s)]
-    _become("worker", options)
+    _become("worker", [*options, *_log_options(log_format, log_level)])
 
 
 @app.command()
@@ -368,6 +379,11 @@ def run(arguments: list[str]) -> int:
     if code == interrupted().code:
         return report(interrupted(), as_json=as_json)
     return code if isinstance(code, int) else 0
+
+
+def _log_options(log_format: str | None, log_level: str | None) -> list[str]:
+    given = (("--log-format", log_format), ("--log-level", log_level))
+    return [part for name, value in given if value is not None for part in (name, value)]
 
 
 def _become(module: str, options: list[str]) -> NoReturn:

@@ -1,19 +1,20 @@
-"""What the server's and the worker's process have in common: one BLAS thread, logs, and a clean end.
+"""What the server's and the worker's process have in common: one BLAS thread, and a clean end.
 
-It imports nothing but the standard library, because `limit_blas_threads` must run before numpy is loaded.
+It imports nothing but the standard library and the log, because `limit_blas_threads` must run before numpy is loaded.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import os
 import signal
 import sys
 import threading
 from collections.abc import Iterator
 from types import FrameType
+
+from chainrule.logs import write_without_lock
 
 BLAS_THREAD_VARIABLES = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS")
 
@@ -22,11 +23,6 @@ def limit_blas_threads() -> None:
     """Give BLAS one thread, so that processes on one machine don't fight for its cores. Call before numpy is loaded."""
     for variable in BLAS_THREAD_VARIABLES:
         os.environ[variable] = "1"
-
-
-def start_logging(name: str) -> None:
-    """Log to standard error, each line with the time and the process's name."""
-    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format=f"%(asctime)s {name} %(levelname)s %(message)s")
 
 
 def stop_event(*, exit_with_stdin: bool) -> asyncio.Event:
@@ -94,7 +90,7 @@ class StopSignal:
     def _on_signal(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
         self._is_set = True
         if self._is_waiting:
-            os.write(sys.stderr.fileno(), b"stopping\n")  # a log's lock may be taken
+            write_without_lock("stopping", name="stopping")
             os._exit(0)
 
     def _stop(self) -> None:

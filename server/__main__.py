@@ -24,7 +24,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from chainrule.local_link.listener import Listener, why_unsupported
-from chainrule.process import available_processors, start_logging, stop_event
+from chainrule.logs import add_log_options, log_event, start_logging
+from chainrule.process import available_processors, stop_event
 from server.archive import Archive
 from server.data_root import default_data_root
 from server.home import Home, HomeError
@@ -60,8 +61,9 @@ def main() -> int:
         "--transport", choices=["auto", "grpc"], default="auto", help="grpc: share memory with no worker"
     )
     parser.add_argument("--exit-with-stdin", action="store_true", help="end when standard input ends")
+    add_log_options(parser)
     arguments = parser.parse_args()
-    start_logging("server")
+    start_logging("server", log_format=arguments.log_format, log_level=arguments.log_level)
     if not 0 <= arguments.port <= 65535:
         parser.error(f"--port must be from 0 to 65535, got {arguments.port}")
     if not 0 <= arguments.checkpoint_every_s < math.inf:
@@ -114,9 +116,9 @@ async def _serve(arguments: argparse.Namespace) -> int:
         return _refuse(str(error))
     await server.start()
     print(json.dumps({"address": f"{host}:{port}"}), flush=True)  # noqa: T201 - the answer to whoever started us
-    log.info("listening on %s:%d, home %s", host, port, arguments.home)
+    log.info("listening on %s:%d, home %s", host, port, arguments.home, extra=log_event("listening"))
     await stop.wait()
-    log.info("stopping")
+    log.info("stopping", extra=log_event("stopping"))
     await health.enter_graceful_shutdown()
     await scheduler.stop()
     scheduler.close()

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from google.rpc import code_pb2, status_pb2
 
+from chainrule.logs import log_event
 from chainrule.v1 import job_pb2
 from server import durable_file, model_file
 from server.checkpoint import Checkpoint
@@ -135,7 +136,8 @@ class Archive:
                 await asyncio.to_thread(lambda: durable_file.write(path, model_file.encode(trained, provenance)))
                 job.model_path = path
             except OSError as error:
-                log.error("job %s: its model can't be stored: %s", job.job_id, error)
+                failed = log_event("model_not_stored", job=job.job_id)
+                log.error("job %s: its model can't be stored: %s", job.job_id, error, extra=failed)
                 job.error = status_pb2.Status(
                     code=code_pb2.RESOURCE_EXHAUSTED,
                     message=f"the model can't be stored in {path.parent}: {error.strerror}; mend that and train again",
@@ -151,7 +153,8 @@ class Archive:
         job.ended_at_s = time.time()
         self.note_state(job, state)
         await self.journal.written()
-        log.info("job %s: %s", job.job_id, job_pb2.JobState.Name(state))
+        ended = log_event("job_ended", job=job.job_id, step=job.progress.step, state=job_pb2.JobState.Name(state))
+        log.info("job %s: %s", job.job_id, job_pb2.JobState.Name(state), extra=ended)
         self._drop_checkpoints(job)
 
     async def delete(self, job: Job) -> None:
@@ -163,7 +166,7 @@ class Archive:
             raise StorageFull(f"the job can't be deleted, and wasn't: {error}") from error
         if not was_there:
             raise NotFound(f"job {job.job_id} was deleted already")
-        log.info("job %s (%s) is deleted", job.job_id, job.spec.name)
+        log.info("job %s (%s) is deleted", job.job_id, job.spec.name, extra=log_event("job_deleted", job=job.job_id))
         try:
             if job.model_path is not None:
                 await asyncio.to_thread(job.model_path.unlink, missing_ok=True)

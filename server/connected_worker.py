@@ -6,8 +6,10 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from typing import Any
 
 from chainrule.local_link.link import Connection
+from chainrule.logs import log_event
 from chainrule.v1 import worker_service_pb2 as pb
 from chainrule.wire_codec import RawPart, Request
 from server.errors import InvalidRequest, ServiceError
@@ -71,14 +73,15 @@ class ConnectedWorker:
     def _unlink(self, reason: str) -> None:
         """The local link is lost; if the worker isn't, it goes on with the stream."""
         if not self._has_left:
-            log.info("worker %s shares memory no longer: %s", self.name, reason)
+            log.info("worker %s shares memory no longer: %s", self.name, reason, extra=self._event("worker_unlinked"))
             self.scheduler.relink(self.name, self.stream)
 
     async def _read(self, requests: AsyncIterator[Request]) -> None:
         try:
             async for request in requests:
                 if not isinstance(request, RawPart) and request.HasField("link_declined"):
-                    log.info("worker %s shares no memory: %s", self.name, request.link_declined.reason)
+                    reason = request.link_declined.reason
+                    log.info("worker %s shares no memory: %s", self.name, reason, extra=self._event("link_declined"))
                     if self.local is not None:
                         self.local.cancel()
                 else:
@@ -96,7 +99,11 @@ class ConnectedWorker:
             self.scheduler.receive(self.name, request)
         except Exception as error:
             if not isinstance(error, ServiceError):
-                log.error("a message of worker %s can't be dealt with", self.name, exc_info=error)
+                extra = self._event("message_failed")
+                log.error("a message of worker %s can't be dealt with", self.name, exc_info=error, extra=extra)
             self._failure = error
             self._leave()
             self.stream.close()
+
+    def _event(self, name: str) -> dict[str, Any]:
+        return log_event(name, worker=self.name)

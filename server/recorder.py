@@ -12,6 +12,7 @@ import logging
 import time
 from dataclasses import dataclass, field
 
+from chainrule.logs import log_event
 from chainrule.v1 import job_pb2
 from engine.reduction import PartialSum
 from server.checkpoint import Checkpoint
@@ -110,6 +111,7 @@ class Recorder:
             log.error(
                 "job %s: the checkpoint of step %d can't be written in %s, the job goes on without it: %s",
                 checkpoint.job_id, checkpoint.step, self.folder.path, reason,
+                extra=log_event("checkpoint_failed", job=checkpoint.job_id, step=checkpoint.step),
             )  # fmt: skip
             if not self._is_failing:
                 self.journal.note_event(checkpoint.job_id, event)
@@ -118,6 +120,11 @@ class Recorder:
             self._is_failing = False
             event.checkpoint_written.step, event.checkpoint_written.size_bytes = checkpoint.step, size_bytes
             self.journal.note_event(checkpoint.job_id, event, name=f"checkpoint of step {checkpoint.step}")
-            log.info("job %s: checkpoint of step %d, %d bytes", checkpoint.job_id, checkpoint.step, size_bytes)
+            log.info(
+                "job %s: checkpoint of step %d, %d bytes", checkpoint.job_id, checkpoint.step, size_bytes,
+                extra=log_event(
+                    "checkpoint_written", job=checkpoint.job_id, step=checkpoint.step, size_bytes=size_bytes
+                ),
+            )  # fmt: skip
         finally:
             self._writing = None

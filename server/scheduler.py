@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 
 from google.rpc import code_pb2, status_pb2
 
+from chainrule.logs import log_event
 from chainrule.v1 import job_pb2
 from chainrule.v1 import worker_service_pb2 as pb
 from chainrule.wire_codec import RawPart, Request
@@ -106,14 +107,18 @@ class Scheduler:
         while name in self._workers:
             name, number = f"{base}-{number}", number + 1
         self._workers[name] = None
-        log.info("worker %s came (process %d, numpy %s, %s)", name, hello.process_id, hello.numpy_version, hello.blas)
+        log.info(
+            "worker %s came (process %d, numpy %s, %s)", name, hello.process_id, hello.numpy_version, hello.blas,
+            extra=log_event("worker_came", worker=name, process_id=hello.process_id),
+        )  # fmt: skip
         return name
 
     def join(self, name: str, link: Link) -> None:
         """A registered worker can be given jobs, by this link."""
         if name in self._workers:
             self._workers[name] = link
-            log.info("worker %s joined, %s", name, "sharing memory" if link.shares_memory else "over gRPC")
+            how = "sharing memory" if link.shares_memory else "over gRPC"
+            log.info("worker %s joined, %s", name, how, extra=log_event("worker_joined", worker=name))
             self._workers_changed()
 
     def relink(self, name: str, link: Link) -> None:
@@ -127,7 +132,7 @@ class Scheduler:
         """A worker is gone; its shards go to the others."""
         if name in self._workers:
             link = self._workers.pop(name)
-            log.info("worker %s left", name)
+            log.info("worker %s left", name, extra=log_event("worker_left", worker=name))
             if link is not None:
                 self._workers_changed()
 
@@ -170,7 +175,7 @@ class Scheduler:
             elif kind == "failure" and request.failure.job_id == training.job_id:
                 training.receive_failure(name, request.failure)
         except TrainingFailed as error:
-            log.warning("job %s failed: %s", self._running.job_id, error)
+            log.warning("job %s failed: %s", training.job_id, error, extra=log_event("job_failed", job=training.job_id))
             self._running.error = status_pb2.Status(code=code_pb2.FAILED_PRECONDITION, message=str(error))
             self._end(self._running, job_pb2.JOB_STATE_FAILED)
             return
@@ -263,11 +268,13 @@ class Scheduler:
         )
         if is_resuming:
             step = job.training.state.step
-            log.info("job %s (%s) goes on after step %d", job.job_id, job.spec.name, step)
+            resumed = log_event("job_resumed", job=job.job_id, step=step)
+            log.info("job %s (%s) goes on after step %d", job.job_id, job.spec.name, step, extra=resumed)
             self.archive.journal.note_event(job.job_id, job_pb2.JobEvent(resumed=job_pb2.Resumed(step=step)))
         else:
             job.started_at_s = time.time()
-            log.info("job %s (%s) starts on %d workers", job.job_id, job.spec.name, len(self._joined()))
+            started, worker_count = log_event("job_started", job=job.job_id), len(self._joined())
+            log.info("job %s (%s) starts on %d workers", job.job_id, job.spec.name, worker_count, extra=started)
             self.archive.note_state(job, job_pb2.JOB_STATE_RUNNING)
         self._assign(job.training, self._joined())
 
@@ -280,14 +287,15 @@ class Scheduler:
             self._fail(job, code_pb2.FAILED_PRECONDITION, f"it can't go on after the server's restart: {error}")
         except Exception as error:
             # A job that can't be taken up must not hold up the others.
-            log.error("job %s can't be taken up again", job.job_id, exc_info=error)
+            failed = log_event("job_not_resumed", job=job.job_id)
+            log.error("job %s can't be taken up again", job.job_id, exc_info=error, extra=failed)
             self._fail(job, code_pb2.INTERNAL, "an error of the server itself after its restart; its log says more")
         finally:
             job.preparing = None
 
     def _fail(self, job: Job, code: code_pb2.Code, message: str) -> None:
         message += self.archive.kept_checkpoint(job)
-        log.warning("job %s failed: %s", job.job_id, message)
+        log.warning("job %s failed: %s", job.job_id, message, extra=log_event("job_failed", job=job.job_id))
         job.error = status_pb2.Status(code=code, message=message)
         self._end(job, job_pb2.JOB_STATE_FAILED)
 
@@ -313,7 +321,9 @@ class Scheduler:
         for name in training.without_room:
             link = self._workers.get(name)
             if link is not None:
-                log.warning("worker %s goes on over gRPC until it joins again: there is no room to share", name)
+                lacking = log_event("worker_without_memory", worker=name, job=training.job_id)
+                message = "worker %s goes on over gRPC until it joins again: there is no room to share"
+                log.warning(message, name, extra=lacking)
                 self._workers[name] = link.without_memory()
         self._flush(training)
 

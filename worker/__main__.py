@@ -14,7 +14,8 @@ import os
 import socket
 import sys
 
-from chainrule.process import Stopped, StopSignal, start_logging
+from chainrule.logs import add_log_options, log_event, start_logging
+from chainrule.process import Stopped, StopSignal
 from worker.session import TRANSPORTS, Refused, ServerGone, Session
 
 log = logging.getLogger("worker")
@@ -33,12 +34,13 @@ def main() -> int:
         help="auto: share memory with a server on this machine, and otherwise use gRPC alone",
     )
     parser.add_argument("--exit-with-stdin", action="store_true", help="end when standard input ends")
+    add_log_options(parser)
     arguments = parser.parse_args()
     if not arguments.server.startswith("unix:") and not arguments.server.rpartition(":")[2].isdigit():
         parser.error(f"--server must be HOST:PORT or unix:PATH, got {arguments.server!r}")
     if arguments.connect_timeout_s <= 0:
         parser.error(f"--connect-timeout-s must be above 0, got {arguments.connect_timeout_s:g}")
-    start_logging(arguments.name)
+    start_logging(arguments.name, log_format=arguments.log_format, log_level=arguments.log_level)
     stop = StopSignal(exit_with_stdin=arguments.exit_with_stdin)
     try:
         Session(arguments.server, arguments.name, arguments.connect_timeout_s, stop, arguments.transport).run()
@@ -46,7 +48,7 @@ def main() -> int:
         sys.stderr.write(f"error: {error}\n")
         return 1
     except Stopped:
-        log.info("stopping")
+        log.info("stopping", extra=log_event("stopping"))
     return 0
 
 

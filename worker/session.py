@@ -21,6 +21,7 @@ from chainrule import wire
 from chainrule.local_link.link import close_all
 from chainrule.local_link.listener import CannotShare, connect
 from chainrule.local_link.segment import SegmentError
+from chainrule.logs import log_event
 from chainrule.process import StopSignal
 from chainrule.v1 import worker_service_pb2 as pb
 from chainrule.v1 import worker_service_pb2_grpc
@@ -66,6 +67,7 @@ class Session:
         options: list[tuple[str, int]] = [*wire.KEEPALIVE_OPTIONS]
         if self.address.startswith(("127.", "localhost", "[::1]", "unix:")):
             options.append(("grpc.enable_http_proxy", 0))
+        log.info("connecting to %s", self.address, extra=log_event("connecting", worker=self.name))
         backoff_s = FIRST_BACKOFF_S
         away_since_s = time.monotonic()
         while True:
@@ -85,7 +87,9 @@ class Session:
             away_since_s = time.monotonic()
             if away_since_s - connected_s > LONGEST_BACKOFF_S:
                 backoff_s = FIRST_BACKOFF_S
-            log.warning("connection lost (%s); joining again", reason)
+            log.warning(
+                "connection lost (%s); joining again", reason, extra=log_event("connection_lost", worker=self.name)
+            )
             with self.stop.waiting():
                 time.sleep(backoff_s * (0.5 + self.jitter()))
             backoff_s = min(2 * backoff_s, LONGEST_BACKOFF_S)
@@ -114,7 +118,7 @@ class Session:
             )
         local = self._local_link(stream, welcome.welcome)
         if local is not None:
-            log.info("joined %s, sharing memory", self.address)
+            log.info("joined %s, sharing memory", self.address, extra=log_event("joined", worker=self.name))
             try:
                 self._serve(local, stub)
             except LinkLost as error:
@@ -123,7 +127,7 @@ class Session:
             finally:
                 local.close()
         else:
-            log.info("joined %s over gRPC", self.address)
+            log.info("joined %s over gRPC", self.address, extra=log_event("joined", worker=self.name))
         self._serve(stream, stub)
 
     def _go_on_without_memory(self, stream: StreamLink, error: LinkLost) -> None:
@@ -138,7 +142,8 @@ class Session:
                 f"memory is shared with the server at {self.address} no longer: {error}; its log may say more; "
                 "use --transport auto"
             ) from error
-        log.warning("memory is shared no longer (%s); vectors go over gRPC", error)
+        lost = log_event("link_lost", worker=self.name)
+        log.warning("memory is shared no longer (%s); vectors go over gRPC", error, extra=lost)
         # Where the server still waits for the link, it need not.
         stream.send(pb.TrainRequest(link_declined=pb.LinkDeclined(reason=str(error))))
 
@@ -161,7 +166,7 @@ class Session:
                     link.close()
         if self.transport == "shared-memory":
             raise Refused(f"memory can't be shared with the server at {self.address}: {reason}; use --transport auto")
-        log.info("memory is not shared with the server: %s", reason)
+        log.info("memory is not shared with the server: %s", reason, extra=log_event("no_link", worker=self.name))
         if welcome.HasField("local_link"):
             stream.send(pb.TrainRequest(link_declined=pb.LinkDeclined(reason=reason)))
         return None
