@@ -117,6 +117,13 @@ def server(
         float | None,
         typer.Option("--checkpoint-every-s", metavar="S", help="Seconds between two checkpoints of a job; 30."),
     ] = None,
+    metrics_port: Annotated[
+        int | None,
+        typer.Option("--metrics-port", min=0, max=65535, help="Answer Prometheus at this port; 0 takes a free one."),
+    ] = None,
+    metrics_host: Annotated[
+        str, typer.Option("--metrics-host", help="Whoever reaches it may read the metrics.")
+    ] = "127.0.0.1",
     transport: Annotated[str, typer.Option("--transport", help="auto, or grpc: share memory with no worker.")] = "auto",
     log_format: LogFormat = None,
     log_level: LogLevel = None,
@@ -132,6 +139,8 @@ def server(
         options += ["--data-root", str(data_root)]
     if checkpoint_every_s is not None:
         options += ["--checkpoint-every-s", str(checkpoint_every_s)]
+    if metrics_port is not None:
+        options += ["--metrics-port", str(metrics_port), "--metrics-host", metrics_host]
     _become("server", [*options, *_log_options(log_format, log_level)])
 
 

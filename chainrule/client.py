@@ -226,8 +226,8 @@ class Client:
     ) -> model_api.ExplainResponse:
         """Every node's forward and backward value for a row of the job's data.
 
-        version: of the model, the last where none is given. Raises JobNotFound, InvalidJob, PreconditionFailed where the
-        job has no model."""
+        version: of the model, the last where none is given. Raises JobNotFound, InvalidJob, PreconditionFailed where
+        the job has no model."""
         request = model_api.ExplainRequest(job_id=job_id, row=row, max_values=max_values)
         _set_version(request, version)
         with self._errors(self._timeout_s):

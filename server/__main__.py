@@ -1,6 +1,7 @@
 """`python -P -m server`: the parameter server as a process.
 
-When it listens, it prints one line of JSON on standard output: {"address": "127.0.0.1:50051"}.
+When it listens, it prints one line of JSON on standard output: {"address": "127.0.0.1:50051"}, with --metrics-port
+"metrics_address" too.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import secrets
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from chainrule.local_link.listener import Listener, why_unsupported
 from chainrule.logs import add_log_options, log_event, start_logging
@@ -36,6 +38,9 @@ from server.prepared_job import prepare
 from server.rpc_server import make_server
 from server.scheduler import Scheduler
 from server.store import Store, StoreError
+
+if TYPE_CHECKING:
+    from server.metrics_endpoint import MetricsEndpoint
 
 log = logging.getLogger("server")
 GRACE_S = 2.0
@@ -60,12 +65,20 @@ def main() -> int:
     parser.add_argument(
         "--transport", choices=["auto", "grpc"], default="auto", help="grpc: share memory with no worker"
     )
+    parser.add_argument(
+        "--metrics-port", type=int, metavar="PORT", help="answer Prometheus at this port; 0 takes a free one"
+    )
+    parser.add_argument(
+        "--metrics-host", default="127.0.0.1", metavar="HOST", help="whoever reaches it may read the metrics"
+    )
     parser.add_argument("--exit-with-stdin", action="store_true", help="end when standard input ends")
     add_log_options(parser)
     arguments = parser.parse_args()
     start_logging("server", log_format=arguments.log_format, log_level=arguments.log_level)
     if not 0 <= arguments.port <= 65535:
         parser.error(f"--port must be from 0 to 65535, got {arguments.port}")
+    if arguments.metrics_port is not None and not 0 <= arguments.metrics_port <= 65535:
+        parser.error(f"--metrics-port must be from 0 to 65535, got {arguments.metrics_port}")
     if not 0 <= arguments.checkpoint_every_s < math.inf:
         parser.error(f"--checkpoint-every-s must be at least 0, got {arguments.checkpoint_every_s:g}")
     if arguments.data_root is not None and not arguments.data_root.is_dir():
@@ -96,7 +109,11 @@ async def _serve(arguments: argparse.Namespace) -> int:
         thread_count=thread_count,
         pool=pool,
     )
-    server, health = await make_server(scheduler, data_root=arguments.data_root, local_links=local_links)
+    metrics = None if arguments.metrics_port is None else _metrics_endpoint()
+    interceptors = [] if metrics is None else [metrics.rpcs]
+    server, health = await make_server(
+        scheduler, data_root=arguments.data_root, local_links=local_links, interceptors=interceptors
+    )
     host = f"[{arguments.host}]" if ":" in arguments.host else arguments.host
     try:
         port = server.add_insecure_port(f"{host}:{arguments.port}")
@@ -110,12 +127,21 @@ async def _serve(arguments: argparse.Namespace) -> int:
             server.add_insecure_port(f"unix:{arguments.socket}")
         except RuntimeError:
             return _refuse(f"--socket: {arguments.socket} can't be listened on; is it used, or its path too long?")
+    addresses = {"address": f"{host}:{port}"}
+    if metrics is not None:
+        try:
+            addresses["metrics_address"] = metrics.start(
+                scheduler, host=arguments.metrics_host, port=arguments.metrics_port
+            )
+        except OSError as error:
+            where = f"{arguments.metrics_host}:{arguments.metrics_port}"
+            return _refuse(f"--metrics-port: {where} can't be listened on ({error.strerror}); choose another")
     try:
         scheduler.restore()
     except StoreError as error:
         return _refuse(str(error))
     await server.start()
-    print(json.dumps({"address": f"{host}:{port}"}), flush=True)  # noqa: T201 - the answer to whoever started us
+    print(json.dumps(addresses), flush=True)  # noqa: T201 - the answer to whoever started us
     log.info("listening on %s:%d, home %s", host, port, arguments.home, extra=log_event("listening"))
     await stop.wait()
     log.info("stopping", extra=log_event("stopping"))
@@ -125,10 +151,19 @@ async def _serve(arguments: argparse.Namespace) -> int:
     if local_links is not None:
         local_links.close()
     await server.stop(GRACE_S)
+    if metrics is not None:
+        await asyncio.to_thread(metrics.close)
     await scheduler.archive.journal.close()
     store.close()
     home.close()
     return 0
+
+
+def _metrics_endpoint() -> MetricsEndpoint:
+    # Loading prometheus-client takes a tenth of a second.
+    from server.metrics_endpoint import MetricsEndpoint
+
+    return MetricsEndpoint()
 
 
 def _local_links() -> LocalLinks | None:

@@ -28,6 +28,7 @@ from server.prepared_job import PreparedJob, prepare
 from server.recorder import Recorder
 from server.resume import DataChanged, data_sha256, spec_sha256
 from server.store import IN_MEMORY, Store, StoreError
+from server.totals import Totals
 from server.trained_model import TrainedModel
 
 log = logging.getLogger(__name__)
@@ -44,6 +45,7 @@ class Archive:
     checkpoint_every_s: float = 0.0
     journal: Journal = field(default_factory=lambda: Journal(Store(IN_MEMORY)))
     prepare: Callable[[job_pb2.JobSpec], PreparedJob] = prepare
+    totals: Totals = field(default_factory=Totals)
 
     def jobs(self) -> list[Job]:
         """Every job that is stored, in the order of their creation. Raises StoreError."""
@@ -83,6 +85,7 @@ class Archive:
             data_sha256=job.data_sha256,
             every_s=self.checkpoint_every_s,
             every_steps=job.spec.training.checkpoint_every_steps,
+            totals=self.totals.checkpoints,
             last_step=0 if checkpoint is None else checkpoint.step,
         )
 

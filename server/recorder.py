@@ -20,6 +20,7 @@ from server.checkpoint_folder import CheckpointFolder
 from server.journal import Journal
 from server.resume import capture
 from server.store import MetricRow, StoreError
+from server.totals import CheckpointTotals
 from server.training import Training
 from server.training_result import measures_of
 
@@ -40,6 +41,7 @@ class Recorder:
     data_sha256: str
     every_s: float
     every_steps: int = 0
+    totals: CheckpointTotals = field(default_factory=CheckpointTotals)
     # Of the last checkpoint; 0 before the first.
     last_step: int = 0
     _last_at_s: float = field(default_factory=time.monotonic)
@@ -101,12 +103,14 @@ class Recorder:
 
     async def _write(self, checkpoint: Checkpoint) -> None:
         event = job_pb2.JobEvent()
+        started_s = time.monotonic()
         try:
             # What was measured before must be there: these steps are not computed again.
             await self.journal.written_at_once()
             size_bytes = await asyncio.to_thread(self.folder.write, checkpoint)
         except (OSError, StoreError) as error:
             reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
+            self.totals.failed += 1
             event.checkpoint_failed.step, event.checkpoint_failed.reason = checkpoint.step, reason
             log.error(
                 "job %s: the checkpoint of step %d can't be written in %s, the job goes on without it: %s",
@@ -118,6 +122,7 @@ class Recorder:
             self._is_failing = True
         else:
             self._is_failing = False
+            self.totals.add(size_bytes=size_bytes, duration_s=time.monotonic() - started_s)
             event.checkpoint_written.step, event.checkpoint_written.size_bytes = checkpoint.step, size_bytes
             self.journal.note_event(checkpoint.job_id, event, name=f"checkpoint of step {checkpoint.step}")
             log.info(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import grpc
@@ -19,11 +20,18 @@ from server.unreadable import ReadableRequests
 
 
 async def make_server(
-    scheduler: Scheduler, *, data_root: Path | None = None, local_links: LocalLinks | None = None
+    scheduler: Scheduler,
+    *,
+    data_root: Path | None = None,
+    local_links: LocalLinks | None = None,
+    interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
 ) -> tuple[grpc.aio.Server, health.aio.HealthServicer]:
-    """The server, and what tells its health. Arguments as in JobService and WorkerService."""
+    """The server, and what tells its health. Arguments as in JobService and WorkerService.
+
+    interceptors: they come before ours."""
     # Without so_reuseport = 0 a second server would share the port, and each would get half of the calls.
-    server = grpc.aio.server(interceptors=[ReadableRequests()], options=[("grpc.so_reuseport", 0), *KEEPALIVE_OPTIONS])
+    options = [("grpc.so_reuseport", 0), *KEEPALIVE_OPTIONS]
+    server = grpc.aio.server(interceptors=[*interceptors, ReadableRequests()], options=options)
     job_service_pb2_grpc.add_JobServiceServicer_to_server(JobService(scheduler, data_root), server)
     model_service_pb2_grpc.add_ModelServiceServicer_to_server(ModelService(scheduler), server)
     add_worker_service(WorkerService(scheduler, local_links), server)

@@ -27,6 +27,7 @@ from server.jobs import Job, JobBook
 from server.links import Link
 from server.prepared_job import PreparedJob
 from server.resume import DataChanged, restore
+from server.step_cost import StepCosts
 from server.team import Seat
 from server.training import Training, TrainingFailed
 
@@ -192,6 +193,11 @@ class Scheduler:
             raise OutOfRange(f"job {job_id} has {prepared.spec.training.shards} shards, counted from 0; got {shard}")
         return prepared
 
+    @property
+    def worker_count(self) -> int:
+        """The workers that can be given jobs."""
+        return len(self._joined())
+
     def _joined(self) -> list[str]:
         return [name for name, link in self._workers.items() if link is not None]
 
@@ -261,6 +267,7 @@ class Scheduler:
             share_memory=self.share_memory,
             thread_count=self.thread_count,
             pool=self.pool,
+            costs=StepCosts(self.archive.totals.steps),
             # The server's incarnation, in the upper bits, with room for 2^32 generations below.
             generation=secrets.randbits(31) << 32,
             restore=None if checkpoint is None else functools.partial(restore, checkpoint=checkpoint),

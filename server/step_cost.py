@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from chainrule.v1 import job_pb2
 from chainrule.v1 import job_service_pb2 as api
+from server.totals import PHASES, StepTotals
 
-PHASES = ("pull", "compute", "push", "wait", "reduce", "update")
 KEPT_STEPS = 1000
 _NS_IN_MS = 1e6
 _NS_IN_US = 1e3
@@ -68,13 +68,16 @@ class _Record:
 
 @dataclass
 class StepCosts:
-    """The last steps of a job. All times given are nanoseconds of a monotonic clock."""
+    """The last steps of a job. All times given are nanoseconds of a monotonic clock. totals: of all jobs."""
 
+    totals: StepTotals = field(default_factory=StepTotals)
     _offsets: dict[str, ClockOffset] = field(default_factory=dict)
     _records: deque[_Record] = field(default_factory=lambda: deque(maxlen=KEPT_STEPS))
     # A row for each step, in the order of PHASES.
     _phases_ns: NDArray[np.float64] = field(default_factory=lambda: np.empty((KEPT_STEPS, len(PHASES))))
     _count: int = 0
+    # How many steps the totals have the phases of.
+    _added: int = 0
     _issued_ns: int = 0
     _answers: dict[str, _Answer] = field(default_factory=dict)
 
@@ -96,8 +99,20 @@ class StepCosts:
         else:
             answer.finished_ns, answer.arrived_ns = finished_ns, now_ns
 
-    def applied(self, step: int, *, complete_ns: int, reduced_ns: int, updated_ns: int) -> None:
-        """The step was committed. reduced_ns: when the last sum was there, updated_ns: the last parameter."""
+    def applied(
+        self,
+        step: int,
+        *,
+        complete_ns: int,
+        reduced_ns: int,
+        updated_ns: int,
+        sample_count: int = 0,
+        wire_bytes: tuple[int, int] = (0, 0),
+    ) -> None:
+        """The step was committed. reduced_ns: when the last sum was there, updated_ns: the last parameter.
+
+        sample_count: its rows. wire_bytes: what it pushed and pulled over the wire."""
+        self.totals.applied(sample_count=sample_count, wire_bytes=wire_bytes)
         answers = self._answers
         if not answers:
             return
@@ -119,7 +134,15 @@ class StepCosts:
             updated_ns - reduced_ns,
         )
         self._count += 1
+        if self._count - self._added == KEPT_STEPS:
+            self.add_up()
         self._records.append(_Record(step, self._issued_ns, answers, complete_ns, reduced_ns, updated_ns))
+
+    def add_up(self) -> None:
+        """Bring the totals' phases up to the last step."""
+        rows = np.arange(self._added, self._count) % KEPT_STEPS
+        self.totals.add_phases(self._phases_ns[rows])
+        self._added = self._count
 
     def message(self) -> job_pb2.StepCost | None:
         """Median and 95th percentile of every phase; None before the first step."""

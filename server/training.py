@@ -197,6 +197,7 @@ class Training:
     def forget(self) -> None:
         """Give up the parameters and all that a step needs, once the model is stored; what can be told of it stays."""
         self._run.close()
+        self.costs.add_up()
         self._memory = None
         self.best = self._assembly = None
         del self.state, self.published, self.job
@@ -333,6 +334,8 @@ class Training:
             complete_ns=complete_ns,
             reduced_ns=complete_ns + reduce_ns,
             updated_ns=self.clock_ns(),
+            sample_count=total.row_count,
+            wire_bytes=self._wire_bytes,
         )
         self.progress.step = self.state.step
         self.progress.loss = float(total.sums[0]) / total.row_count

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +11,7 @@ import grpc
 from google.protobuf.message import DecodeError
 
 from server.errors import InvalidRequest, abort
+from server.surrounded import surrounded
 
 
 @dataclass(frozen=True)
@@ -33,11 +35,7 @@ class ReadableRequests(grpc.aio.ServerInterceptor):
             return handler
         if handler.request_streaming:
             return handler._replace(request_deserializer=_raising(handler.request_deserializer))
-        if handler.response_streaming:
-            behaviour: dict[str, Any] = {"unary_stream": _streaming(handler.unary_stream)}
-        else:
-            behaviour = {"unary_unary": _unary(handler.unary_unary)}
-        return handler._replace(request_deserializer=_safely(handler.request_deserializer), **behaviour)
+        return surrounded(handler._replace(request_deserializer=_safely(handler.request_deserializer)), _refusing)
 
 
 def _safely(deserialize: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
@@ -60,23 +58,11 @@ def _raising(deserialize: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
     return read
 
 
-def _unary(method: Callable[[Any, Any], Awaitable[Any]]) -> Callable[[Any, Any], Awaitable[Any]]:
-    async def call(request: Any, context: Any) -> Any:
-        if isinstance(request, _Unreadable):
-            await abort(context, _refusal(request))
-        return await method(request, context)
-
-    return call
-
-
-def _streaming(method: Callable[[Any, Any], AsyncIterator[Any]]) -> Callable[[Any, Any], AsyncIterator[Any]]:
-    async def call(request: Any, context: Any) -> AsyncIterator[Any]:
-        if isinstance(request, _Unreadable):
-            await abort(context, _refusal(request))
-        async for response in method(request, context):
-            yield response
-
-    return call
+@contextlib.asynccontextmanager
+async def _refusing(request: Any, context: Any) -> AsyncIterator[None]:
+    if isinstance(request, _Unreadable):
+        await abort(context, _refusal(request))
+    yield
 
 
 def _refusal(request: _Unreadable) -> InvalidRequest:

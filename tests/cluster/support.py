@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -42,6 +43,8 @@ class RestartableServer:
         self._options = [*options]
         self._server: subprocess.Popen[str] | None = None
         self._workers: list[subprocess.Popen[bytes]] = []
+        # What the server said when it listened.
+        self.answer: dict[str, str] = {}
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.address = f"127.0.0.1:{free.getsockname()[1]}"
@@ -77,7 +80,9 @@ class RestartableServer:
                 text=True,
             )
         assert self._server.stdout is not None
-        assert self._server.stdout.readline(), self.log()
+        line = self._server.stdout.readline()
+        assert line, self.log()
+        self.answer = json.loads(line)
 
     def end(self, number: int = signal.SIGKILL) -> int:
         """End the server by a signal, kill -9 unless another is given, and return its exit code."""

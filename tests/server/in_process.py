@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,7 +78,7 @@ class RunningServer:
 
 
 @contextmanager
-def running_server(folder: Path) -> Iterator[RunningServer]:
+def running_server(folder: Path, *, interceptors: Sequence[grpc.aio.ServerInterceptor] = ()) -> Iterator[RunningServer]:
     """A server that listens on a free port of 127.0.0.1, until the end of the block."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, name="server")
@@ -87,7 +87,7 @@ def running_server(folder: Path) -> Iterator[RunningServer]:
 
     async def start() -> tuple[Scheduler, grpc.aio.Server, Any, int]:
         scheduler = Scheduler(JobBook(lambda: f"{next(numbers):012x}"[::-1]), Archive(folder))
-        server, health = await make_server(scheduler, data_root=folder)
+        server, health = await make_server(scheduler, data_root=folder, interceptors=interceptors)
         port = server.add_insecure_port("127.0.0.1:0")
         await server.start()
         return scheduler, server, health, port

@@ -35,6 +35,17 @@ def test_every_service_and_the_whole_server_are_serving_until_it_stops(server: R
         assert status(server, service) == health_pb2.HealthCheckResponse.NOT_SERVING
 
 
+def test_who_watches_the_health_is_told_that_the_server_stops(server: RunningServer) -> None:
+    watch = health_pb2_grpc.HealthStub(server.channel).Watch(
+        health_pb2.HealthCheckRequest(service=SERVICES[0]), timeout=TIMEOUT_S
+    )
+    assert next(watch).status == health_pb2.HealthCheckResponse.SERVING
+    stop = server.health.enter_graceful_shutdown()
+    asyncio.run_coroutine_threadsafe(stop, server.loop).result(TIMEOUT_S)
+    assert next(watch).status == health_pb2.HealthCheckResponse.NOT_SERVING
+    watch.cancel()
+
+
 def test_a_service_that_is_not_there_is_not_found(server: RunningServer) -> None:
     with pytest.raises(grpc.RpcError) as caught:
         status(server, "chainrule.v1.NoService")
@@ -56,7 +67,7 @@ def test_reflection_tells_the_services_and_their_methods(server: RunningServer, 
     names = {service.name for service in listed.list_services_response.service}
     assert {*SERVICES, "grpc.health.v1.Health"} <= names
     described = descriptor_pb2.FileDescriptorProto.FromString(file.file_descriptor_response.file_descriptor_proto[0])
-    assert [method.name for method in described.service[0].method] == ["Predict", "Explain"]
+    assert [method.name for method in described.service[0].method] == ["Predict", "Explain", "ListCheckpoints"]
 
 
 @pytest.mark.parametrize("method", ["JobService/CreateJob", "JobService/WatchJob", "ModelService/Predict"])

@@ -5,9 +5,11 @@ from __future__ import annotations
 import itertools
 import math
 
+import numpy as np
 import pytest
 
-from server.step_cost import KEPT_STEPS, PHASES, ClockOffset, StepCosts
+from server.step_cost import KEPT_STEPS, ClockOffset, StepCosts
+from server.totals import BOUNDS_S, PHASES, StepTotals
 
 HOUR_NS = 3600 * 10**9
 MS = 10**6
@@ -35,6 +37,34 @@ def phases(costs: StepCosts) -> dict[str, float]:
     message = costs.message()
     assert message is not None
     return {phase: getattr(message, phase).median_ms for phase in PHASES}
+
+
+def test_the_totals_have_every_step_once_whenever_they_are_added_up() -> None:
+    totals, now_ns = StepTotals(), HOUR_NS
+    for costs in (StepCosts(totals), StepCosts(totals)):
+        for number in range(1, 2 * KEPT_STEPS + 2):
+            now_ns = step(costs, number, at_ns=now_ns, ahead_ns={"w": 0}, compute_ms={"w": 4})
+            if number in (3, KEPT_STEPS - 1, KEPT_STEPS, KEPT_STEPS + 7):
+                costs.add_up()
+        costs.add_up()
+    count = 2 * (2 * KEPT_STEPS + 1)
+    assert totals.steps == count
+    assert totals.counts.sum(axis=1).tolist() == [count] * len(PHASES)
+    expected_s = {"pull": 0.001, "compute": 0.004, "push": 0.001, "wait": 0.0, "reduce": 0.002, "update": 0.003}
+    assert totals.seconds.tolist() == pytest.approx([count * expected_s[phase] for phase in PHASES])
+
+
+def test_a_bucket_of_the_totals_holds_what_is_at_most_its_bound() -> None:
+    totals = StepTotals()
+    bound_ns = BOUNDS_S[3] * 1e9
+    for time_ns in (bound_ns, np.nextafter(bound_ns, np.inf), 1e12):
+        totals.add_phases(np.full((1, len(PHASES)), time_ns))
+    for counts in totals.counts:
+        assert {bucket: count for bucket, count in enumerate(counts.tolist()) if count} == {
+            3: 1,
+            4: 1,
+            len(BOUNDS_S): 1,
+        }
 
 
 def test_nothing_is_told_before_the_first_step() -> None:
