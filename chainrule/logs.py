@@ -12,11 +12,14 @@ import json
 import logging
 import os
 import sys
+import threading
 import time
+from types import TracebackType
 from typing import Any
 
 from chainrule.text import one_line
 
+log = logging.getLogger(__name__)
 FORMATS = ("text", "json")
 LEVELS = ("debug", "info", "warning", "error")
 FORMAT_VARIABLE = "CHAINRULE_LOG_FORMAT"
@@ -51,10 +54,15 @@ def add_log_options(parser: argparse.ArgumentParser) -> None:
 
 
 def start_logging(process: str, *, log_format: str = "text", log_level: str = "info") -> None:
-    """Log to standard error from now on. process: the name that every line carries."""
+    """Log to standard error from now on, warnings and exceptions that nobody caught too.
+
+    process: the name that every line carries."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines(process) if log_format == "json" else TextLines(process))
     logging.basicConfig(level=log_level.upper(), handlers=[handler], force=True)
+    logging.captureWarnings(True)
+    sys.excepthook = _log_uncaught
+    threading.excepthook = _log_uncaught_of_thread
 
 
 def write_without_lock(message: str, *, name: str) -> None:
@@ -64,6 +72,17 @@ def write_without_lock(message: str, *, name: str) -> None:
     for handler in logging.getLogger().handlers:
         if handler.formatter is not None and logging.getLogger().isEnabledFor(logging.INFO):
             os.write(sys.stderr.fileno(), (handler.formatter.format(record) + "\n").encode(errors="backslashreplace"))
+
+
+def _log_uncaught(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
+    log.error("an exception that nobody caught ends the process", exc_info=(kind, error, traceback))
+
+
+def _log_uncaught_of_thread(arguments: threading.ExceptHookArgs) -> None:
+    if arguments.exc_value is not None and arguments.exc_type is not SystemExit:
+        name = "unknown" if arguments.thread is None else arguments.thread.name
+        uncaught = (arguments.exc_type, arguments.exc_value, arguments.exc_traceback)
+        log.error("an exception that nobody caught ends thread %s", name, exc_info=uncaught)
 
 
 class TextLines(logging.Formatter):
