@@ -113,6 +113,9 @@ def server(
         Path | None,
         typer.Option("--data-root", metavar="DIR", help="The folder whose files jobs may read; CHAINRULE_DATA_ROOT."),
     ] = None,
+    max_data_set_bytes: Annotated[
+        int | None, typer.Option("--max-data-set-bytes", metavar="N", help="What uploaded data sets may take; 2^40.")
+    ] = None,
     checkpoint_every_s: Annotated[
         float | None,
         typer.Option("--checkpoint-every-s", metavar="S", help="Seconds between two checkpoints of a job; 30."),
@@ -137,6 +140,8 @@ def server(
         options += ["--home", str(home)]
     if data_root is not None:
         options += ["--data-root", str(data_root)]
+    if max_data_set_bytes is not None:
+        options += ["--max-data-set-bytes", str(max_data_set_bytes)]
     if checkpoint_every_s is not None:
         options += ["--checkpoint-every-s", str(checkpoint_every_s)]
     if metrics_port is not None:

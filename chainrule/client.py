@@ -46,7 +46,7 @@ Value = float | str | bool | None
 # Of a model: the parameters after a step, of the best epoch, or the last.
 Version = int | Literal["best", "last"]
 NAMED_VERSIONS = {"best": model_pb2.NAMED_VERSION_BEST, "last": model_pb2.NAMED_VERSION_LAST}
-SERVICES = tuple(f"chainrule.v1.{name}" for name in ("JobService", "ModelService", "WorkerService"))
+SERVICES = tuple(f"chainrule.v1.{name}" for name in ("JobService", "DataService", "ModelService", "WorkerService"))
 # How long a server may be away, such as for a restart, while a job is watched.
 RECONNECT_TIMEOUT_S = 60.0
 FIRST_BACKOFF_S = 0.1

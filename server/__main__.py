@@ -30,6 +30,7 @@ from chainrule.logs import add_log_options, log_event, start_logging
 from chainrule.process import available_processors, stop_event
 from server.archive import Archive
 from server.data_root import default_data_root
+from server.data_set_store import DataSetStore
 from server.home import Home, HomeError
 from server.jobs import JobBook
 from server.journal import Journal
@@ -38,12 +39,14 @@ from server.prepared_job import prepare
 from server.rpc_server import make_server
 from server.scheduler import Scheduler
 from server.store import Store, StoreError
+from server.uploads import DEFAULT_MAX_BYTES, Uploads
 
 if TYPE_CHECKING:
     from server.metrics_endpoint import MetricsEndpoint
 
 log = logging.getLogger("server")
 GRACE_S = 2.0
+CLEANING_INTERVAL_S = 3600.0
 # More threads than this only wait for memory.
 MAX_UPDATE_THREADS = 4
 
@@ -56,6 +59,12 @@ def main() -> int:
     parser.add_argument("--socket", type=Path, metavar="PATH", help="listen on this Unix socket too")
     parser.add_argument("--home", type=Path, default=os.environ.get("CHAINRULE_HOME") or Path.home() / ".chainrule")
     parser.add_argument("--data-root", type=Path, default=default_data_root(), help="what jobs' file: URIs may read")
+    parser.add_argument(
+        "--max-data-set-bytes",
+        type=int,
+        default=DEFAULT_MAX_BYTES,
+        help="what uploaded data sets, and uploads under way, may take together",
+    )
     parser.add_argument(
         "--checkpoint-every-s",
         type=float,
@@ -81,6 +90,8 @@ def main() -> int:
         parser.error(f"--metrics-port must be from 0 to 65535, got {arguments.metrics_port}")
     if not 0 <= arguments.checkpoint_every_s < math.inf:
         parser.error(f"--checkpoint-every-s must be at least 0, got {arguments.checkpoint_every_s:g}")
+    if arguments.max_data_set_bytes < 0:
+        parser.error(f"--max-data-set-bytes must be at least 0, got {arguments.max_data_set_bytes}")
     if arguments.data_root is not None and not arguments.data_root.is_dir():
         return _refuse(f"--data-root: there is no folder {arguments.data_root}; make it or name another")
     return asyncio.run(_serve(arguments))
@@ -91,6 +102,10 @@ async def _serve(arguments: argparse.Namespace) -> int:
     try:
         home = Home(arguments.home)
         store = Store(home.database)
+        data_sets = DataSetStore(home.data_sets)
+        uploads = Uploads(home.uploads, data_sets, max_bytes=arguments.max_data_set_bytes)
+    except OSError as error:
+        return _refuse(f"the folder {arguments.home} can't be used: {error.strerror}; choose another --home")
     except (HomeError, StoreError) as error:
         return _refuse(str(error))
     local_links = _local_links() if arguments.transport == "auto" else None
@@ -103,7 +118,7 @@ async def _serve(arguments: argparse.Namespace) -> int:
             home.checkpoints,
             arguments.checkpoint_every_s,
             Journal(store),
-            functools.partial(prepare, data_root=arguments.data_root),
+            functools.partial(prepare, data_root=arguments.data_root, data_sets=data_sets),
         ),
         share_memory=local_links is not None,
         thread_count=thread_count,
@@ -112,7 +127,7 @@ async def _serve(arguments: argparse.Namespace) -> int:
     metrics = None if arguments.metrics_port is None else _metrics_endpoint()
     interceptors = [] if metrics is None else [metrics.rpcs]
     server, health = await make_server(
-        scheduler, data_root=arguments.data_root, local_links=local_links, interceptors=interceptors
+        scheduler, uploads, data_root=arguments.data_root, local_links=local_links, interceptors=interceptors
     )
     host = f"[{arguments.host}]" if ":" in arguments.host else arguments.host
     try:
@@ -143,8 +158,10 @@ async def _serve(arguments: argparse.Namespace) -> int:
     await server.start()
     print(json.dumps(addresses), flush=True)  # noqa: T201 - the answer to whoever started us
     log.info("listening on %s:%d, home %s", host, port, arguments.home, extra=log_event("listening"))
+    cleaning = asyncio.create_task(_drop_abandoned(uploads))
     await stop.wait()
     log.info("stopping", extra=log_event("stopping"))
+    cleaning.cancel()
     await health.enter_graceful_shutdown()
     await scheduler.stop()
     scheduler.close()
@@ -164,6 +181,13 @@ def _metrics_endpoint() -> MetricsEndpoint:
     from server.metrics_endpoint import MetricsEndpoint
 
     return MetricsEndpoint()
+
+
+async def _drop_abandoned(uploads: Uploads) -> None:
+    """Look for uploads that nobody goes on with, now and then, for as long as the server lives."""
+    while True:
+        await asyncio.sleep(CLEANING_INTERVAL_S)
+        await asyncio.to_thread(uploads.remove_abandoned)
 
 
 def _local_links() -> LocalLinks | None:

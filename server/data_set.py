@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, BinaryIO, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,8 +19,12 @@ from server import column_choice
 from server.array_columns import column_of
 from server.columns import Categories, Column, ColumnError, Table
 from server.data_root import DataFileError, names_below, open_below
+from server.data_set_store import DataSetStore
+from server.errors import NotFound
 from server.npz_file import array_names, read_npz
 from server.table_files import ENDINGS, open_files
+
+OpenFile = Callable[[str], BinaryIO]
 
 
 class DataError(ValueError):
@@ -104,15 +108,18 @@ class FileRows(_Closes):
         self.files.close()
 
 
-def load(data: job_pb2.DataSpec | str, *, data_root: Path | None = None) -> DataSet | FileRows:
-    """The data set of a job, or of a URI. data_root: the folder that `file:` may read; None: no file is read.
+def load(
+    data: job_pb2.DataSpec | str, *, data_root: Path | None = None, data_sets: DataSetStore | None = None
+) -> DataSet | FileRows:
+    """The data set of a job, or of a URI.
 
+    data_root: the folder that `file:` may read; None: no file is read. data_sets: what `dataset:` may read.
     Use it in a `with` statement: it may hold files open. Raises DataError where it isn't there or can't be read."""
     spec = job_pb2.DataSpec(uri=data) if isinstance(data, str) else data
     scheme, _, name = spec.uri.partition(":")
-    if scheme == "file":
+    if scheme in ("file", "dataset"):
         with data_errors(spec.uri):
-            return _from_file(spec, name, data_root)
+            return _from_files(spec, *(_below(name, data_root) if scheme == "file" else _uploaded(name, data_sets)))
     if spec.uri not in LOADERS:
         raise DataError(f"there is no data set {spec.uri!r}; {_hint(spec.uri)}")
     rows = LOADERS[spec.uri]()
@@ -127,15 +134,33 @@ def _hint(uri: str) -> str:
     near = difflib.get_close_matches(uri.rpartition(":")[2], by_name, n=1)
     if near:
         return f"did you mean '{by_name[near[0]]}'?"
-    return f"there are {', '.join(sorted(LOADERS))}, and 'file:NAME.csv' (.parquet, .arrow, .npz, …) for your own"
+    return (
+        f"there are {', '.join(sorted(LOADERS))}, and for your own 'file:NAME.csv' (.parquet, .arrow, .npz, …) and "
+        "'dataset:NAME'"
+    )
 
 
-def _from_file(spec: job_pb2.DataSpec, name: str, data_root: Path | None) -> DataSet | FileRows:
+def _below(name: str, data_root: Path | None) -> tuple[list[str], OpenFile]:
+    """The names of the files that a name below the data root means, and what opens one."""
     if not name:
         raise DataFileError("names no file; write 'file:NAME.csv', or 'file:FOLDER'")
-    names = names_below(data_root, name, ENDINGS)
+    return names_below(data_root, name, ENDINGS), partial(open_below, data_root)
+
+
+def _uploaded(reference: str, data_sets: DataSetStore | None) -> tuple[list[str], OpenFile]:
+    """The name of an uploaded file, and what opens it."""
+    if data_sets is None:
+        raise DataFileError("data sets are on a server, and this is none; write 'file:NAME.csv' here")
+    try:
+        record = data_sets.find(reference)
+    except NotFound as error:
+        raise DataFileError(str(error)) from None
+    return [record.name], lambda _: data_sets.open(record.sha256)
+
+
+def _from_files(spec: job_pb2.DataSpec, names: list[str], open_file: OpenFile) -> DataSet | FileRows:
     if len(names) == 1 and names[0].endswith(".npz"):
-        with open_below(data_root, names[0]) as file:
+        with open_file(names[0]) as file:
             # Without such an array each one is a column; the message for a file with neither is that of `read_npz`.
             if not spec.target or "features" in array_names(file):
                 _check_no_csv(spec)
@@ -143,7 +168,7 @@ def _from_file(spec: job_pb2.DataSpec, name: str, data_root: Path | None) -> Dat
                 rows = read_npz(file)
                 return _chosen(DataSet(spec.uri, rows.features, rows.target, rows.feature_names, rows.classes), spec)
     with ExitStack() as stack:
-        files = open_files(data_root, names, spec, stack)
+        files = open_files(names, open_file, spec, stack)
         choice = column_choice.choose(files.columns, spec)
         table = files.table((*choice.features, choice.target), choice.categories)
         target, classes = _target(table.read(choice.target), name=choice.target)

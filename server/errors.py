@@ -8,6 +8,7 @@ ServiceError
 ├── OutOfRange        a shard that the job doesn't have
 ├── OutOfMemory       more than this machine has
 ├── DamagedFile       a file that isn't what was written
+├── LimitExceeded     more than the operator lets this server take
 ├── StorageFull       no room on the server's disk for what was to be stored
 └── ProtocolError     a worker's message that breaks the contract
 """
@@ -83,6 +84,12 @@ class DamagedFile(ServiceError):
     reason = "DAMAGED_FILE"
 
 
+class LimitExceeded(ServiceError):
+    """More than the operator lets this server take; the message names the limit and the setting."""
+
+    reason = "LIMIT_EXCEEDED"
+
+
 class StorageFull(ServiceError):
     """The server's disk has no room for what was to be stored, or can't be written."""
 
@@ -103,6 +110,7 @@ CODES: dict[type[ServiceError], grpc.StatusCode] = {
     OutOfRange: grpc.StatusCode.OUT_OF_RANGE,
     OutOfMemory: grpc.StatusCode.RESOURCE_EXHAUSTED,
     DamagedFile: grpc.StatusCode.DATA_LOSS,
+    LimitExceeded: grpc.StatusCode.RESOURCE_EXHAUSTED,
     StorageFull: grpc.StatusCode.RESOURCE_EXHAUSTED,
     ProtocolError: grpc.StatusCode.INVALID_ARGUMENT,
 }

@@ -4,6 +4,8 @@ HOME/lock                        held for as long as the server lives
 HOME/chainrule.db                jobs, events, metrics (server.store)
 HOME/checkpoints/JOB/STEP.safetensors
 HOME/models/JOB.safetensors
+HOME/datasets/SHA256/            a data set: its content and its manifest (server.data_set_store)
+HOME/uploads/SHA256/             one that is not complete (server.uploads)
 """
 
 from __future__ import annotations
@@ -30,8 +32,10 @@ class Home:
         self.database = folder / "chainrule.db"
         self.checkpoints = folder / "checkpoints"
         self.models = folder / "models"
+        self.data_sets = folder / "datasets"
+        self.uploads = folder / "uploads"
         try:
-            for each in (folder, self.checkpoints, self.models):
+            for each in (folder, self.checkpoints, self.models, self.data_sets, self.uploads):
                 each.mkdir(parents=True, exist_ok=True)
             self._lock = _locked(folder / "lock", folder)
             remove_abandoned(folder)

@@ -36,6 +36,7 @@ from engine.schedules import make_schedule, plateau_of
 from engine.sharding import BatchSchedule, Division, divide
 from engine.synchronous_sgd import ParameterState, UpdateRecipe
 from server import column_choice, data_set
+from server.data_set_store import DataSetStore
 from server.errors import InvalidSpec
 from server.preprocessing import Preprocessing, learn
 
@@ -96,8 +97,10 @@ class PreparedJob:
         )
 
 
-def prepare(spec: job_pb2.JobSpec, *, data_root: Path | None = None) -> PreparedJob:
-    """The prepared job of a spec. data_root: the folder that a `file:` URI may read; None: no file is read.
+def prepare(
+    spec: job_pb2.JobSpec, *, data_root: Path | None = None, data_sets: DataSetStore | None = None
+) -> PreparedJob:
+    """The prepared job of a spec. data_root, data_sets: see `data_set.load`.
 
     Raises InvalidSpec with every field that is wrong."""
     complete = with_defaults(spec)
@@ -105,7 +108,7 @@ def prepare(spec: job_pb2.JobSpec, *, data_root: Path | None = None) -> Prepared
     if violations:
         raise InvalidSpec(violations)
     try:
-        with data_set.load(complete.data, data_root=data_root) as data:
+        with data_set.load(complete.data, data_root=data_root, data_sets=data_sets) as data:
             division = divide(
                 row_count=len(data.target),
                 shard_count=complete.training.shards,

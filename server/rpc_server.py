@@ -8,31 +8,36 @@ from pathlib import Path
 import grpc
 from grpc_health.v1 import health
 
-from chainrule.v1 import job_service_pb2_grpc, model_service_pb2_grpc
+from chainrule.v1 import data_service_pb2_grpc, job_service_pb2_grpc, model_service_pb2_grpc
 from chainrule.wire import KEEPALIVE_OPTIONS
 from chainrule.wire_codec import add_worker_service
+from server.data_service import DataService
 from server.local_links import LocalLinks
 from server.model_service import ModelService
 from server.scheduler import Scheduler
 from server.services import JobService, WorkerService
 from server.standard_services import add_standard_services
 from server.unreadable import ReadableRequests
+from server.uploads import Uploads
 
 
 async def make_server(
     scheduler: Scheduler,
+    uploads: Uploads,
     *,
     data_root: Path | None = None,
     local_links: LocalLinks | None = None,
     interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
 ) -> tuple[grpc.aio.Server, health.aio.HealthServicer]:
-    """The server, and what tells its health. Arguments as in JobService and WorkerService.
+    """The server, and what tells its health. Arguments as in JobService, DataService and WorkerService.
 
     interceptors: they come before ours."""
     # Without so_reuseport = 0 a second server would share the port, and each would get half of the calls.
     options = [("grpc.so_reuseport", 0), *KEEPALIVE_OPTIONS]
     server = grpc.aio.server(interceptors=[*interceptors, ReadableRequests()], options=options)
-    job_service_pb2_grpc.add_JobServiceServicer_to_server(JobService(scheduler, data_root), server)
+    jobs = JobService(scheduler, data_root, uploads.data_sets)
+    job_service_pb2_grpc.add_JobServiceServicer_to_server(jobs, server)
+    data_service_pb2_grpc.add_DataServiceServicer_to_server(DataService(scheduler, uploads), server)
     model_service_pb2_grpc.add_ModelServiceServicer_to_server(ModelService(scheduler), server)
     add_worker_service(WorkerService(scheduler, local_links), server)
     return server, await add_standard_services(server)

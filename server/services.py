@@ -13,6 +13,7 @@ from chainrule.v1 import job_service_pb2 as api
 from chainrule.v1 import worker_service_pb2 as pb
 from chainrule.wire_codec import OutgoingResponse, RawPart, Request
 from server.connected_worker import HELLO_TIMEOUT_S, ConnectedWorker
+from server.data_set_store import DataSetStore
 from server.errors import ProtocolError, WrongState, streaming, unary
 from server.estimate import estimate
 from server.job_page import Listed, page
@@ -30,17 +31,26 @@ SPANS_IN_MESSAGE = 5_000
 
 @dataclass
 class JobService(job_service_pb2_grpc.JobServiceServicer):
-    """What clients call. data_root: the folder that jobs' `file:` URIs may read; None: they read no file."""
+    """What clients call. data_root: the folder that jobs' `file:` URIs may read; None: they read no file.
+
+    data_sets: those that were uploaded."""
 
     scheduler: Scheduler
-    data_root: Path | None = None
+    data_root: Path | None
+    data_sets: DataSetStore
 
     @unary
     async def CreateJob(self, request: api.CreateJobRequest) -> api.CreateJobResponse:  # noqa: N802
         request_id, request_sha256 = checked_request_id(request.request_id), spec_sha256(request.spec)
         job = self.scheduler.book.of_request(request_id, request_sha256)
-        if job is None or request.validate_only:
-            prepared = await asyncio.to_thread(prepare, request.spec, data_root=self.data_root)
+        if job is not None and not request.validate_only:
+            return api.CreateJobResponse(job=_message(job))
+        # A name may be given to another data set: the job keeps the one that it was created with.
+        with self.data_sets.held(request.spec.data.uri) as pinned:
+            request.spec.data.uri = pinned
+            prepared = await asyncio.to_thread(
+                prepare, request.spec, data_root=self.data_root, data_sets=self.data_sets
+            )
             if request.validate_only:
                 checked = job_pb2.Job(spec=prepared.spec, progress=job_pb2.Progress(total_steps=prepared.total_steps))
                 return api.CreateJobResponse(job=checked, estimate=await asyncio.to_thread(estimate, prepared))

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
 from typing import BinaryIO
 
 from chainrule.v1 import job_pb2
 from server.array_columns import NpyFile, NpzFile
 from server.column_choice import listed
 from server.columns import Column, ColumnError, Table, TableFile, joined
-from server.data_root import DataFileError, open_below
+from server.data_root import DataFileError
 
 ENDINGS = (".csv", ".tsv", ".parquet", ".arrow", ".feather", ".npz", ".npy")
 
@@ -55,8 +54,10 @@ class JoinedTable:
         return joined([table.read(name) for table in self._tables], name=name, files=self._files)
 
 
-def open_files(data_root: Path | None, names: Sequence[str], spec: job_pb2.DataSpec, stack: ExitStack) -> OpenFiles:
-    """The files of those names, opened. stack: closes them.
+def open_files(
+    names: Sequence[str], open_file: Callable[[str], BinaryIO], spec: job_pb2.DataSpec, stack: ExitStack
+) -> OpenFiles:
+    """The files of those names, opened. open_file: opens one by its name. stack: closes them.
 
     Raises DataFileError, ColumnError."""
     endings = sorted({ending for each in names for ending in ENDINGS if each.endswith(ending)})
@@ -70,7 +71,7 @@ def open_files(data_root: Path | None, names: Sequence[str], spec: job_pb2.DataS
         raise DataFileError(f"is no CSV file but {endings[0]}; leave data.csv out", field="data.csv")
     forms = []
     for each in names:
-        file = stack.enter_context(open_below(data_root, each))
+        file = stack.enter_context(open_file(each))
         forms.append(_form(file, each, endings[0], spec))
     for each, form in zip(names, forms, strict=True):
         _check_same(names[0], forms[0].names, each, form.names)

@@ -28,11 +28,13 @@ from chainrule.local_link.listener import Listener
 from chainrule.local_link.segment import Segment, SegmentError
 from chainrule.v1 import job_pb2
 from server.archive import Archive
+from server.data_set_store import DataSetStore
 from server.jobs import JobBook
 from server.local_links import LocalLinks
 from server.prepared_job import prepare
 from server.rpc_server import make_server
 from server.scheduler import Scheduler
+from server.uploads import Uploads
 from tests.cluster.support import processes_with
 from tests.plain_workers import train_with_plain_workers
 
@@ -369,7 +371,8 @@ def server_here(folder: Path, data_root: Path) -> Iterator[tuple[str, Scheduler,
     async def start() -> tuple[Scheduler, LocalLinks, object, int]:
         scheduler = Scheduler(JobBook(lambda: f"{next(numbers):012x}"[::-1]), Archive(folder), share_memory=True)
         links = LocalLinks(Listener())
-        server, _ = await make_server(scheduler, data_root=data_root, local_links=links)
+        uploads = Uploads(folder / "uploads", DataSetStore(folder / "datasets"))
+        server, _ = await make_server(scheduler, uploads, data_root=data_root, local_links=links)
         port = server.add_insecure_port("127.0.0.1:0")
         await server.start()
         return scheduler, links, server, port

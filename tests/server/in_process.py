@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,15 +17,17 @@ import pytest
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
-from chainrule.v1 import job_pb2, job_service_pb2_grpc, model_service_pb2_grpc
+from chainrule.v1 import data_service_pb2, data_service_pb2_grpc, job_pb2, job_service_pb2_grpc, model_service_pb2_grpc
 from server import data_set, durable_file, model_file
 from server.archive import Archive
 from server.data_set import DataSet
+from server.data_set_store import DataSetStore
 from server.jobs import Job, JobBook
 from server.prepared_job import PreparedJob, prepare
 from server.rpc_server import make_server
 from server.scheduler import Scheduler
 from server.trained_model import TrainedModel
+from server.uploads import Uploads
 from tests.plain_workers import train_with_plain_workers
 
 TIMEOUT_S = 60.0
@@ -45,6 +48,7 @@ class RunningServer:
     def __post_init__(self) -> None:
         self.jobs = job_service_pb2_grpc.JobServiceStub(self.channel)
         self.models = model_service_pb2_grpc.ModelServiceStub(self.channel)
+        self.data = data_service_pb2_grpc.DataServiceStub(self.channel)
 
     def run(self, call: Callable[[], Answer]) -> Answer:
         """The answer of a call on the server's event loop."""
@@ -87,7 +91,8 @@ def running_server(folder: Path, *, interceptors: Sequence[grpc.aio.ServerInterc
 
     async def start() -> tuple[Scheduler, grpc.aio.Server, Any, int]:
         scheduler = Scheduler(JobBook(lambda: f"{next(numbers):012x}"[::-1]), Archive(folder))
-        server, health = await make_server(scheduler, data_root=folder, interceptors=interceptors)
+        uploads = Uploads(folder / "uploads", DataSetStore(folder / "datasets"))
+        server, health = await make_server(scheduler, uploads, data_root=folder, interceptors=interceptors)
         port = server.add_insecure_port("127.0.0.1:0")
         await server.start()
         return scheduler, server, health, port
@@ -107,6 +112,18 @@ def running_server(folder: Path, *, interceptors: Sequence[grpc.aio.ServerInterc
         loop.call_soon_threadsafe(loop.stop)
         thread.join(TIMEOUT_S)
         loop.close()
+
+
+def upload(server: RunningServer, name: str, content: bytes) -> data_service_pb2.DataSet:
+    """A data set of these bytes, sent in one part."""
+    sha256 = hashlib.sha256(content).hexdigest()
+    begin = data_service_pb2.BeginUploadRequest(sha256=sha256, size_bytes=len(content), name=name)
+    server.data.BeginUpload(begin, timeout=TIMEOUT_S)
+    part = data_service_pb2.AppendUploadRequest(sha256=sha256, content=content)
+    server.data.AppendUpload(iter([part]), timeout=TIMEOUT_S)
+    finish = data_service_pb2.FinishUploadRequest(sha256=sha256)
+    finished: data_service_pb2.FinishUploadResponse = server.data.FinishUpload(finish, timeout=TIMEOUT_S)
+    return finished.data_set
 
 
 def regression_spec() -> job_pb2.JobSpec:

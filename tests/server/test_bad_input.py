@@ -18,7 +18,7 @@ from grpc_status import rpc_status
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from chainrule.v1 import job_pb2, job_service_pb2, model_service_pb2, worker_service_pb2
+from chainrule.v1 import data_service_pb2, job_pb2, job_service_pb2, model_service_pb2, worker_service_pb2
 from server.jobs import Job
 from tests.server.in_process import (
     RunningServer,
@@ -28,6 +28,7 @@ from tests.server.in_process import (
     refusal,
     regression_spec,
     running_server,
+    upload,
 )
 from tests.server.messages import Wanted, messages
 
@@ -36,6 +37,7 @@ SERVICES = [
     file.DESCRIPTOR.services_by_name[name]
     for file, name in (
         (job_service_pb2, "JobService"),
+        (data_service_pb2, "DataService"),
         (model_service_pb2, "ModelService"),
         (worker_service_pb2, "WorkerService"),
     )
@@ -70,6 +72,7 @@ class Tried:
 
     server: RunningServer
     jobs: list[Job]
+    data_set: data_service_pb2.DataSet
 
     @property
     def known(self) -> dict[str, list[Any]]:
@@ -80,9 +83,11 @@ class Tried:
             "loss": FORMULAS,
             "prediction": FORMULAS,
             "phi": ["sigmoid", "tanh", "relu"],
-            "name": ["w", "V", "b", "sgd", "adam", "cosine", "job"],
+            "name": ["w", "V", "b", "sgd", "adam", "cosine", "job", "rows.csv", "rows.npz", ".csv", "a/b.csv"],
             "shape": ["d", "k", "1", "4", "99999999999", "-1"],
-            "uri": ["test:regression", "test:classes", "file:../x.npz", "file:/etc/passwd"],
+            "uri": ["test:regression", "test:classes", "file:../x.npz", "file:/etc/passwd", "dataset:rows.csv"],
+            "sha256": [self.data_set.sha256, "0" * 64, "0" * 63],
+            "data_set": [*self.data_set.names, self.data_set.sha256, self.data_set.sha256[:8], "0" * 64],
             "columns": ["a", "b", "c"],
             "rows": [row(1, 2, 3), row(1, 2), row("x", None, True)],
             "features": [row(1, 2, 3), row(1, 2)],
@@ -100,7 +105,7 @@ def tried(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tried]:
         jobs = [server.add_finished(prepared(spec)) for spec in (regression_spec(), classes_spec(), without_prediction)]
         cancelled = server.submit(prepared(regression_spec()))
         server.jobs.CancelJob(job_service_pb2.CancelJobRequest(job_id=cancelled.job_id), timeout=TIMEOUT_S)
-        yield Tried(server, [*jobs, cancelled])
+        yield Tried(server, [*jobs, cancelled], upload(server, "rows.csv", b"a,target\n1,2\n3,4\n"))
 
 
 def row(*values: Any) -> struct_pb2.ListValue:
@@ -176,6 +181,26 @@ def test_any_bytes_get_an_answer_that_the_caller_can_act_on(tried: Tried, name: 
         check(answered(tried.server, method, Raw(content)))  # type: ignore[arg-type]
 
     holds()
+
+
+@EXAMPLES
+@given(data=st.data())
+def test_any_stream_of_parts_gets_an_answer_that_the_caller_can_act_on(tried: Tried, data: st.DataObject) -> None:
+    parts = st.lists(messages(Wanted(data_service_pb2.AppendUploadRequest.DESCRIPTOR, tried.known)), max_size=3)
+    try:
+        tried.server.data.AppendUpload(iter(data.draw(parts)), timeout=TIMEOUT_S)
+    except grpc.RpcError as error:
+        check(error)
+
+
+@EXAMPLES
+@given(st.binary(max_size=60))
+def test_any_stream_of_bytes_gets_an_answer_that_the_caller_can_act_on(tried: Tried, content: bytes) -> None:
+    append = tried.server.channel.stream_unary("/chainrule.v1.DataService/AppendUpload")
+    try:
+        append(iter([content]), timeout=TIMEOUT_S)
+    except grpc.RpcError as error:
+        check(error)
 
 
 @EXAMPLES

@@ -9,7 +9,8 @@ import pytest
 from chainrule.v1 import job_pb2
 from chainrule.v1 import job_service_pb2 as api
 from server.errors import InvalidRequest
-from server.job_page import LARGEST_PAGE_SIZE, Listed, page
+from server.job_page import Listed, page
+from server.pages import LARGEST_PAGE_SIZE
 
 RUNNING, SUCCEEDED = job_pb2.JOB_STATE_RUNNING, job_pb2.JOB_STATE_SUCCEEDED
 
@@ -101,4 +102,4 @@ def test_a_token_belongs_to_its_filter() -> None:
 def test_everything_that_is_wrong_is_told_at_once() -> None:
     with pytest.raises(InvalidRequest) as caught:
         page([], api.ListJobsRequest(page_size=-1, states=[RUNNING, 0, 99], page_token="x"))  # noqa: S106
-    assert [path for path, _ in caught.value.violations] == ["page_size", "states[1]", "states[2]", "page_token"]
+    assert [path for path, _ in caught.value.violations] == ["page_size", "page_token", "states[1]", "states[2]"]
