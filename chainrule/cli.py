@@ -13,6 +13,8 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from chainrule.cli_datasets import app as datasets
+from chainrule.cli_options import DEFAULT_SERVER, Json, Server
 from chainrule.errors import ChainruleError
 from chainrule.failures import FAILED, WRONG_INPUT, CommandFailed, interrupted, report
 
@@ -25,13 +27,10 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-DEFAULT_SERVER = "127.0.0.1:50051"
+app.add_typer(datasets, name="datasets")
+
 JobFile = Annotated[Path, typer.Argument(metavar="JOB.toml", help="The job file.")]
 JobId = Annotated[str, typer.Argument(metavar="JOB", help="The job's id, or its first 4 characters or more.")]
-Server = Annotated[
-    str, typer.Option("--server", metavar="HOST:PORT", envvar="CHAINRULE_SERVER", help="The server to talk to.")
-]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")]
 Transport = Annotated[
     str,
     typer.Option(
@@ -181,13 +180,25 @@ def submit(
         str,
         typer.Option("--request-id", metavar="ID", help="Such as a UUID: the same again makes no second job."),
     ] = "",
+    upload: Annotated[
+        bool,
+        typer.Option("--upload", help="Upload the file that data.uri names beside the job file, and train on that."),
+    ] = False,
     server: Server = DEFAULT_SERVER,
     as_json: Json = False,
 ) -> None:
     """Put a job in a server's queue."""
     from chainrule.commands import jobs
 
-    jobs.submit(server, job_file, watch=watch, validate_only=validate_only, request_id=request_id, as_json=as_json)
+    jobs.submit(
+        server,
+        job_file,
+        watch=watch,
+        validate_only=validate_only,
+        request_id=request_id,
+        upload=upload,
+        as_json=as_json,
+    )
 
 
 @app.command("list")

@@ -1,7 +1,7 @@
 """The client of a chainrule server: one method for each call, plain protos in and out, typed errors.
 
 It holds one channel, which `close` (or the end of a `with`) releases; every wait has a deadline, or keepalive pings
-that find a dead server. It knows nothing of files but the model that it downloads.
+that find a dead server. It knows nothing of files but the model that it downloads, and what `data_client` uploads.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from google.rpc import error_details_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_status import rpc_status
 
+from chainrule.data_client import DataCalls
 from chainrule.errors import (
     AddressError,
     InvalidJob,
@@ -71,7 +72,7 @@ def connect(address: str = DEFAULT_ADDRESS, *, timeout_s: float = 20.0) -> Clien
     return Client(address, timeout_s=timeout_s)
 
 
-class Client:
+class Client(DataCalls):
     """Calls of one server. timeout_s: the deadline of a short call.
 
     Every method raises ServerError, of the subclass that fits."""

@@ -4,6 +4,7 @@ ChainruleError
 ├── JobFileError             a job file that is no JobSpec; `problems` holds all of them
 ├── AddressError             a server address that isn't HOST:PORT
 ├── ModelFileError           a model file that can't be written
+├── DataFileError            a file of rows that can't be read to be uploaded
 ├── ClusterError             a process of a local cluster that didn't start, or died
 └── ServerError              what a server answered, or that it didn't
     ├── InvalidJob           the job is wrong; `violations` holds every wrong field
@@ -51,6 +52,10 @@ class AddressError(ChainruleError):
 
 class ModelFileError(ChainruleError):
     """A model file that can't be written."""
+
+
+class DataFileError(ChainruleError):
+    """A file of rows that can't be read to be uploaded."""
 
 
 class ClusterError(ChainruleError):

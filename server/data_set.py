@@ -22,6 +22,7 @@ from server.data_root import DataFileError, names_below, open_below
 from server.data_set_store import DataSetStore
 from server.errors import NotFound
 from server.npz_file import array_names, read_npz
+from server.room import check_row_count
 from server.table_files import ENDINGS, open_files
 
 OpenFile = Callable[[str], BinaryIO]
@@ -171,6 +172,7 @@ def _from_files(spec: job_pb2.DataSpec, names: list[str], open_file: OpenFile) -
         files = open_files(names, open_file, spec, stack)
         choice = column_choice.choose(files.columns, spec)
         table = files.table((*choice.features, choice.target), choice.categories)
+        check_row_count(table.row_count)
         target, classes = _target(table.read(choice.target), name=choice.target)
         return FileRows(spec.uri, choice.features, choice.target, target, classes, table=table, files=stack.pop_all())
 

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from server.data_root import DataFileError
+from server.room import check_unpacked
 
 KNOWN = ("features", "target", "feature_names", "classes")
 
@@ -75,11 +76,13 @@ def array_names(file: BinaryIO) -> tuple[str, ...]:
 
 def read_arrays(file: BinaryIO, names: Iterable[str]) -> dict[str, NDArray[Any]]:
     """Those of the arrays that there are, by name; others are not read. Raises DataFileError."""
+    wanted = list(names)
+    _check_unpacked(file, wanted)
     there = set(array_names(file))
     file.seek(0)
     found: dict[str, NDArray[Any]] = {}
     with numpy_errors("the file"), np.load(file, allow_pickle=False) as archive:
-        for name in names:
+        for name in wanted:
             if name in there:
                 with numpy_errors(repr(name)):
                     array = archive[name]
@@ -87,6 +90,13 @@ def read_arrays(file: BinaryIO, names: Iterable[str]) -> dict[str, NDArray[Any]]
                     raise DataFileError(f"{name!r} is no array; write the file with numpy.savez")
                 found[name] = array
     return found
+
+
+def _check_unpacked(file: BinaryIO, names: Iterable[str]) -> None:
+    """Refuse arrays that are small only where they are packed. Nothing is read beyond the size that is told here."""
+    with numpy_errors("the file"), zipfile.ZipFile(file) as archive:
+        members = {member for name in names for member in (name, f"{name}.npy")}
+        check_unpacked(sum(each.file_size for each in archive.infolist() if each.filename in members), "the file")
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import cast
 
 from chainrule.client import Client, Version, states_of
+from chainrule.commands.datasets import local_file, upload_file
 from chainrule.commands.train import check_success, default_model_path
 from chainrule.failures import FAILED, CommandFailed, interrupted, wrong_input
 from chainrule.job_file import load_job_file
@@ -24,11 +25,16 @@ def submit(
     watch: bool,
     validate_only: bool = False,
     request_id: str = "",
+    upload: bool = False,
     as_json: bool,
 ) -> None:
-    """Put a job in the queue, and follow it to its end where `watch` is set; or only have it checked."""
+    """Put a job in the queue, and follow it to its end where `watch` is set; or only have it checked.
+
+    upload: the file that its `data.uri` names is uploaded first, unless the server has it."""
     spec = load_job_file(job_file)
     with Client(server) as client:
+        if upload:
+            spec.data.uri = f"dataset:{upload_file(client, local_file(spec.data.uri, job_file.parent)).sha256}"
         if validate_only:
             _print_estimate(client.validate_job(spec), as_json=as_json)
             return

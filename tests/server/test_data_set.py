@@ -5,14 +5,17 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from chainrule.v1 import job_pb2
-from server import data_set
+from server import data_set, room
 from server.data_set import DataError, DataSet, load
 from server.errors import InvalidSpec
 from server.prepared_job import prepare
@@ -258,3 +261,33 @@ def test_a_job_over_a_file_is_prepared_without_a_copy_in_float64(tmp_path: Path)
     with pytest.raises(InvalidSpec) as caught:
         prepare(spec)
     assert [path for path, _ in caught.value.violations] == ["data.uri"]
+
+
+def test_a_file_that_unpacks_to_more_than_the_memory_is_refused_before_any_is_spent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    np.savez_compressed(tmp_path / "rows.npz", features=np.zeros((1000, 100)), target=np.zeros(1000))
+    np.savez_compressed(tmp_path / "columns.npz", a=np.zeros(100_000), target=np.zeros(100_000))
+    monkeypatch.setattr(room, "available_memory_bytes", lambda: 500_000)
+    for uri in ("file:rows.npz", "file:columns.npz"):
+        spec = job_pb2.DataSpec(uri=uri, target="target" if "columns" in uri else "")
+        tracemalloc.start()
+        try:
+            with pytest.raises(DataError, match=r"unpacks to [0-9]+ bytes, but the server has 500000"):
+                load(spec, data_root=tmp_path)
+            assert tracemalloc.get_traced_memory()[1] < 500_000
+        finally:
+            tracemalloc.stop()
+    monkeypatch.setattr(room, "available_memory_bytes", lambda: None)
+    assert load("file:rows.npz", data_root=tmp_path).feature_names[99] == "x[99]"
+
+
+def test_more_rows_than_the_memory_takes_are_refused_before_they_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A million equal values are a few bytes in the file.
+    pq.write_table(pa.table({"a": np.zeros(1_000_000), "target": np.zeros(1_000_000)}), tmp_path / "rows.parquet")
+    assert (tmp_path / "rows.parquet").stat().st_size < 20_000
+    monkeypatch.setattr(room, "available_memory_bytes", lambda: 1_000_000)
+    with pytest.raises(DataError, match="has 1000000 rows, too many for the 1000000 bytes"):
+        load(job_pb2.DataSpec(uri="file:rows.parquet", target="target"), data_root=tmp_path)
