@@ -185,7 +185,7 @@ def test_an_explanation_is_drawn_or_printed(server: RunningServer, tmp_path: Pat
 
 def test_health_is_an_exit_code(server: RunningServer, capsys: Any) -> None:
     assert call("health", "--json") == 0
-    services = {f"chainrule.v1.{name}Service": "SERVING" for name in ("Job", "Model", "Worker")}
+    services = {f"chainrule.v1.{name}Service": "SERVING" for name in ("Job", "Data", "Model", "Worker")}
     assert json.loads(capsys.readouterr().out) == {"status": "SERVING", "services": services}
     asyncio.run_coroutine_threadsafe(server.health.enter_graceful_shutdown(), server.loop).result(30)
     assert call("health") == 1
