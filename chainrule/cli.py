@@ -207,13 +207,17 @@ def list_jobs(
         list[str] | None, typer.Option("--state", metavar="STATE", help="Only jobs in this state; may be repeated.")
     ] = None,
     name_prefix: Annotated[str, typer.Option("--name", metavar="PREFIX", help="Only jobs whose name begins so.")] = "",
+    labels: Annotated[
+        list[str] | None,
+        typer.Option("--label", metavar="KEY=VALUE", help="Only jobs with this label; may be repeated."),
+    ] = None,
     server: Server = DEFAULT_SERVER,
     as_json: Json = False,
 ) -> None:
     """List a server's jobs, the latest first."""
     from chainrule.commands import jobs
 
-    jobs.list_jobs(server, states=states or [], name_prefix=name_prefix, as_json=as_json)
+    jobs.list_jobs(server, states=states or [], name_prefix=name_prefix, labels=labels or [], as_json=as_json)
 
 
 @app.command()
@@ -246,6 +250,22 @@ def cancel(job: JobId, server: Server = DEFAULT_SERVER, as_json: Json = False) -
     from chainrule.commands import jobs
 
     jobs.cancel(server, job, as_json=as_json)
+
+
+@app.command()
+def pause(job: JobId, server: Server = DEFAULT_SERVER, as_json: Json = False) -> None:
+    """Let a job give its workers to others, and keep what it has until it is resumed."""
+    from chainrule.commands import jobs
+
+    jobs.pause(server, job, as_json=as_json)
+
+
+@app.command()
+def resume(job: JobId, server: Server = DEFAULT_SERVER, as_json: Json = False) -> None:
+    """Put a paused job back in the queue."""
+    from chainrule.commands import jobs
+
+    jobs.resume(server, job, as_json=as_json)
 
 
 @app.command()

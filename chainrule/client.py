@@ -12,7 +12,7 @@ import random
 import re
 import secrets
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, cast
@@ -124,9 +124,15 @@ class Client(DataCalls):
             response: api.CreateJobResponse = self._stub.CreateJob(request, timeout=timeout_s)
         return response
 
-    def list_jobs(self, *, states: Sequence[job_pb2.JobState] = (), name_prefix: str = "") -> list[job_pb2.Job]:
-        """The jobs in these states (none: all) whose names begin so, the latest first, from all pages."""
-        request = api.ListJobsRequest(states=states, name_prefix=name_prefix)
+    def list_jobs(
+        self,
+        *,
+        states: Sequence[job_pb2.JobState] = (),
+        name_prefix: str = "",
+        labels: Mapping[str, str] | None = None,
+    ) -> list[job_pb2.Job]:
+        """The jobs in these states (none: all) with these labels whose names begin so, the latest first."""
+        request = api.ListJobsRequest(states=states, name_prefix=name_prefix, labels=labels)
         jobs: list[job_pb2.Job] = []
         with self._errors(self._timeout_s):
             while True:
@@ -201,6 +207,22 @@ class Client(DataCalls):
         with self._errors(self._timeout_s):
             request = api.CancelJobRequest(job_id=job_id)
             response: api.CancelJobResponse = self._stub.CancelJob(request, timeout=self._timeout_s)
+        return response.job
+
+    def pause_job(self, job_id: str) -> job_pb2.Job:
+        """Let a job give its workers back and keep what it has, until it is resumed; it is PAUSED when this returns.
+
+        That takes until the end of its step. Raises JobNotFound, and PreconditionFailed where it has ended."""
+        with self._errors(DOWNLOAD_TIMEOUT_S):
+            request = api.PauseJobRequest(job_id=job_id)
+            response: api.PauseJobResponse = self._stub.PauseJob(request, timeout=DOWNLOAD_TIMEOUT_S)
+        return response.job
+
+    def resume_job(self, job_id: str) -> job_pb2.Job:
+        """Put a paused job back in the queue. Raises JobNotFound, and PreconditionFailed where it has ended."""
+        with self._errors(self._timeout_s):
+            request = api.ResumeJobRequest(job_id=job_id)
+            response: api.ResumeJobResponse = self._stub.ResumeJob(request, timeout=self._timeout_s)
         return response.job
 
     def predict(

@@ -93,6 +93,8 @@ class _Reader:
             rival = next((name for name in _rivals(field) if name in table), None)
             if rival is not None and list(table).index(rival) < list(table).index(key):
                 self._problem(where, f"excludes {rival!r}; keep one of the two")
+            elif field.message_type is not None and field.message_type.GetOptions().map_entry:
+                self._fill_map(getattr(message, key), field.message_type.fields_by_name["value"], value, where)
             elif field.is_repeated:
                 self._fill_repeated(message, field, value, where)
             elif field.message_type is not None:
@@ -135,6 +137,14 @@ class _Reader:
                 scalar = self._scalar(field, str(element) if is_size else element, f"{path}[{number}]")
                 if scalar is not None:
                     target.append(scalar)
+
+    def _fill_map(self, target: dict[str, Any], kind: FieldDescriptor, value: object, path: str) -> None:
+        if not isinstance(value, dict):
+            self._problem(path, f"must be a table, got {_shown(value)}")
+            return
+        for key, element in value.items():
+            if (scalar := self._scalar(kind, element, _join(path, key))) is not None:
+                target[key] = scalar
 
     def _fill_named(self, message: Message, name: str, value: object, path: str) -> None:
         shape = _fields(message).get("shape")

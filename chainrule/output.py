@@ -56,7 +56,9 @@ def fields_of(message: Message) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for each in message.DESCRIPTOR.fields:
         value = getattr(message, each.name)
-        if each.is_repeated:
+        if each.message_type is not None and each.message_type.GetOptions().map_entry:
+            found[each.name] = dict(value)
+        elif each.is_repeated:
             found[each.name] = [fields_of(item) if isinstance(item, Message) else item for item in value]
         elif each.has_presence and not message.HasField(each.name):
             continue
@@ -83,7 +85,8 @@ def event_text(event: job_pb2.JobEvent) -> str:
             damaged = event.checkpoint_damaged
             return f"warning: a checkpoint was damaged and is set aside as {damaged.file}: {damaged.reason}"
         case "resumed":
-            return f"the server was started again; the job goes on after step {event.resumed.step}"
+            why = "it was paused" if event.resumed.was_paused else "the server was started again"
+            return f"{why}; the job goes on after step {event.resumed.step}"
         case _:
             return ""
 

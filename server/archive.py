@@ -121,10 +121,16 @@ class Archive:
         except InvalidSpec as error:
             raise WrongState(f"the rows of job {job.job_id} can't be read again: {error}") from error
 
+    def has_checkpoint(self, job: Job) -> bool:
+        """Whether something is kept that a job can go on from."""
+        return self.checkpoints_folder is not None and bool(self._checkpoints(job).steps())
+
     def kept_checkpoint(self, job: Job) -> str:
         """Which checkpoint there is of a job that can't go on, in words; empty without one."""
-        steps = [] if self.checkpoints_folder is None else self._checkpoints(job).steps()
-        return f" (the checkpoint of step {steps[-1]} is kept in {self._checkpoints(job).path})" if steps else ""
+        if not self.has_checkpoint(job):
+            return ""
+        folder = self._checkpoints(job)
+        return f" (the checkpoint of step {folder.steps()[-1]} is kept in {folder.path})"
 
     async def keep_model(self, job: Job, state: job_pb2.JobState) -> None:
         """Store what was trained, then let the job be seen in its final state: a model that is there can be had."""

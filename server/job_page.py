@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from chainrule.v1 import job_pb2
 from chainrule.v1 import job_service_pb2 as api
 from server.errors import InvalidRequest
+from server.labels import has
 from server.pages import Key, beginning, digest_of, filled, key_of, token
 
 
@@ -20,6 +21,7 @@ class Listed:
     state: job_pb2.JobState
     created_at_s: float
     message: Callable[[], job_pb2.Job]
+    labels: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def key(self) -> Key:
@@ -37,7 +39,11 @@ def page(jobs: Iterable[Listed], request: api.ListJobsRequest) -> api.ListJobsRe
     if violations:
         raise InvalidRequest(violations)
     wanted = set(request.states) or known
-    fitting = [job for job in jobs if job.state in wanted and job.name.startswith(request.name_prefix)]
+    fitting = [
+        job
+        for job in jobs
+        if job.state in wanted and job.name.startswith(request.name_prefix) and has(job.labels, request.labels)
+    ]
     fitting.sort(key=lambda job: job.key, reverse=True)
     if after is not None:
         fitting = [job for job in fitting if job.key < after]
@@ -53,4 +59,4 @@ def _filled(jobs: Sequence[Listed], request: api.ListJobsRequest) -> api.ListJob
 
 
 def _filter_digest(request: api.ListJobsRequest) -> str:
-    return digest_of(sorted(set(request.states)), request.name_prefix)
+    return digest_of(sorted(set(request.states)), request.name_prefix, sorted(request.labels.items()))

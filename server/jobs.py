@@ -22,7 +22,7 @@ from server.training import Training
 
 FINAL = (job_pb2.JOB_STATE_SUCCEEDED, job_pb2.JOB_STATE_FAILED, job_pb2.JOB_STATE_CANCELLED)
 LONGEST_REQUEST_ID = 128
-REREADING = "its data to be read again after the server's restart"
+REREADING = "its data to be read again"
 
 
 @dataclass
@@ -48,12 +48,16 @@ class Job:
     model_path: Path | None = None
     started_at_s: float | None = None
     ended_at_s: float | None = None
-    # Why a queued job isn't running.
-    queued_for: str = ""
+    # Why it has no workers, in words; empty where it has some.
+    waits_for: str = ""
     # Reads the data again; set where a job from before a restart has its turn.
     preparing: asyncio.Task[None] | None = None
     # Stores the model and then makes the state final; set when the job's end is decided.
     ending: asyncio.Task[None] | None = None
+    # One change between running, paused and queued after the other.
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    # While it is to pause; set once it stands at a step's end and has given its workers back.
+    step_end: asyncio.Event | None = None
     # The number of the last event that is stored.
     last_event: int = 0
     changed: asyncio.Event = field(default_factory=asyncio.Event)
@@ -83,11 +87,6 @@ class Job:
     def is_final(self) -> bool:
         """Whether the job has ended."""
         return self.state in FINAL
-
-    @property
-    def is_resuming(self) -> bool:
-        """Whether the job ran before a restart and doesn't yet again."""
-        return self.state == job_pb2.JOB_STATE_RUNNING and self.training is None
 
     def become(self, state: job_pb2.JobState) -> None:
         """Change the state and wake everyone who watches."""
@@ -137,12 +136,14 @@ class Job:
             message.result.CopyFrom(self.result)
         if self.ending is not None and not self.is_final:
             message.waiting_for = "its end to be stored"
-        elif self.state == job_pb2.JOB_STATE_QUEUED:
-            message.waiting_for = self.queued_for
-        elif self.is_resuming:
+        elif self.step_end is not None:
+            message.waiting_for = "its pause to be stored" if self.step_end.is_set() else "its step to end, to pause"
+        elif self.preparing is not None:
             message.waiting_for = REREADING
+        elif self.state == job_pb2.JOB_STATE_QUEUED:
+            message.waiting_for = self.waits_for
         elif self.state == job_pb2.JOB_STATE_RUNNING and self.training is not None:
-            message.waiting_for = self.training.waiting_for
+            message.waiting_for = self.waits_for or self.training.waiting_for
         return message
 
     def progress_now(self) -> job_pb2.Progress:
@@ -218,11 +219,9 @@ class JobBook:
         """All jobs, the oldest first."""
         return list(self._jobs.values())
 
-    def next_in_line(self) -> Job | None:
-        """The job whose turn it is: one that ran before a restart, else the oldest in the queue."""
-        waiting = [job for job in self._jobs.values() if not job.is_final and job.ending is None]
-        resuming = next((job for job in waiting if job.is_resuming), None)
-        return resuming or next((job for job in waiting if job.state == job_pb2.JOB_STATE_QUEUED), None)
+    def active(self) -> list[Job]:
+        """The jobs that haven't ended, the oldest first."""
+        return [job for job in self._jobs.values() if not job.is_final and job.ending is None]
 
 
 def checked_request_id(request_id: str) -> str:

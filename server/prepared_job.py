@@ -35,13 +35,14 @@ from engine.reduction import check_shard_count
 from engine.schedules import make_schedule, plateau_of
 from engine.sharding import BatchSchedule, Division, divide
 from engine.synchronous_sgd import ParameterState, UpdateRecipe
-from server import column_choice, data_set
+from server import column_choice, data_set, labels
 from server.data_set_store import DataSetStore
 from server.errors import InvalidSpec
 from server.preprocessing import Preprocessing, learn
 
 MAX_SHARDS = 1024
 MAX_EPOCHS = 10_000_000
+MAX_PRIORITY = 1_000
 
 
 @dataclass(frozen=True)
@@ -182,6 +183,8 @@ def with_defaults(spec: job_pb2.JobSpec) -> job_pb2.JobSpec:
         training.seed = 0
     if not training.HasField("min_workers"):
         training.min_workers = 1
+    if not training.HasField("max_workers"):
+        training.max_workers = training.shards
     if not training.HasField("precision"):
         training.precision = "float32"
     if not training.HasField("backend"):
@@ -240,6 +243,14 @@ def _violations(spec: job_pb2.JobSpec) -> list[tuple[str, str]]:
         "training.min_workers",
         f"must be from 1 to the number of shards, {training.shards}, got {training.min_workers}",
     )
+    check(
+        training.min_workers <= training.max_workers <= max(training.shards, training.min_workers),
+        "training.max_workers",
+        f"must be from min_workers, {training.min_workers}, to the number of shards, {training.shards}, "
+        f"got {training.max_workers}",
+    )
+    check(abs(spec.priority) <= MAX_PRIORITY, "priority", f"must be from -1000 to 1000, got {spec.priority}")
+    found += labels.violations(spec.labels)
     check(
         training.precision in PRECISIONS,
         "training.precision",

@@ -17,6 +17,7 @@ from chainrule.v1 import job_pb2
 from engine.reduction import PartialSum
 from server.checkpoint import Checkpoint
 from server.checkpoint_folder import CheckpointFolder
+from server.errors import StorageFull
 from server.journal import Journal
 from server.resume import capture
 from server.store import MetricRow, StoreError
@@ -46,7 +47,8 @@ class Recorder:
     last_step: int = 0
     _last_at_s: float = field(default_factory=time.monotonic)
     _writing: asyncio.Task[None] | None = None
-    _is_failing: bool = False
+    # Why the last checkpoint couldn't be written; empty where it was.
+    _trouble: str = ""
     # Set by the next step's end, which is then written; None while the server goes on.
     _is_last: asyncio.Event | None = None
 
@@ -63,8 +65,7 @@ class Recorder:
 
     async def finish(self, training: Training | None = None) -> None:
         """Wait for the checkpoint that is being written; write another of a training that stands between two steps."""
-        if self._writing is not None:
-            await self._writing
+        await self._written()
         if training is None or not (self.every_s or self.every_steps):
             return
         if training.is_between_steps:
@@ -76,6 +77,19 @@ class Recorder:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(EVALUATION_TIMEOUT_S):
                     await self._is_last.wait()
+        await self._written()
+
+    async def keep(self, training: Training) -> None:
+        """Have a checkpoint of where a training stands, between two steps. Raises StorageFull."""
+        await self._written()
+        if self._trouble or training.state.step != self.last_step:
+            self._begin(training)
+        await self._written()
+        if self._trouble:
+            raise StorageFull(f"the checkpoint of step {training.state.step} can't be written: {self._trouble}")
+
+    async def _written(self) -> None:
+        """Wait for the checkpoint that is being written."""
         if self._writing is not None:
             await self._writing
 
@@ -117,11 +131,11 @@ class Recorder:
                 checkpoint.job_id, checkpoint.step, self.folder.path, reason,
                 extra=log_event("checkpoint_failed", job=checkpoint.job_id, step=checkpoint.step),
             )  # fmt: skip
-            if not self._is_failing:
+            if not self._trouble:
                 self.journal.note_event(checkpoint.job_id, event)
-            self._is_failing = True
+            self._trouble = reason
         else:
-            self._is_failing = False
+            self._trouble = ""
             self.totals.add(size_bytes=size_bytes, duration_s=time.monotonic() - started_s)
             event.checkpoint_written.step, event.checkpoint_written.size_bytes = checkpoint.step, size_bytes
             self.journal.note_event(checkpoint.job_id, event, name=f"checkpoint of step {checkpoint.step}")

@@ -1,7 +1,8 @@
-"""Which job runs on which workers: first come, first served, one job at a time on all connected workers.
+"""Which jobs run, from their creation to their end: submitted, paused, resumed, cancelled, taken up after a restart.
 
-It holds a link to each worker; whatever a training wants to send goes there at once. All of it runs on the one event
-loop, so nothing is locked. What a server left when it ended, or was killed, is in the archive; `restore` takes it up.
+Who gets which workers is decided in `server.allocation` and made so in `server.sharing`; here is what a job does then.
+All of it runs on the one event loop, so nothing is locked but one change of a job's state against the next. What a
+server left when it ended, or was killed, is in the archive; `restore` takes it up.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import functools
 import logging
 import secrets
 import time
+from collections.abc import Awaitable, Callable, Container
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 
@@ -27,17 +29,19 @@ from server.jobs import Job, JobBook
 from server.links import Link
 from server.prepared_job import PreparedJob
 from server.resume import DataChanged, restore
+from server.sharing import Sharing
 from server.step_cost import StepCosts
-from server.team import Seat
 from server.training import Training, TrainingFailed
+from server.worker_pool import WorkerPool
 
 log = logging.getLogger(__name__)
 STOP_TIMEOUT_S = 5.0
+QUEUED, RUNNING, PAUSED = job_pb2.JOB_STATE_QUEUED, job_pb2.JOB_STATE_RUNNING, job_pb2.JOB_STATE_PAUSED
 
 
 @dataclass
 class Scheduler:
-    """The jobs, the connected workers, and the one job that runs."""
+    """The jobs, the connected workers, and the jobs that run."""
 
     book: JobBook
     archive: Archive
@@ -45,14 +49,15 @@ class Scheduler:
     # Large updates are made by so many threads, those of the pool and the event loop's own.
     thread_count: int = 1
     pool: Executor | None = None
-    # None: registered, but not joined yet.
-    _workers: dict[str, Link | None] = field(default_factory=dict)
-    _running: Job | None = None
+    workers: WorkerPool = field(default_factory=WorkerPool)
     _is_stopping: bool = False
     _submitting: asyncio.Lock = field(default_factory=asyncio.Lock)
+    # Rows are read again for one job after the other: they are large.
+    _reading: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     def __post_init__(self) -> None:
         self.archive.journal.told = self._told
+        self._sharing = Sharing(self.workers, self.archive.journal.note_event)
 
     async def submit(self, prepared: PreparedJob, *, request_id: str = "", request_sha256: str = "") -> Job:
         """Put a job in the queue; it is on the disk when it is returned. request_sha256: of the spec as it was sent.
@@ -77,13 +82,32 @@ class Scheduler:
         """Take up every job of the archive again: those that ran, then the queue. Raises StoreError."""
         for job in self.archive.jobs():
             self.book.add(job)
-        self._start_next()
+            if job.state == RUNNING:
+                self._sharing.add(job)
+                self._begin(job)
+        self._share()
+
+    async def pause(self, job: Job) -> None:
+        """Let a job give its workers back at its step's end, and keep what it has until `resume`. Idempotent.
+
+        Raises WrongState where it has ended, StorageFull where what it has can't be kept: then it goes on."""
+        await self._in_turn(job, self._pause)
+
+    async def resume(self, job: Job) -> None:
+        """Put a paused job back at its place in the queue; one that isn't paused stays as it is.
+
+        Raises WrongState where it has ended."""
+        await self._in_turn(job, self._resume)
 
     async def cancel(self, job: Job) -> None:
         """End a job. Raises WrongState where it has succeeded or failed."""
         if job.preparing is not None:
             # Its checkpoint becomes its model, for which its data must be there.
             await asyncio.shield(job.preparing)
+        if job.step_end is not None and job.step_end.is_set():
+            # What is being stored of its pause becomes its model.
+            async with job.turn:
+                pass
         if not job.is_final and job.ending is None:
             self._end(job, job_pb2.JOB_STATE_CANCELLED)
         if job.ending is not None:
@@ -103,72 +127,58 @@ class Scheduler:
 
     def register(self, hello: pb.Hello) -> str:
         """A worker came: its name, made unique. It gets no job until it joins."""
-        name = base = hello.name or "worker"
-        number = 2
-        while name in self._workers:
-            name, number = f"{base}-{number}", number + 1
-        self._workers[name] = None
-        log.info(
-            "worker %s came (process %d, numpy %s, %s)", name, hello.process_id, hello.numpy_version, hello.blas,
-            extra=log_event("worker_came", worker=name, process_id=hello.process_id),
-        )  # fmt: skip
-        return name
+        return self.workers.register(hello)
 
     def join(self, name: str, link: Link) -> None:
         """A registered worker can be given jobs, by this link."""
-        if name in self._workers:
-            self._workers[name] = link
-            how = "sharing memory" if link.shares_memory else "over gRPC"
-            log.info("worker %s joined, %s", name, how, extra=log_event("worker_joined", worker=name))
-            self._workers_changed()
+        if self.workers.join(name, link):
+            self._share()
 
     def relink(self, name: str, link: Link) -> None:
         """A worker is reached by another link from now on."""
-        if self._workers.get(name) is not None:
-            self._workers[name] = link
-            training = None if self._running is None else self._running.training
-            self._workers_changed(relinked=training is not None and name in training.workers)
+        if self.workers.relink(name, link):
+            self._share(relinked=(name,))
 
     def leave(self, name: str) -> None:
         """A worker is gone; its shards go to the others."""
-        if name in self._workers:
-            link = self._workers.pop(name)
-            log.info("worker %s left", name, extra=log_event("worker_left", worker=name))
-            if link is not None:
-                self._workers_changed()
+        if self.workers.leave(name):
+            self._share()
+
+    @property
+    def worker_count(self) -> int:
+        """The workers that can be given jobs."""
+        return len(self.workers.joined)
 
     async def stop(self) -> None:
-        """Write a last checkpoint and what has ended; from now on no job advances or begins."""
+        """Write last checkpoints and what has ended; from now on no job advances or begins."""
         self._is_stopping = True
-        job = self._running
-        if job is not None and job.recorder is not None:
-            await job.recorder.finish(job.training)
-        self._running = None
+        running = [*self._sharing.running.values()]
+        await asyncio.gather(*(job.recorder.finish(job.training) for job in running if job.recorder is not None))
+        self._sharing.stop()
         endings = [other.ending for other in self.book.all() if other.ending is not None and not other.ending.done()]
         if endings:
             await asyncio.wait(endings, timeout=STOP_TIMEOUT_S)
 
     def close(self) -> None:
         """End the streams of all workers."""
-        for link in self._workers.values():
-            if link is not None:
-                # The stream with the socket: a worker that had only lost the socket would go on with the stream.
-                link.without_memory().close()
+        self.workers.close()
 
     def receive(self, name: str, request: Request) -> None:
         """A message of a worker. Raises ProtocolError, which ends the worker's stream."""
-        training = None if self._running is None else self._running.training
+        job = self._sharing.job_of(name)
+        training = None if job is None else job.training
         if isinstance(request, RawPart):
             if training is not None:
                 training.receive_part(name, request)
-                self._flush(training)
+                self._sharing.flush(training)
             return
         kind = request.WhichOneof("message")
         if kind not in ("ready", "partial_sum", "failure"):
             raise ProtocolError(f"a worker's stream goes on with ready, part, partial_sum or failure, not {kind}")
-        if self._running is None or training is None:
+        if job is None or training is None:
             return
         try:
+            # A worker that has just changed its job may still answer for the one before.
             if kind == "ready" and request.ready.job_id == training.job_id:
                 training.ready(name, request.ready)
             elif kind == "partial_sum" and request.partial_sum.job_id == training.job_id:
@@ -176,46 +186,38 @@ class Scheduler:
             elif kind == "failure" and request.failure.job_id == training.job_id:
                 training.receive_failure(name, request.failure)
         except TrainingFailed as error:
-            log.warning("job %s failed: %s", training.job_id, error, extra=log_event("job_failed", job=training.job_id))
-            self._running.error = status_pb2.Status(code=code_pb2.FAILED_PRECONDITION, message=str(error))
-            self._end(self._running, job_pb2.JOB_STATE_FAILED)
+            log.warning("job %s failed: %s", job.job_id, error, extra=log_event("job_failed", job=job.job_id))
+            job.error = status_pb2.Status(code=code_pb2.FAILED_PRECONDITION, message=str(error))
+            self._end(job, job_pb2.JOB_STATE_FAILED)
             return
-        self._flush(training)
+        self._sharing.flush(training)
         if training.result is not None:
-            self._end(self._running, job_pb2.JOB_STATE_SUCCEEDED)
+            self._end(job, job_pb2.JOB_STATE_SUCCEEDED)
+        elif training.is_held and not training.is_ordered:
+            self._share()
 
     def shard_source(self, job_id: str, shard: int) -> PreparedJob:
-        """The prepared rows of the running job. Raises NotFound, OutOfRange."""
-        prepared = None if self._running is None else self._running.prepared
-        if self._running is None or self._running.job_id != job_id or prepared is None:
+        """The prepared rows of a running job. Raises NotFound, OutOfRange."""
+        job = self._sharing.running.get(job_id)
+        if job is None or job.prepared is None:
             raise NotFound(f"job {job_id!r} is not running")
-        if shard >= prepared.spec.training.shards:
-            raise OutOfRange(f"job {job_id} has {prepared.spec.training.shards} shards, counted from 0; got {shard}")
-        return prepared
+        if shard >= job.spec.training.shards:
+            raise OutOfRange(f"job {job_id} has {job.spec.training.shards} shards, counted from 0; got {shard}")
+        return job.prepared
 
-    @property
-    def worker_count(self) -> int:
-        """The workers that can be given jobs."""
-        return len(self._joined())
-
-    def _joined(self) -> list[str]:
-        return [name for name, link in self._workers.items() if link is not None]
-
-    def _seats(self, names: list[str]) -> list[Seat]:
-        found = ((name, self._workers.get(name)) for name in names)
-        return [Seat(name, shares_memory=link.shares_memory) for name, link in found if link is not None]
-
-    def _workers_changed(self, *, relinked: bool = False) -> None:
-        if self._running is not None and self._running.training is not None:
-            training = self._running.training
-            members = training.workers
-            joined = self._joined()
-            stay = [name for name in members if name in joined]
-            come = [name for name in joined if name not in members]
-            room = self._running.spec.training.shards - len(stay)
-            if len(stay) < len(members) or (come and room > 0) or relinked:
-                self._assign(training, stay + come)
-        self._start_next()
+    def _share(self, *, relinked: Container[str] = ()) -> None:
+        """Something has changed: share the workers anew, begin whose turn it is, let go those that are to pause."""
+        if self._is_stopping:
+            return
+        running = self._sharing.running
+        jobs = [
+            job for job in self.book.active() if job.job_id in running or (job.state == QUEUED and job.step_end is None)
+        ]
+        for job in self._sharing.share(jobs, relinked=relinked):
+            self._begin(job)
+        is_anyone_gone = [self._let_go(job) for job in jobs if job.step_end is not None]
+        if any(is_anyone_gone):
+            self._share()
 
     async def _add(self, job: Job) -> Job:
         # One after the other: the order on the disk is the order of the queue.
@@ -225,7 +227,7 @@ class Scheduler:
                 return known
             await self.archive.add(job)
             self.book.add(job)
-        self._start_next()
+        self._share()
         return job
 
     async def _delete(self, job: Job) -> None:
@@ -237,30 +239,19 @@ class Scheduler:
         job.last_event = last_event
         job.wake()
 
-    def _start_next(self) -> None:
-        while self._running is None and not self._is_stopping:
-            job = self.book.next_in_line()
-            if job is None:
-                break
-            needed = job.spec.training.min_workers
-            joined = self._joined()
-            if not job.is_resuming and len(joined) < needed:
-                job.queued_for = f"workers: {len(joined)} of the {needed} that it asks for are connected"
-                break
-            self._running = job
-            if job.prepared is None:
-                job.preparing = asyncio.get_running_loop().create_task(self._take_up(job))
-            else:
-                self._start(job, job.prepared)
-        for job in self.book.all():
-            if job.state == job_pb2.JOB_STATE_QUEUED and self._running is not None and job is not self._running:
-                job.queued_for = f"job {self._running.job_id} to end"
+    def _begin(self, job: Job) -> None:
+        """Start a job whose turn it is; one from before a pause or a restart is read in first."""
+        if job.prepared is None:
+            job.preparing = asyncio.get_running_loop().create_task(self._take_up(job))
+        else:
+            self._start(job, self._training(job, job.prepared, None))
+            self._sharing.seat(job)
 
-    def _start(self, job: Job, prepared: PreparedJob, checkpoint: Checkpoint | None = None) -> None:
-        """Begin a job whose turn it is, or go on with it after a restart."""
+    def _training(self, job: Job, prepared: PreparedJob, checkpoint: Checkpoint | None) -> Training:
+        """The training of a job, at its beginning or where the checkpoint was taken."""
+        job.prepared = prepared
         job.recorder = self.archive.recorder(job, checkpoint)
-        is_resuming = job.is_resuming
-        job.training = Training(
+        return Training(
             job.job_id,
             prepared,
             time.monotonic_ns,
@@ -273,32 +264,112 @@ class Scheduler:
             restore=None if checkpoint is None else functools.partial(restore, checkpoint=checkpoint),
             step_ended=None if job.recorder is None else job.recorder.step_ended,
         )
-        if is_resuming:
-            step = job.training.state.step
+
+    def _start(self, job: Job, training: Training) -> None:
+        job.training = training
+        if job.started_at_s is not None:
+            step, was_paused = training.state.step, job.state != RUNNING
             resumed = log_event("job_resumed", job=job.job_id, step=step)
             log.info("job %s (%s) goes on after step %d", job.job_id, job.spec.name, step, extra=resumed)
-            self.archive.journal.note_event(job.job_id, job_pb2.JobEvent(resumed=job_pb2.Resumed(step=step)))
+            event = job_pb2.JobEvent(resumed=job_pb2.Resumed(step=step, was_paused=was_paused))
+            self.archive.journal.note_event(job.job_id, event)
         else:
             job.started_at_s = time.time()
-            started, worker_count = log_event("job_started", job=job.job_id), len(self._joined())
-            log.info("job %s (%s) starts on %d workers", job.job_id, job.spec.name, worker_count, extra=started)
-            self.archive.note_state(job, job_pb2.JOB_STATE_RUNNING)
-        self._assign(job.training, self._joined())
+            log.info("job %s (%s) starts", job.job_id, job.spec.name, extra=log_event("job_started", job=job.job_id))
+        if job.state != RUNNING:
+            self.archive.note_state(job, RUNNING)
 
     async def _take_up(self, job: Job) -> None:
-        """Read the data and the last checkpoint of a job from before a restart, and go on with it."""
+        """Read the data and the last checkpoint of a job from before a pause or a restart, and go on with it."""
         try:
-            job.prepared, checkpoint = await self.archive.read_again(job)
-            self._start(job, job.prepared, checkpoint)
+            async with self._reading:
+                prepared, checkpoint = await self.archive.read_again(job)
+                training = self._training(job, prepared, checkpoint)
+            job.preparing = None
+            if not self._is_stopping:
+                self._start(job, training)
+                self._share()
         except (InvalidSpec, DataChanged, OSError) as error:
-            self._fail(job, code_pb2.FAILED_PRECONDITION, f"it can't go on after the server's restart: {error}")
+            self._fail(job, code_pb2.FAILED_PRECONDITION, f"it can't go on: {error}")
         except Exception as error:
             # A job that can't be taken up must not hold up the others.
             failed = log_event("job_not_resumed", job=job.job_id)
             log.error("job %s can't be taken up again", job.job_id, exc_info=error, extra=failed)
-            self._fail(job, code_pb2.INTERNAL, "an error of the server itself after its restart; its log says more")
+            self._fail(job, code_pb2.INTERNAL, "it can't go on for an error of the server itself; its log says more")
         finally:
             job.preparing = None
+
+    async def _in_turn(self, job: Job, change: Callable[[Job], Awaitable[None]]) -> None:
+        """One change of a job after the other. A caller that gives up doesn't stop it in its middle."""
+
+        async def changed() -> None:
+            async with job.turn:
+                if job.preparing is not None:
+                    await asyncio.shield(job.preparing)
+                if job.is_final or job.ending is not None:
+                    raise WrongState(f"job {job.job_id} has ended; submit it again to train it anew")
+                await change(job)
+
+        await asyncio.shield(asyncio.create_task(changed()))
+
+    async def _pause(self, job: Job) -> None:
+        if job.state == PAUSED:
+            return
+        job.step_end = asyncio.Event()
+        try:
+            if job.training is not None and job.recorder is None:
+                raise WrongState(f"this server writes no checkpoints, so job {job.job_id} can't pause once it runs")
+            if job.training is not None and job.recorder is not None:
+                job.training.is_held = True
+                self._share()
+                await job.step_end.wait()
+                if job.ending is not None:
+                    raise WrongState(f"job {job.job_id} ended before it could pause")
+                # Without workers, after a step whose evaluation nobody makes, the checkpoint before must do.
+                if job.training.is_between_steps:
+                    await job.recorder.keep(job.training)
+            job.step_end.set()
+            job.progress = job.progress_now()
+            job.progress.workers = 0
+            await self._becomes(job, PAUSED)
+            if job.training is not None:
+                job.training.forget()
+            # Its rows and its checkpoint are read again when it goes on.
+            job.training = job.recorder = job.prepared = None
+        except Exception:
+            if job.training is not None and job.ending is None:
+                job.training.is_held = False
+                self._sharing.add(job)
+            raise
+        finally:
+            job.step_end = None
+            self._share()
+
+    async def _resume(self, job: Job) -> None:
+        if job.state == PAUSED:
+            await self._becomes(job, QUEUED)
+            self._share()
+
+    async def _becomes(self, job: Job, state: job_pb2.JobState) -> None:
+        """Change a job's state, on the disk too."""
+        self.archive.note_state(job, state)
+        await self.archive.journal.written()
+        name = job_pb2.JobState.Name(state)
+        changed = log_event("job_state_changed", job=job.job_id, step=job.progress.step, state=name)
+        log.info("job %s: %s", job.job_id, name, extra=changed)
+
+    def _let_go(self, job: Job) -> bool:
+        """Take the workers of a job that is to pause, where it stands at a step's end; whether they were taken.
+
+        At once, as a worker's next message would let it go on."""
+        training = job.training
+        if training is None or job.step_end is None or job.step_end.is_set() or training.is_ordered:
+            return False
+        if not training.is_between_steps and training.workers:
+            return False
+        self._sharing.remove(job)
+        job.step_end.set()
+        return True
 
     def _fail(self, job: Job, code: code_pb2.Code, message: str) -> None:
         message += self.archive.kept_checkpoint(job)
@@ -307,36 +378,21 @@ class Scheduler:
         self._end(job, job_pb2.JOB_STATE_FAILED)
 
     def _end(self, job: Job, state: job_pb2.JobState) -> None:
-        if job is self._running:
-            self._running = None
-            if job.training is not None:
-                self._assign(job.training, [])
-        job.ending = asyncio.get_running_loop().create_task(self.archive.keep_model(job, state))
-        self._start_next()
+        self._sharing.remove(job)
+        job.ending = asyncio.get_running_loop().create_task(self._keep_model(job, state))
+        if job.step_end is not None:
+            job.step_end.set()
+        self._share()
 
-    def _assign(self, training: Training, names: list[str]) -> None:
-        before = training.workers
-        training.set_workers(self._seats(names))
-        after = training.workers
-        joined, left = [name for name in after if name not in before], [name for name in before if name not in after]
-        is_running = self._running is not None and self._running.training is training
-        if (joined or left) and is_running:
-            event = job_pb2.JobEvent(
-                workers_changed=job_pb2.WorkersChanged(joined=joined, left=left, worker_count=len(after))
-            )
-            self.archive.journal.note_event(training.job_id, event)
-        for name in training.without_room:
-            link = self._workers.get(name)
-            if link is not None:
-                lacking = log_event("worker_without_memory", worker=name, job=training.job_id)
-                message = "worker %s goes on over gRPC until it joins again: there is no room to share"
-                log.warning(message, name, extra=lacking)
-                self._workers[name] = link.without_memory()
-        self._flush(training)
-
-    def _flush(self, training: Training) -> None:
-        for message in training.outbox:
-            link = self._workers.get(message.name)
-            if link is not None:
-                link.send(message.response, message.descriptors)
-        training.outbox.clear()
+    async def _keep_model(self, job: Job, state: job_pb2.JobState) -> None:
+        """Store the model and the end of a job; of one that is cancelled while it is paused, that of its checkpoint."""
+        if state == job_pb2.JOB_STATE_CANCELLED and job.training is None and self.archive.has_checkpoint(job):
+            try:
+                async with self._reading:
+                    prepared, checkpoint = await self.archive.read_again(job)
+                    job.training = self._training(job, prepared, checkpoint)
+            except (InvalidSpec, DataChanged, OSError) as error:
+                state = job_pb2.JOB_STATE_FAILED
+                message = f"it was cancelled, but has no model: {error}{self.archive.kept_checkpoint(job)}"
+                job.error = status_pb2.Status(code=code_pb2.FAILED_PRECONDITION, message=message)
+        await self.archive.keep_model(job, state)

@@ -93,6 +93,18 @@ class JobService(job_service_pb2_grpc.JobServiceServicer):
         return api.CancelJobResponse(job=_message(job))
 
     @unary
+    async def PauseJob(self, request: api.PauseJobRequest) -> api.PauseJobResponse:  # noqa: N802
+        job = self._find(request.job_id)
+        await self.scheduler.pause(job)
+        return api.PauseJobResponse(job=_message(job))
+
+    @unary
+    async def ResumeJob(self, request: api.ResumeJobRequest) -> api.ResumeJobResponse:  # noqa: N802
+        job = self._find(request.job_id)
+        await self.scheduler.resume(job)
+        return api.ResumeJobResponse(job=_message(job))
+
+    @unary
     async def DeleteJob(self, request: api.DeleteJobRequest) -> api.DeleteJobResponse:  # noqa: N802
         job = self._find(request.job_id)
         await self.scheduler.delete(job)
@@ -175,4 +187,4 @@ def _message(job: Job) -> job_pb2.Job:
 
 
 def _listed(job: Job) -> Listed:
-    return Listed(job.job_id, job.spec.name, job.state, job.created_at_s, lambda: _message(job))
+    return Listed(job.job_id, job.spec.name, job.state, job.created_at_s, lambda: _message(job), job.spec.labels)

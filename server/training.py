@@ -90,6 +90,10 @@ class Training:
     _took_best: bool = False
     # In the processes before this one.
     trained_before_s: float = 0.0
+    # No step is begun: workers are about to change, or the job to pause. `set_workers` and `go_on` end it.
+    is_held: bool = False
+    # Whether an order is out, whose answers would be lost if the workers changed now.
+    is_ordered: bool = field(default=False, init=False)
     _order_number: int = 0
     _order_kind: pb.OrderKind = GRADIENT
     # Whether the members of this generation hold the current parameters.
@@ -175,6 +179,7 @@ class Training:
     def set_workers(self, seats: Sequence[Seat]) -> None:
         """Divide the shards among these workers, in a new generation; any that are more than the shards get none."""
         self.generation += 1
+        self.is_held = self.is_ordered = False
         self._partial_sums.clear()
         self._rows = {}
         self._assembly = None
@@ -193,6 +198,12 @@ class Training:
             self._send(name, pb.TrainResponse(assignment=assignment), descriptors)
         self._wire_bytes = self._team.wire_bytes
         self.progress.transport = self._team.transport
+
+    def go_on(self) -> None:
+        """Begin the step that was held back."""
+        self.is_held = False
+        if self._team.members and self._team.is_ready and not self.is_ordered:
+            self._issue()
 
     def forget(self) -> None:
         """Give up the parameters and all that a step needs, once the model is stored; what can be told of it stays."""
@@ -344,6 +355,7 @@ class Training:
     def _complete(self) -> None:
         total = finish(self._root, self._partial_sums)
         self._partial_sums.clear()
+        self.is_ordered = False
         if total is None:
             raise ProtocolError("every partial sum is without rows")
         try:
@@ -351,12 +363,14 @@ class Training:
         except StopIteration:
             for name in self._team.members:
                 self._send(name, pb.TrainResponse(release=pb.Release(job_id=self.job_id)))
-        else:
+            return
+        if not (self.is_held and self.is_between_steps):
             self._issue()
 
     def _issue(self) -> None:
         """Give the current order to every member, with the parameters where they don't hold them yet."""
         self._order_number += 1
+        self.is_ordered = True
         self._partial_sums.clear()
         order = pb.Order(
             job_id=self.job_id,

@@ -196,8 +196,10 @@ class Session:
             if kind == "assignment":
                 current = self._accept(link, stub, response.assignment, descriptors)
             elif kind == "release":
-                self._held.pop(response.release.job_id, None)
-                current = None
+                job_id = response.release.job_id
+                self._held.pop(job_id, None)
+                if current is not None and current.assignment.job_id == job_id:
+                    current = None
 
     def _accept(
         self,

@@ -1,4 +1,4 @@
-"""The commands that talk to a running server: submit, list, status, watch, cancel, download, health."""
+"""The commands that talk to a running server: submit, list, status, watch, pause, resume, cancel, download, health."""
 
 from __future__ import annotations
 
@@ -47,15 +47,17 @@ def submit(
             print_line(f"job {job.job_id} ({job.spec.name}) is queued; 'chainrule watch {job.job_id}' follows it")
 
 
-def list_jobs(server: str, *, states: Sequence[str] = (), name_prefix: str = "", as_json: bool) -> None:
-    """Print the server's jobs in these states (none: all) whose names begin so, the latest first."""
+def list_jobs(
+    server: str, *, states: Sequence[str] = (), name_prefix: str = "", labels: Sequence[str] = (), as_json: bool
+) -> None:
+    """Print the server's jobs in these states (none: all) with these labels whose names begin so, the latest first."""
     wanted = [_state(name) for name in states]
     with Client(server) as client:
-        jobs = client.list_jobs(states=wanted, name_prefix=name_prefix)
+        jobs = client.list_jobs(states=wanted, name_prefix=name_prefix, labels=dict(map(_label, labels)))
     if as_json:
         print_json({"jobs": [fields_of(job) for job in jobs]})
         return
-    if not jobs and (states or name_prefix):
+    if not jobs and (states or name_prefix or labels):
         print_line("there are no such jobs; 'chainrule list' shows all")
         return
     if not jobs:
@@ -100,6 +102,27 @@ def cancel(server: str, job_id: str, *, as_json: bool) -> None:
         print_line(f"job {job.job_id} is {state_name(job.state).lower()}")
     else:
         print_line(f"job {job.job_id} is being cancelled; it ends with its current step")
+
+
+def pause(server: str, job_id: str, *, as_json: bool) -> None:
+    """Pause a job."""
+    with Client(server) as client:
+        job = client.pause_job(job_id)
+    if as_json:
+        print_json(fields_of(job))
+    else:
+        goes_on = f"'chainrule resume {job.job_id}' lets it go on"
+        print_line(f"job {job.job_id} is paused after step {job.progress.step}; {goes_on}")
+
+
+def resume(server: str, job_id: str, *, as_json: bool) -> None:
+    """Put a paused job back in the queue."""
+    with Client(server) as client:
+        job = client.resume_job(job_id)
+    if as_json:
+        print_json(fields_of(job))
+    else:
+        print_line(f"job {job.job_id} is {state_name(job.state).lower()}; 'chainrule watch {job.job_id}' follows it")
 
 
 def delete(server: str, job_id: str, *, as_json: bool) -> None:
@@ -167,6 +190,14 @@ def _state(name: str) -> job_pb2.JobState:
     if name.lower() not in known:
         raise wrong_input("--state", f"must be one of {', '.join(known)}, got {name[:40]!r}")
     return cast(job_pb2.JobState, known[name.lower()])
+
+
+def _label(text: str) -> tuple[str, str]:
+    """The key and the value of 'team=vision'. Raises CommandFailed."""
+    key, equals, value = text.partition("=")
+    if not (key and equals):
+        raise wrong_input("--label", f"must be KEY=VALUE, got {text[:80]!r}")
+    return key, value
 
 
 def _print_estimate(response: api.CreateJobResponse, *, as_json: bool) -> None:

@@ -26,13 +26,15 @@ from chainrule.v1 import job_pb2 as chainrule_dot_v1_dot_job__pb2
 from chainrule.v1 import model_pb2 as chainrule_dot_v1_dot_model__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x63hainrule/v1/job_service.proto\x12\x0c\x63hainrule.v1\x1a\x16\x63hainrule/v1/job.proto\x1a\x18\x63hainrule/v1/model.proto\"b\n\x10\x43reateJobRequest\x12#\n\x04spec\x18\x01 \x01(\x0b\x32\x15.chainrule.v1.JobSpec\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x15\n\rvalidate_only\x18\x03 \x01(\x08\"`\n\x11\x43reateJobResponse\x12\x1e\n\x03job\x18\x01 \x01(\x0b\x32\x11.chainrule.v1.Job\x12+\n\x08\x65stimate\x18\x02 \x01(\x0b\x32\x19.chainrule.v1.JobEstimate\"\xc4\x01\n\x0bJobEstimate\x12\x17\n\x0fparameter_count\x18\x01 \x01(\x04\x12\x15\n\rfeature_count\x18\x02 \x01(\x04\x12\x13\n\x0b\x63lass_count\x18\x03 \x01(\x04\x12\x11\n\trow_count\x18\x04 \x01(\x04\x12\x1c\n\x14validation_row_count\x18\x05 \x01(\x04\x12\x13\n\x0btotal_steps\x18\x06 \x01(\x04\x12\x14\n\x0cserver_bytes\x18\x07 \x01(\x04\x12\x14\n\x0cworker_bytes\x18\x08 \x01(\x04\"\x1f\n\rGetJobRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\"0\n\x0eGetJobResponse\x12\x1e\n\x03job\x18\x01 \x01(\x0b\x32\x11.chainrule.v1.Job\"u\n\x0fListJobsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12&\n\x06states\x18\x03 \x03(\x0e\x32\x16.chainrule.v1.JobState\x12\x13\n\x0bname_prefix\x18\x04 \x01(\t\"L\n\x10ListJobsResponse\x12\x1f\n\x04jobs\x18\x01 \x03(\x0b\x32\x11.chainrule.v1.Job\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"K\n\x0fWatchJobRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x18\n\x0b\x61\x66ter_event\x18\x02 \x01(\x04H\x00\x88\x01\x01\x42\x0e\n\x0c_after_event\"n\n\x10WatchJobResponse\x12\x1e\n\x03job\x18\x01 \x01(\x0b\x32\x11.chainrule.v1.Job\x12&\n\x06\x65vents\x18\x02 \x03(\x0b\x32\x16.chainrule.v1.JobEvent\x12\x12\n\nlast_event\x18\x03 \x01(\x04\"\"\n\x10\x43\x61ncelJobRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\"3\n\x11\x43\x61ncelJobResponse\x12\x1e\n\x03job\x18\x01 \x01(\x0b\x32\x11.chainrule.v1.Job\"\"\n\x10\x44\x65leteJobRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\"#\n\x11\x44\x65leteJobResponse\x12\x0e\n\x06job_id\x18\x01 \x01(\t\"S\n\x14\x44ownloadModelRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12+\n\x07version\x18\x02 \x01(\x0b\x32\x1a.chainrule.v1.ModelVersion\"(\n\x15\x44ownloadModelResponse\x12\x0f\n\x07\x63ontent\x18\x01 \x01(\x0c\"\"\n\x10ReadTraceRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\";\n\x11ReadTraceResponse\x12&\n\x05spans\x18\x01 \x03(\x0b\x32\x17.chainrule.v1.TraceSpan\"_\n\tTraceSpan\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07process\x18\x02 \x01(\t\x12\x0c\n\x04step\x18\x03 \x01(\x04\x12\x10\n\x08start_us\x18\x04 \x01(\x01\x12\x13\n\x0b\x64uration_us\x18\x05 \x01(\x01\x32\xff\x04\n\nJobService\x12L\n\tCreateJob\x12\x1e.chainrule.v1.CreateJobRequest\x1a\x1f.chainrule.v1.CreateJobResponse\x12\x43\n\x06GetJob\x12\x1b.chainrule.v1.GetJobRequest\x1a\x1c.chainrule.v1.GetJobResponse\x12I\n\x08ListJobs\x12\x1d.chainrule.v1.ListJobsRequest\x1a\x1e.chainrule.v1.ListJobsResponse\x12K\n\x08WatchJob\x12\x1d.chainrule.v1.WatchJobRequest\x1a\x1e.chainrule.v1.WatchJobResponse0\x01\x12L\n\tCancelJob\x12\x1e.chainrule.v1.CancelJobRequest\x1a\x1f.chainrule.v1.CancelJobResponse\x12L\n\tDeleteJob\x12\x1e.chainrule.v1.DeleteJobRequest\x1a\x1f.chainrule.v1.DeleteJobResponse\x12Z\n\rDownloadModel\x12\".chainrule.v1.DownloadModelRequest\x1a#.chainrule.v1.DownloadModelResponse0\x01\x12N\n\tReadTrace\x12\x1e.chainrule.v1.ReadTraceRequest\x1a\x1f.chainrule.v1.ReadTraceResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x63hainrule/v1/job_service.proto\x12\x0c\x63hainrule.v1\x1a\x16\x63hainrule/v1/job.proto\x1a\x18\x63hainrule/v1/model.proto\"b\n\x10\x43reateJobRequest\x12#\n\x04spec\x18\x01 \x01(\x0b\x32\x15.chainrule.v1.JobSpec\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x15\n\rvalidate_only\x18\x03 \x01(\x08\"`\n\x11\x43reateJobResponse\x12\x1e\n\x03job\x18\x01 \x01(\x0b\x32\x11.chainrule.v1.Job\x12+\n\x08\x65stimate\x18\x02 \x01(\x0b\x32\x19.chainrule.v1.JobEstimate\"\xc4\x01\n\x0bJobEstimate\x12\x17\n\x0fparameter_count\x18\x01 \x01(\x04\x12\x15\n\rfeature_count\x18\x02 \x01(\x04\x12\x13\n\x0b\x63lass_count\x18\x03 \x01(\x04\x12\x11\n\trow_count\x18\x04 \x01(\x04\x12\x1c\n\x14validation_row_count\x18\x05 \x01(\x04\x12\x13\n\x0btotal_steps\x18\x06 \x01(\x04\x12\x14\n\x0cserver_bytes\x18\x07 \x01(\x04\x12\x14\n\x0cworker_bytes\x18\x08 \x01(\x04\"\x1f\n\rGetJobRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\"0\n\x0eGetJobResponse\x12\x1e\n\x03job\x18\x01 \x01(\x0b\x32\x11.chainrule.v1.Job\"\xdf\x01\n\x0fListJobsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12&\n\x06states\x18\x03 \x03(\x0e\x32\x16.chainrule.v1.JobState\x12\x13\n\x0bname_prefix\x18\x04 \x01(\t\x12\x39\n\x06labels\x18\x05 \x03(\x0b\x32).chainrule.v1.ListJobsRequest.LabelsEntry\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"L\n\x10ListJobsResponse\x12\x1f\n\x04jobs\x18\x01 \x03(\x0b\x32\x11.chainrule.v1.Job\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"K\n\x0fWatchJobRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x18\n\x0b\x61\x66ter_event\x18\x02 \x01(\x04H\x00\x88\x01\x01\x42\x0e\n\x0c_after_event\"n\n\x10WatchJobResponse\x12\x1e\n\x03job\x18\x01 \x01(\x0b\x32\x11.chainrule.v1.Job\x12&\n\x06\x65vents\x18\x02 \x03(\x0b\x32\x16.chainrule.v1.JobEvent\x12\x12\n\nlast_event\x18\x03 \x01(\x04\"\"\n\x10\x43\x61ncelJobRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\"3\n\x11\x43\x61ncelJobResponse\x12\x1e\n\x03job\x18\x01 \x01(\x0b\x32\x11.chainrule.v1.Job\"!\n\x0fPauseJobRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\"2\n\x10PauseJobResponse\x12\x1e\n\x03job\x18\x01 \x01(\x0b\x32\x11.chainrule.v1.Job\"\"\n\x10ResumeJobRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\"3\n\x11ResumeJobResponse\x12\x1e\n\x03job\x18\x01 \x01(\x0b\x32\x11.chainrule.v1.Job\"\"\n\x10\x44\x65leteJobRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\"#\n\x11\x44\x65leteJobResponse\x12\x0e\n\x06job_id\x18\x01 \x01(\t\"S\n\x14\x44ownloadModelRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12+\n\x07version\x18\x02 \x01(\x0b\x32\x1a.chainrule.v1.ModelVersion\"(\n\x15\x44ownloadModelResponse\x12\x0f\n\x07\x63ontent\x18\x01 \x01(\x0c\"\"\n\x10ReadTraceRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\";\n\x11ReadTraceResponse\x12&\n\x05spans\x18\x01 \x03(\x0b\x32\x17.chainrule.v1.TraceSpan\"_\n\tTraceSpan\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07process\x18\x02 \x01(\t\x12\x0c\n\x04step\x18\x03 \x01(\x04\x12\x10\n\x08start_us\x18\x04 \x01(\x01\x12\x13\n\x0b\x64uration_us\x18\x05 \x01(\x01\x32\x98\x06\n\nJobService\x12L\n\tCreateJob\x12\x1e.chainrule.v1.CreateJobRequest\x1a\x1f.chainrule.v1.CreateJobResponse\x12\x43\n\x06GetJob\x12\x1b.chainrule.v1.GetJobRequest\x1a\x1c.chainrule.v1.GetJobResponse\x12I\n\x08ListJobs\x12\x1d.chainrule.v1.ListJobsRequest\x1a\x1e.chainrule.v1.ListJobsResponse\x12K\n\x08WatchJob\x12\x1d.chainrule.v1.WatchJobRequest\x1a\x1e.chainrule.v1.WatchJobResponse0\x01\x12L\n\tCancelJob\x12\x1e.chainrule.v1.CancelJobRequest\x1a\x1f.chainrule.v1.CancelJobResponse\x12I\n\x08PauseJob\x12\x1d.chainrule.v1.PauseJobRequest\x1a\x1e.chainrule.v1.PauseJobResponse\x12L\n\tResumeJob\x12\x1e.chainrule.v1.ResumeJobRequest\x1a\x1f.chainrule.v1.ResumeJobResponse\x12L\n\tDeleteJob\x12\x1e.chainrule.v1.DeleteJobRequest\x1a\x1f.chainrule.v1.DeleteJobResponse\x12Z\n\rDownloadModel\x12\".chainrule.v1.DownloadModelRequest\x1a#.chainrule.v1.DownloadModelResponse0\x01\x12N\n\tReadTrace\x12\x1e.chainrule.v1.ReadTraceRequest\x1a\x1f.chainrule.v1.ReadTraceResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'chainrule.v1.job_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_LISTJOBSREQUEST_LABELSENTRY']._loaded_options = None
+  _globals['_LISTJOBSREQUEST_LABELSENTRY']._serialized_options = b'8\001'
   _globals['_CREATEJOBREQUEST']._serialized_start=98
   _globals['_CREATEJOBREQUEST']._serialized_end=196
   _globals['_CREATEJOBRESPONSE']._serialized_start=198
@@ -43,32 +45,42 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETJOBREQUEST']._serialized_end=526
   _globals['_GETJOBRESPONSE']._serialized_start=528
   _globals['_GETJOBRESPONSE']._serialized_end=576
-  _globals['_LISTJOBSREQUEST']._serialized_start=578
-  _globals['_LISTJOBSREQUEST']._serialized_end=695
-  _globals['_LISTJOBSRESPONSE']._serialized_start=697
-  _globals['_LISTJOBSRESPONSE']._serialized_end=773
-  _globals['_WATCHJOBREQUEST']._serialized_start=775
-  _globals['_WATCHJOBREQUEST']._serialized_end=850
-  _globals['_WATCHJOBRESPONSE']._serialized_start=852
-  _globals['_WATCHJOBRESPONSE']._serialized_end=962
-  _globals['_CANCELJOBREQUEST']._serialized_start=964
-  _globals['_CANCELJOBREQUEST']._serialized_end=998
-  _globals['_CANCELJOBRESPONSE']._serialized_start=1000
-  _globals['_CANCELJOBRESPONSE']._serialized_end=1051
-  _globals['_DELETEJOBREQUEST']._serialized_start=1053
-  _globals['_DELETEJOBREQUEST']._serialized_end=1087
-  _globals['_DELETEJOBRESPONSE']._serialized_start=1089
-  _globals['_DELETEJOBRESPONSE']._serialized_end=1124
-  _globals['_DOWNLOADMODELREQUEST']._serialized_start=1126
-  _globals['_DOWNLOADMODELREQUEST']._serialized_end=1209
-  _globals['_DOWNLOADMODELRESPONSE']._serialized_start=1211
-  _globals['_DOWNLOADMODELRESPONSE']._serialized_end=1251
-  _globals['_READTRACEREQUEST']._serialized_start=1253
-  _globals['_READTRACEREQUEST']._serialized_end=1287
-  _globals['_READTRACERESPONSE']._serialized_start=1289
-  _globals['_READTRACERESPONSE']._serialized_end=1348
-  _globals['_TRACESPAN']._serialized_start=1350
-  _globals['_TRACESPAN']._serialized_end=1445
-  _globals['_JOBSERVICE']._serialized_start=1448
-  _globals['_JOBSERVICE']._serialized_end=2087
+  _globals['_LISTJOBSREQUEST']._serialized_start=579
+  _globals['_LISTJOBSREQUEST']._serialized_end=802
+  _globals['_LISTJOBSREQUEST_LABELSENTRY']._serialized_start=757
+  _globals['_LISTJOBSREQUEST_LABELSENTRY']._serialized_end=802
+  _globals['_LISTJOBSRESPONSE']._serialized_start=804
+  _globals['_LISTJOBSRESPONSE']._serialized_end=880
+  _globals['_WATCHJOBREQUEST']._serialized_start=882
+  _globals['_WATCHJOBREQUEST']._serialized_end=957
+  _globals['_WATCHJOBRESPONSE']._serialized_start=959
+  _globals['_WATCHJOBRESPONSE']._serialized_end=1069
+  _globals['_CANCELJOBREQUEST']._serialized_start=1071
+  _globals['_CANCELJOBREQUEST']._serialized_end=1105
+  _globals['_CANCELJOBRESPONSE']._serialized_start=1107
+  _globals['_CANCELJOBRESPONSE']._serialized_end=1158
+  _globals['_PAUSEJOBREQUEST']._serialized_start=1160
+  _globals['_PAUSEJOBREQUEST']._serialized_end=1193
+  _globals['_PAUSEJOBRESPONSE']._serialized_start=1195
+  _globals['_PAUSEJOBRESPONSE']._serialized_end=1245
+  _globals['_RESUMEJOBREQUEST']._serialized_start=1247
+  _globals['_RESUMEJOBREQUEST']._serialized_end=1281
+  _globals['_RESUMEJOBRESPONSE']._serialized_start=1283
+  _globals['_RESUMEJOBRESPONSE']._serialized_end=1334
+  _globals['_DELETEJOBREQUEST']._serialized_start=1336
+  _globals['_DELETEJOBREQUEST']._serialized_end=1370
+  _globals['_DELETEJOBRESPONSE']._serialized_start=1372
+  _globals['_DELETEJOBRESPONSE']._serialized_end=1407
+  _globals['_DOWNLOADMODELREQUEST']._serialized_start=1409
+  _globals['_DOWNLOADMODELREQUEST']._serialized_end=1492
+  _globals['_DOWNLOADMODELRESPONSE']._serialized_start=1494
+  _globals['_DOWNLOADMODELRESPONSE']._serialized_end=1534
+  _globals['_READTRACEREQUEST']._serialized_start=1536
+  _globals['_READTRACEREQUEST']._serialized_end=1570
+  _globals['_READTRACERESPONSE']._serialized_start=1572
+  _globals['_READTRACERESPONSE']._serialized_end=1631
+  _globals['_TRACESPAN']._serialized_start=1633
+  _globals['_TRACESPAN']._serialized_end=1728
+  _globals['_JOBSERVICE']._serialized_start=1731
+  _globals['_JOBSERVICE']._serialized_end=2523
 # @@protoc_insertion_point(module_scope)

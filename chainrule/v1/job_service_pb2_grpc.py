@@ -59,6 +59,16 @@ class JobServiceStub:
                 request_serializer=chainrule_dot_v1_dot_job__service__pb2.CancelJobRequest.SerializeToString,
                 response_deserializer=chainrule_dot_v1_dot_job__service__pb2.CancelJobResponse.FromString,
                 _registered_method=True)
+        self.PauseJob = channel.unary_unary(
+                '/chainrule.v1.JobService/PauseJob',
+                request_serializer=chainrule_dot_v1_dot_job__service__pb2.PauseJobRequest.SerializeToString,
+                response_deserializer=chainrule_dot_v1_dot_job__service__pb2.PauseJobResponse.FromString,
+                _registered_method=True)
+        self.ResumeJob = channel.unary_unary(
+                '/chainrule.v1.JobService/ResumeJob',
+                request_serializer=chainrule_dot_v1_dot_job__service__pb2.ResumeJobRequest.SerializeToString,
+                response_deserializer=chainrule_dot_v1_dot_job__service__pb2.ResumeJobResponse.FromString,
+                _registered_method=True)
         self.DeleteJob = channel.unary_unary(
                 '/chainrule.v1.JobService/DeleteJob',
                 request_serializer=chainrule_dot_v1_dot_job__service__pb2.DeleteJobRequest.SerializeToString,
@@ -112,8 +122,28 @@ class JobServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CancelJob(self, request, context):
-        """Ends the job at the next message between server and worker; the parameters of the last step are kept. Idempotent.
+        """Ends the job at the next message between server and worker; the parameters of the last step are kept, those of a
+        paused job too. Idempotent.
         FAILED_PRECONDITION where the job has succeeded or failed.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PauseJob(self, request, context):
+        """Lets a job give its workers back at the end of the step that it is at, and keeps all that the next step needs on the
+        disk; it answers once both are done and the job is PAUSED. A queued job leaves the queue. Idempotent.
+        FAILED_PRECONDITION where the job has ended, or ends meanwhile; RESOURCE_EXHAUSTED where the disk has no room for a
+        checkpoint, and the job then goes on. Whoever stops waiting for the answer doesn't stop the pause.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResumeJob(self, request, context):
+        """Puts a paused job back in the queue, at the place that its priority and its creation give it; it goes on from its
+        checkpoint, to the same bits. Idempotent: a job that isn't paused stays as it is. FAILED_PRECONDITION where it has
+        ended.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -173,6 +203,16 @@ def add_JobServiceServicer_to_server(servicer, server):
                     servicer.CancelJob,
                     request_deserializer=chainrule_dot_v1_dot_job__service__pb2.CancelJobRequest.FromString,
                     response_serializer=chainrule_dot_v1_dot_job__service__pb2.CancelJobResponse.SerializeToString,
+            ),
+            'PauseJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.PauseJob,
+                    request_deserializer=chainrule_dot_v1_dot_job__service__pb2.PauseJobRequest.FromString,
+                    response_serializer=chainrule_dot_v1_dot_job__service__pb2.PauseJobResponse.SerializeToString,
+            ),
+            'ResumeJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResumeJob,
+                    request_deserializer=chainrule_dot_v1_dot_job__service__pb2.ResumeJobRequest.FromString,
+                    response_serializer=chainrule_dot_v1_dot_job__service__pb2.ResumeJobResponse.SerializeToString,
             ),
             'DeleteJob': grpc.unary_unary_rpc_method_handler(
                     servicer.DeleteJob,
@@ -325,6 +365,60 @@ class JobService:
             '/chainrule.v1.JobService/CancelJob',
             chainrule_dot_v1_dot_job__service__pb2.CancelJobRequest.SerializeToString,
             chainrule_dot_v1_dot_job__service__pb2.CancelJobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PauseJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/chainrule.v1.JobService/PauseJob',
+            chainrule_dot_v1_dot_job__service__pb2.PauseJobRequest.SerializeToString,
+            chainrule_dot_v1_dot_job__service__pb2.PauseJobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResumeJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/chainrule.v1.JobService/ResumeJob',
+            chainrule_dot_v1_dot_job__service__pb2.ResumeJobRequest.SerializeToString,
+            chainrule_dot_v1_dot_job__service__pb2.ResumeJobResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -105,8 +105,8 @@ def test_every_example_is_a_job_file(path: Path) -> None:
     [
         ("training.epoch = 1", "training.epoch: unknown key; did you mean 'epochs'?"),
         ("training.Epochs = 1", "training.Epochs: unknown key; did you mean 'epochs'?"),
-        ("zzz = 1", "zzz: unknown key; known here: name, model, data, training"),
-        ('"a b\\n" = 1', '"a b\\n": unknown key; known here: name, model, data, training'),
+        ("zzz = 1", "zzz: unknown key; known here: name, model, data, training, labels, priority"),
+        ('"a b\\n" = 1', '"a b\\n": unknown key; known here: name, model, data, training, labels, priority'),
         ('training.epochs = "5"', 'training.epochs: must be a whole number, got the string "5"'),
         ("training.epochs = 5.0", "training.epochs: must be a whole number, got 5.0"),
         ("training.epochs = true", "training.epochs: must be a whole number, got true"),
@@ -171,3 +171,11 @@ def test_a_file_without_end_is_refused() -> None:
     with pytest.raises(JobFileError) as caught:
         load_job_file("/dev/zero")
     assert str(caught.value) == f"/dev/zero: is larger than {MAX_FILE_BYTES} bytes, so it is no job file"
+
+
+def test_labels_are_a_table_of_strings() -> None:
+    spec = parse_job('name = "a"\npriority = -3\n[labels]\nteam = "vision"\n"example.com/stage" = ""\n')
+    assert (dict(spec.labels), spec.priority) == ({"team": "vision", "example.com/stage": ""}, -3)
+    for text, message in (("labels = 3", "must be a table, got 3"), ("labels.team = 3", "must be a string, got 3")):
+        with pytest.raises(JobFileError, match=message):
+            parse_job(text)

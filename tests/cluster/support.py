@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+
+from chainrule.client import Client
+from chainrule.v1 import job_pb2
+from server.prepared_job import prepare
+from tests.plain_workers import train_with_plain_workers
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 COMMAND = [sys.executable, "-P", "-m", "chainrule"]
 
 Train = Callable[..., dict[str, Any]]
+TIMEOUT_S = 120.0
 
 
 def processes_with(marker: str) -> list[str]:
@@ -52,12 +60,8 @@ class RestartableServer:
     def __enter__(self) -> RestartableServer:
         try:
             self.start()
-            command = [sys.executable, "-P", "-m", "worker", "--server", self.address, "--exit-with-stdin"]
-            with self._log_path.open("ab") as log:
-                self._workers = [
-                    subprocess.Popen([*command, "--name", f"worker-{number}"], stdin=subprocess.PIPE, stderr=log)
-                    for number in range(self._worker_count)
-                ]
+            for number in range(self._worker_count):
+                self.add_worker(f"worker-{number}")
         except BaseException:
             self.__exit__()
             raise
@@ -91,6 +95,18 @@ class RestartableServer:
         self._server.communicate(timeout=20)
         return self._server.returncode
 
+    def add_worker(self, name: str) -> None:
+        """Start another worker."""
+        command = [sys.executable, "-P", "-m", "worker", "--server", self.address, "--exit-with-stdin"]
+        with self._log_path.open("ab") as log:
+            self._workers.append(subprocess.Popen([*command, "--name", name], stdin=subprocess.PIPE, stderr=log))
+
+    def kill_worker(self) -> None:
+        """End the worker that was started first, by kill -9."""
+        worker = self._workers.pop(0)
+        worker.kill()
+        worker.communicate()
+
     @property
     def process_id(self) -> int:
         """The server's process."""
@@ -100,3 +116,48 @@ class RestartableServer:
     def log(self) -> str:
         """What the server and the workers have logged."""
         return self._log_path.read_text()
+
+
+def job_spec(name: str, *, epochs: int, seed: int = 0) -> job_pb2.JobSpec:
+    """A job that has everything that must be taken up again: moments, running statistics, a plateau, the best."""
+    spec = job_pb2.JobSpec(name=name)
+    spec.model.prediction = "w @ relu(scale * batch_norm(V @ x) + shift) + b"
+    spec.model.loss = "(prediction - y)**2"
+    for parameter, shape in (("V", ["16", "d"]), ("scale", ["16"]), ("shift", ["16"]), ("w", ["16"]), ("b", [])):
+        spec.model.parameters.add(name=parameter, shape=shape)
+    spec.data.uri = "sklearn:diabetes"
+    training = spec.training
+    training.epochs, training.batch_size, training.shards, training.seed = epochs, 64, 4, seed
+    training.optimizer.name, training.optimizer.learning_rate = "adam", 0.001
+    training.schedule.name, training.schedule.patience_epochs, training.schedule.factor = "reduce_on_plateau", 5, 0.9
+    training.early_stopping.patience_epochs = epochs
+    training.checkpoint_every_steps = 40
+    return spec
+
+
+@functools.cache
+def undisturbed(epochs: int, seed: int) -> job_pb2.Result:
+    """What comes out of a `job_spec` that nothing disturbs; its name and checkpoints have no influence."""
+    result = train_with_plain_workers(prepare(job_spec("undisturbed", epochs=epochs, seed=seed)), worker_count=1).result
+    assert result is not None
+    return result
+
+
+def wait_until(client: Client, job_id: str, *, step: int) -> None:
+    deadline_s = time.monotonic() + TIMEOUT_S
+    while client.get_job(job_id).progress.step < step:
+        assert time.monotonic() < deadline_s, "waited too long"
+        time.sleep(0.02)
+
+
+def ended(client: Client, job_id: str) -> job_pb2.Job:
+    *_, last = client.watch_job(job_id)
+    return last
+
+
+def history(client: Client, job_id: str) -> list[job_pb2.JobEvent]:
+    return [event for update in client.watch_updates(job_id, after_event=0) for event in update.events]
+
+
+def states_in(events: list[job_pb2.JobEvent]) -> list[job_pb2.JobState]:
+    return [event.state_changed.state for event in events if event.HasField("state_changed")]

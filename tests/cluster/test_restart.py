@@ -5,7 +5,6 @@ CHAINRULE_KILLS says how often the server is killed (8 times where it isn't set)
 
 from __future__ import annotations
 
-import functools
 import json
 import os
 import random
@@ -25,61 +24,22 @@ from chainrule.errors import ServerError, ServerUnavailable
 from chainrule.v1 import job_pb2
 from chainrule.v1 import job_service_pb2 as api
 from server.checkpoint_folder import CheckpointFolder
-from server.prepared_job import prepare
-from tests.cluster.support import COMMAND, RestartableServer
-from tests.plain_workers import train_with_plain_workers
+from tests.cluster.support import (
+    COMMAND,
+    RestartableServer,
+    ended,
+    history,
+    job_spec,
+    states_in,
+    undisturbed,
+    wait_until,
+)
 
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("marker")]
 
 QUEUED, RUNNING = job_pb2.JOB_STATE_QUEUED, job_pb2.JOB_STATE_RUNNING
 SUCCEEDED, FAILED = job_pb2.JOB_STATE_SUCCEEDED, job_pb2.JOB_STATE_FAILED
-TIMEOUT_S = 120.0
 EPOCHS = 250
-
-
-def job_spec(name: str, *, epochs: int, seed: int = 0) -> job_pb2.JobSpec:
-    """A job that has everything that must be taken up again: moments, running statistics, a plateau, the best."""
-    spec = job_pb2.JobSpec(name=name)
-    spec.model.prediction = "w @ relu(scale * batch_norm(V @ x) + shift) + b"
-    spec.model.loss = "(prediction - y)**2"
-    for parameter, shape in (("V", ["16", "d"]), ("scale", ["16"]), ("shift", ["16"]), ("w", ["16"]), ("b", [])):
-        spec.model.parameters.add(name=parameter, shape=shape)
-    spec.data.uri = "sklearn:diabetes"
-    training = spec.training
-    training.epochs, training.batch_size, training.shards, training.seed = epochs, 64, 4, seed
-    training.optimizer.name, training.optimizer.learning_rate = "adam", 0.001
-    training.schedule.name, training.schedule.patience_epochs, training.schedule.factor = "reduce_on_plateau", 5, 0.9
-    training.early_stopping.patience_epochs = epochs
-    training.checkpoint_every_steps = 40
-    return spec
-
-
-@functools.cache
-def undisturbed(epochs: int, seed: int) -> job_pb2.Result:
-    """What comes out of a `job_spec` that nothing disturbs; its name and checkpoints have no influence."""
-    result = train_with_plain_workers(prepare(job_spec("undisturbed", epochs=epochs, seed=seed)), worker_count=1).result
-    assert result is not None
-    return result
-
-
-def wait_until(client: Client, job_id: str, *, step: int) -> None:
-    deadline_s = time.monotonic() + TIMEOUT_S
-    while client.get_job(job_id).progress.step < step:
-        assert time.monotonic() < deadline_s, "waited too long"
-        time.sleep(0.02)
-
-
-def ended(client: Client, job_id: str) -> job_pb2.Job:
-    *_, last = client.watch_job(job_id)
-    return last
-
-
-def history(client: Client, job_id: str) -> list[job_pb2.JobEvent]:
-    return [event for update in client.watch_updates(job_id, after_event=0) for event in update.events]
-
-
-def states_in(events: list[job_pb2.JobEvent]) -> list[job_pb2.JobState]:
-    return [event.state_changed.state for event in events if event.HasField("state_changed")]
 
 
 @pytest.fixture
@@ -128,7 +88,7 @@ def test_a_server_killed_at_any_moment_loses_nothing_that_it_acknowledged(server
         server.start()
         with Client(server.address) as client:
             assert set(before.values()) <= {job.job_id for job in client.list_jobs()}
-    thread.join(TIMEOUT_S)
+    thread.join(120)
     assert not problems, (problems, server.log())
     with Client(server.address) as client:
         for spec, result in zip(specs, expected, strict=True):
@@ -174,7 +134,7 @@ def test_a_server_that_is_ended_kindly_loses_no_step_and_no_watcher(server: Rest
             assert json.loads(watch.stdout.readline())["state"] == "RUNNING"
             assert server.end(signal.SIGTERM) == 0
             server.start()
-            output, errors = watch.communicate(timeout=TIMEOUT_S)
+            output, errors = watch.communicate(timeout=120)
         assert watch.returncode == 0, errors
         assert json.loads(output.splitlines()[-1])["state"] == "SUCCEEDED"
         assert "trying again" in errors

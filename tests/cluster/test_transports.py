@@ -440,7 +440,7 @@ def test_a_worker_whose_local_link_is_closed_goes_on_over_grpc_with_the_same_bit
         job_id = client.create_job(spec).job_id
         wait_for(lambda: client.get_job(job_id).progress.step >= 3)
         assert client.get_job(job_id).progress.transport == "shared-memory"
-        link = scheduler._workers["a"]
+        link = scheduler.workers.links["a"]
         loop.call_soon_threadsafe(link._fail, "the test has closed it")  # type: ignore[union-attr]
         wait_for(lambda: client.get_job(job_id).progress.transport == "mixed")
         job = last(client, job_id)
@@ -452,8 +452,8 @@ def test_a_worker_whose_local_link_is_closed_goes_on_over_grpc_with_the_same_bit
 def test_a_worker_that_must_share_memory_ends_when_it_no_longer_can(processes: Processes) -> None:
     with server_here(processes.folder, processes.data_root) as (address, scheduler, loop):
         worker = processes.worker("a", address, "--transport", "shared-memory")
-        wait_for(lambda: scheduler._workers.get("a") is not None)
-        loop.call_soon_threadsafe(scheduler._workers["a"]._fail, "the test has closed it")  # type: ignore[union-attr]
+        wait_for(lambda: scheduler.workers.links.get("a") is not None)
+        loop.call_soon_threadsafe(scheduler.workers.links["a"]._fail, "the test has closed it")  # type: ignore[union-attr]
         assert worker.wait(TIMEOUT_S) == 1
         assert f"error: memory is shared with the server at {address} no longer" in processes.log("a")
         assert "use --transport auto" in processes.log("a")

@@ -39,9 +39,14 @@ def _message(draw: st.DrawFn, descriptor: Descriptor, known: dict[str, list[Any]
     message: Message = kind()
     for field in descriptor.fields:
         is_map = field.message_type is not None and field.message_type.GetOptions().map_entry
-        if is_map or (field.message_type is not None and depth == 0) or not draw(st.booleans()):
+        is_too_deep = field.message_type is not None and depth == 0 and not is_map
+        if is_too_deep or not draw(st.booleans()):
             continue
-        if field.is_repeated:
+        if is_map:
+            of_strings = [each.type for each in field.message_type.fields] == [FieldDescriptor.TYPE_STRING] * 2
+            if of_strings:
+                getattr(message, field.name).update(draw(st.dictionaries(TEXTS, TEXTS, max_size=3)))
+        elif field.is_repeated:
             values = [_value(draw, field, known, depth) for _ in range(draw(st.integers(0, 3)))]
             getattr(message, field.name).extend(values)
         elif field.message_type is not None:
