@@ -385,6 +385,23 @@ def check(
     Check(job_file=job_file, worker_count=workers, row_count=row_count, as_json=as_json, data_root=data_root).run()
 
 
+@app.command()
+def init(
+    data_file: Annotated[Path, typer.Argument(metavar="DATA", help="A .csv, .parquet, .arrow, .npz or .npy file.")],
+    target: Annotated[
+        str | None, typer.Option("--target", metavar="COLUMN", help="What to predict; else the last column.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="JOB.toml", help="Else beside the data file.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Write a commented job file for a data file: its columns are looked at, and a model is proposed."""
+    from chainrule.commands.init import init as write_job
+
+    write_job(data_file, target=target, output=output, as_json=as_json)
+
+
 def main() -> NoReturn:
     """The entry point of the command: run it with the process's arguments and exit."""
     for stream in (sys.stdout, sys.stderr):

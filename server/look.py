@@ -1,0 +1,96 @@
+"""`python -P -m server.look`: what the columns of data files are, for whoever proposes a job for them.
+
+Standard input is a serialized JobSpec, of which only `data` counts. Standard output is one line of JSON:
+{"row_count": n, "columns": [{"name", "kind", "missing", …}]}, or {"violations": [[path, message], …]} and exit code 2.
+kind: "number" (then also "is_whole", "distinct"), "category" ("distinct", "names": the first of them, sorted), or
+"unusable" ("why").
+"""
+
+# ruff: noqa: E402  (one BLAS thread must be set before numpy is loaded)
+
+from __future__ import annotations
+
+from chainrule.process import limit_blas_threads
+
+limit_blas_threads()
+
+import argparse
+import json
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from google.protobuf.message import DecodeError
+
+from chainrule.v1 import job_pb2
+from server.columns import Categories, Column, ColumnError, Table
+from server.data_root import DataFileError, default_data_root, names_below
+from server.table_files import ENDINGS, open_files
+
+WRONG_INPUT = 2
+# So many names of categories are told.
+MOST_NAMES = 20
+# Distinct numbers are counted up to here.
+MOST_DISTINCT = 1_000
+
+
+def main() -> int:
+    """Write what is seen; return the exit code."""
+    parser = argparse.ArgumentParser(prog="python -P -m server.look")
+    parser.add_argument("--data-root", type=Path, default=default_data_root())
+    arguments = parser.parse_args()
+    answer: dict[str, Any]
+    try:
+        spec = job_pb2.JobSpec.FromString(sys.stdin.buffer.read())
+        answer, code = look(spec.data, data_root=arguments.data_root), 0
+    except DecodeError as error:
+        answer, code = {"violations": [["", f"standard input is no JobSpec: {error}"]]}, WRONG_INPUT
+    except (ColumnError, DataFileError) as error:
+        answer, code = {"violations": [[error.field, str(error)]]}, WRONG_INPUT
+    sys.stdout.write(json.dumps(answer) + "\n")
+    return code
+
+
+def look(data: job_pb2.DataSpec, *, data_root: Path | None) -> dict[str, Any]:
+    """The columns of a `file:` URI, in the file's order. Raises ColumnError, DataFileError."""
+    with ExitStack() as stack:
+        names = names_below(data_root, data.uri.removeprefix("file:"), ENDINGS)
+        files = open_files(data_root, names, data, stack)
+        table = files.table(files.columns, ())
+        columns = [_described(table, name) for name in files.columns]
+        return {"row_count": table.row_count, "columns": columns}
+
+
+def _described(table: Table, name: str) -> dict[str, Any]:
+    try:
+        column = table.read(name)
+    except ColumnError as error:
+        # Such as dates: a job leaves the column out.
+        return {"name": name, "kind": "unusable", "why": str(error)}
+    return {"name": name, **_facts(column)}
+
+
+def _facts(column: Column) -> dict[str, Any]:
+    if isinstance(column, Categories):
+        missing = int(np.count_nonzero(column.codes < 0))
+        return {
+            "kind": "category",
+            "missing": missing,
+            "distinct": len(column.names),
+            "names": list(column.names[:MOST_NAMES]),
+        }
+    values = column.values[~np.isnan(column.values)]
+    # Of the first rows only, where there are many: a proposal needs no more.
+    distinct = len(np.unique(values[:100_000]))
+    return {
+        "kind": "number",
+        "missing": len(column.values) - len(values),
+        "is_whole": bool(np.all(values == np.floor(values))),
+        "distinct": min(distinct, MOST_DISTINCT),
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())
