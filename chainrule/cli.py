@@ -402,6 +402,20 @@ def init(
     write_job(data_file, target=target, output=output, as_json=as_json)
 
 
+@app.command()
+def doctor(
+    server: Annotated[
+        str | None,
+        typer.Option("--server", metavar="HOST:PORT", envvar="CHAINRULE_SERVER", help="A server that must answer."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Look for what is wrong with this machine and say how to mend it: exit code 0, or 1."""
+    from chainrule.commands.doctor import diagnose
+
+    diagnose(server or DEFAULT_SERVER, is_named=server is not None, as_json=as_json)
+
+
 def main() -> NoReturn:
     """The entry point of the command: run it with the process's arguments and exit."""
     for stream in (sys.stdout, sys.stderr):

@@ -18,6 +18,7 @@ import argparse
 import json
 import sys
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from google.protobuf.message import DecodeError
 
 from chainrule.v1 import job_pb2
 from server.columns import Categories, Column, ColumnError, Table
-from server.data_root import DataFileError, default_data_root, names_below
+from server.data_root import DataFileError, default_data_root, names_below, open_below
 from server.table_files import ENDINGS, open_files
 
 WRONG_INPUT = 2
@@ -57,7 +58,7 @@ def look(data: job_pb2.DataSpec, *, data_root: Path | None) -> dict[str, Any]:
     """The columns of a `file:` URI, in the file's order. Raises ColumnError, DataFileError."""
     with ExitStack() as stack:
         names = names_below(data_root, data.uri.removeprefix("file:"), ENDINGS)
-        files = open_files(data_root, names, data, stack)
+        files = open_files(names, partial(open_below, data_root), data, stack)
         table = files.table(files.columns, ())
         columns = [_described(table, name) for name in files.columns]
         return {"row_count": table.row_count, "columns": columns}
