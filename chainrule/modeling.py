@@ -22,6 +22,7 @@ def build_model(spec: job_pb2.JobSpec, *, feature_count: int, class_count: int) 
                 parameter.name,
                 tuple(_dimension(text, sizes, parameter.name) for text in parameter.shape),
                 parameter.initializer or None,
+                parameter.frozen,
             )
             for parameter in spec.model.parameters
         ],

@@ -51,6 +51,12 @@ def table_lines(rows: Sequence[Sequence[str]]) -> list[str]:
     return ["  ".join(entry.ljust(width) for entry, width in zip(row, widths, strict=True)).rstrip() for row in safe]
 
 
+def shortened_list(names: Sequence[str], most: int = 20) -> str:
+    """The first names with commas between them, and how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(f"{name:.80}" for name in names[:most]) + more
+
+
 def time_text(time: Timestamp) -> str:
     """A time in UTC, to the second."""
     return time.ToDatetime().strftime("%Y-%m-%d %H:%M:%S UTC")

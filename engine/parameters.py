@@ -22,11 +22,14 @@ Vector = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Parameter:
-    """One named tensor of a model. `initializer` None means: chosen from the activation that follows it."""
+    """One named tensor of a model. `initializer` None means: chosen from the activation that follows it.
+
+    frozen: it keeps its first values."""
 
     name: str
     shape: tuple[int, ...]
     initializer: str | None = None
+    frozen: bool = False
 
     @property
     def size(self) -> int:
@@ -55,6 +58,15 @@ class ParameterLayout:
     def of(cls, parameters: Iterable[Parameter]) -> ParameterLayout:
         """The layout of parameters in their given order."""
         return cls(tuple(parameters))
+
+    @property
+    def frozen_ranges(self) -> tuple[tuple[int, int], ...]:
+        """The elements (start, stop) of the vector that keep their first values, from left to right."""
+        return tuple(
+            (offset, offset + parameter.size)
+            for parameter, offset in zip(self.parameters, self.offsets, strict=True)
+            if parameter.frozen
+        )
 
     def views(self, vector: NDArray[Any]) -> dict[str, NDArray[Any]]:
         """Each parameter as a view into `vector`: nothing is copied.

@@ -34,7 +34,8 @@ WORTH_A_THREAD = 4 * BLOCK
 class UpdateRecipe:
     """How a mean gradient is turned into a step: penalties, clipping by value, then by norm, then the rule.
 
-    learning_rate: the base that the schedule works on. clip_value, clip_norm: None for no limit."""
+    learning_rate: the base that the schedule works on. clip_value, clip_norm: None for no limit. frozen: the elements
+    (start, stop) that no step moves; to all of the above their gradient is 0."""
 
     rule: UpdateRule
     learning_rate: float
@@ -43,6 +44,7 @@ class UpdateRecipe:
     penalties: tuple[Penalty, ...] = ()
     clip_value: float | None = None
     clip_norm: float | None = None
+    frozen: tuple[tuple[int, int], ...] = ()
 
 
 class Workspace:
@@ -222,7 +224,7 @@ class StepUpdate:
         out: Vector,
         workspace: Workspace,
     ) -> Vector:
-        """The mean gradient with its penalties, clipped by value, in `out`."""
+        """The mean gradient with its penalties, 0 where frozen, clipped by value, in `out`."""
         if self.clock_ns is None:
             total = self.tree.add_up(partial_sums, first, last, rows)
         else:
@@ -234,6 +236,8 @@ class StepUpdate:
             parameters = self.buffers.parameters[first:last]
             for penalty in self.recipe.penalties:
                 penalty.add_gradient(out, parameters, out=out, scratch=workspace.scratch[0, : last - first])
+        for start, stop in self._frozen(first, last):
+            out[start:stop] = 0.0
         if self.recipe.clip_value is not None:
             # Clipping would hide an infinity.
             if not is_finite(out):
@@ -260,9 +264,19 @@ class StepUpdate:
             out_state=next_state,
             scratch=scratch,
         )
+        # Even where the gradient is 0 a rule may move a parameter, such as by decoupled weight decay.
+        for start, stop in self._frozen(first, last):
+            out[start:stop] = parameters[start:stop]
+            for name, vector in next_state.items():
+                vector[start:stop] = state[name][start:stop]
         # The state too: an infinite second moment would freeze its element for ever without a word.
         if not is_finite(out) or not all(map(is_finite, next_state.values())):
             self._is_finite = False
+
+    def _frozen(self, first: int, last: int) -> list[tuple[int, int]]:
+        """Of the elements first … last - 1 those that are frozen, counted from `first`."""
+        ranges = self.recipe.frozen
+        return [(max(a, first) - first, min(b, last) - first) for a, b in ranges if a < last and b > first]
 
 
 def _blocks(start: int, stop: int) -> list[tuple[int, int]]:

@@ -32,6 +32,7 @@ from server.totals import Totals
 from server.trained_model import TrainedModel
 
 log = logging.getLogger(__name__)
+START_SUFFIX = ".start.safetensors"
 
 
 @dataclass
@@ -44,7 +45,7 @@ class Archive:
     checkpoints_folder: Path | None = None
     checkpoint_every_s: float = 0.0
     journal: Journal = field(default_factory=lambda: Journal(Store(IN_MEMORY)))
-    prepare: Callable[[job_pb2.JobSpec], PreparedJob] = prepare
+    prepare: Callable[..., PreparedJob] = prepare
     totals: Totals = field(default_factory=Totals)
 
     def jobs(self) -> list[Job]:
@@ -56,6 +57,10 @@ class Archive:
             found.append(Job.of_record(record, last_event=last_events.get(record.job_id, 0), model_path=path))
             if found[-1].is_final:
                 self._drop_checkpoints(found[-1])
+        known = {self._start_path(job) for job in found}
+        for path in set(self.models_folder.glob(f"*{START_SUFFIX}")) - known:
+            # A server was killed between this file and its job.
+            path.unlink(missing_ok=True)
         return found
 
     async def data_sha256(self, prepared: PreparedJob) -> str:
@@ -63,10 +68,17 @@ class Archive:
         return await asyncio.to_thread(data_sha256, prepared) if self.checkpoints_folder else ""
 
     async def add(self, job: Job) -> None:
-        """Store a new job. Raises StorageFull, with nothing stored."""
+        """Store a new job, and what it starts from. Raises StorageFull, with nothing stored."""
+        start = None if job.prepared is None else job.prepared.start
+        if start is not None:
+            try:
+                await asyncio.to_thread(durable_file.write, self._start_path(job), start.content)
+            except OSError as error:
+                raise StorageFull(f"what the job starts from can't be stored: {error.strerror}") from error
         try:
             await self.journal.add(job.record(job.state), _state_event(job, job.state))
         except StoreError as error:
+            self._start_path(job).unlink(missing_ok=True)
             raise StorageFull(f"the job can't be stored, and wasn't: {error}") from error
         job.last_event = 1
 
@@ -93,7 +105,7 @@ class Archive:
         """The rows of a job from before a restart, and its last checkpoint that is sound.
 
         Raises InvalidSpec where the rows are gone, DataChanged, OSError."""
-        prepared = await asyncio.to_thread(self.prepare, job.spec)
+        prepared = await asyncio.to_thread(self._prepare_again, job)
         if job.data_sha256 and await asyncio.to_thread(data_sha256, prepared) != job.data_sha256:
             raise DataChanged(
                 f"data.uri: the rows of {job.spec.data.uri!r} are not those that the job was created with; it would be "
@@ -117,7 +129,7 @@ class Archive:
         if job.prepared is not None:
             return job.prepared
         try:
-            return await asyncio.to_thread(self.prepare, job.spec)
+            return await asyncio.to_thread(self._prepare_again, job)
         except InvalidSpec as error:
             raise WrongState(f"the rows of job {job.job_id} can't be read again: {error}") from error
 
@@ -179,11 +191,21 @@ class Archive:
         try:
             if job.model_path is not None:
                 await asyncio.to_thread(job.model_path.unlink, missing_ok=True)
+            await asyncio.to_thread(self._start_path(job).unlink, missing_ok=True)
             if self.checkpoints_folder is not None:
                 await asyncio.to_thread(self._checkpoints(job).remove)
         except OSError as error:
             # The job is gone whatever becomes of its files, whose names are never used again.
             log.warning("job %s: its files can't be removed: %s", job.job_id, error)
+
+    def _prepare_again(self, job: Job) -> PreparedJob:
+        if job.spec.model.HasField("start"):
+            return self.prepare(job.spec, start_path=self._start_path(job))
+        return self.prepare(job.spec)
+
+    def _start_path(self, job: Job) -> Path:
+        """The copy of what a job starts from."""
+        return self.models_folder / f"{job.job_id}{START_SUFFIX}"
 
     def _checkpoints(self, job: Job) -> CheckpointFolder:
         if self.checkpoints_folder is None:

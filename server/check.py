@@ -86,7 +86,11 @@ def main() -> int:
     arguments = parser.parse_args()
     threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
     try:
-        job = prepare(job_pb2.JobSpec.FromString(sys.stdin.buffer.read()), data_root=arguments.data_root)
+        spec = job_pb2.JobSpec.FromString(sys.stdin.buffer.read())
+        # The formula is checked: the gradient of what a job keeps frozen must be right, too.
+        for parameter in spec.model.parameters:
+            parameter.frozen = False
+        job = prepare(spec, data_root=arguments.data_root)
         if arguments.trained is not None:
             answer = check_step(job, _read_trained(job, arguments.trained))
         else:

@@ -27,6 +27,7 @@ def estimate(job: PreparedJob) -> api.JobEstimate:
     row_counts = [sum(_row_count(job, shard) for shard in shards) for shards in held]
     # Besides its partial sums a worker holds the parameters, and a sum that waits at each level of the tree.
     levels = int(training.shards).bit_length() - 1
+    start_bytes = 0 if job.start is None else len(job.start.content)
     return api.JobEstimate(
         parameter_count=size,
         feature_count=job.features.shape[1],
@@ -34,7 +35,7 @@ def estimate(job: PreparedJob) -> api.JobEstimate:
         row_count=sum(len(rows) for rows in job.division.training),
         validation_row_count=sum(len(rows) for rows in job.division.validation),
         total_steps=job.total_steps,
-        server_bytes=len(job.targets) * row_bytes + vector_count * vector_bytes,
+        server_bytes=len(job.targets) * row_bytes + vector_count * vector_bytes + start_bytes,
         worker_bytes=max(row_counts) * (row_bytes + ROW_NUMBER_BYTES)
         + (1 + max(sums) + levels) * vector_bytes
         + _plan_bytes(job, row_bytes),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib.util
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from chainrule.v1 import job_pb2
 from engine.clipping import check_limit
 from engine.early_stopping import EarlyStopping
 from engine.errors import EngineError, FormulaError, SettingError
+from engine.evaluation import initial_statistics
 from engine.initializers import default_initializers, initialize
 from engine.metrics import Measure
 from engine.microbatch import ShardRows
@@ -39,6 +40,7 @@ from server import column_choice, data_set, labels
 from server.data_set_store import DataSetStore
 from server.errors import InvalidSpec
 from server.preprocessing import Preprocessing, learn
+from server.start import Start, StartError, read_start
 
 MAX_SHARDS = 1024
 MAX_EPOCHS = 10_000_000
@@ -60,6 +62,8 @@ class PreparedJob:
     features: NDArray[np.float32]
     targets: NDArray[Any]
     class_count: int
+    # None: every first value is drawn.
+    start: Start | None = None
 
     @property
     def total_steps(self) -> int:
@@ -85,24 +89,34 @@ class PreparedJob:
         """The parameters before the first step. memory: the two vectors to keep them in, or None for new ones."""
         default = default_initializers(self.model.loss)
         parameters = initialize(self.model.layout, self.spec.training.seed, default=default)
+        statistics = initial_statistics(self.model.statistics)
+        if self.start is not None:
+            self.start.fill(self.model, parameters, statistics)
         following = None
         if memory is not None:
             memory[0][...] = parameters
             parameters, following = memory
-        return ParameterState(
+        state = ParameterState(
             self.recipe,
             parameters,
             next_parameters=following,
             precision=self.precision,
             statistics_layout=self.model.statistics,
         )
+        state.statistics = statistics
+        return state
 
 
 def prepare(
-    spec: job_pb2.JobSpec, *, data_root: Path | None = None, data_sets: DataSetStore | None = None
+    spec: job_pb2.JobSpec,
+    *,
+    data_root: Path | None = None,
+    data_sets: DataSetStore | None = None,
+    start_path: Path | None = None,
 ) -> PreparedJob:
     """The prepared job of a spec. data_root, data_sets: see `data_set.load`.
 
+    start_path: the file of `model.start`, where it is known; else `model.start.model` is looked up below data_root.
     Raises InvalidSpec with every field that is wrong."""
     complete = with_defaults(spec)
     violations = _violations(complete)
@@ -130,6 +144,12 @@ def prepare(
         early_stopping = _early_stopping(complete.training)
         class_count = preprocessing.class_count
         model = build_model(complete, feature_count=features.shape[1], class_count=class_count)
+        recipe = replace(recipe, frozen=model.layout.frozen_ranges)
+        start = None
+        if complete.model.HasField("start"):
+            start = read_start(complete.model.start, model, data_root=data_root, path=start_path)
+    except StartError as error:
+        raise InvalidSpec([(error.field, str(error))]) from error
     except data_set.DataError as error:
         raise InvalidSpec([(error.field, str(error))]) from error
     except FormulaError as error:
@@ -152,6 +172,7 @@ def prepare(
         features=features,
         targets=targets,
         class_count=class_count,
+        start=start,
     )
     try:
         prepared.first_state()
@@ -213,6 +234,8 @@ def _violations(spec: job_pb2.JobSpec) -> list[tuple[str, str]]:
     check(bool(spec.model.loss.strip()), "model.loss", "is missing; write the loss of one example as a formula")
     check(bool(spec.model.parameters), "model.parameters", "is missing; name at least one parameter and its shape")
     names = [parameter.name for parameter in spec.model.parameters]
+    if spec.model.parameters and all(parameter.frozen for parameter in spec.model.parameters):
+        check(False, "model.parameters", "every one is frozen, so nothing would be trained; leave one free")
     for name in sorted({name for name in names if names.count(name) > 1}):
         check(False, f"model.parameters.{name}", "is there twice; give each parameter its own name")
     check(bool(data.uri), "data.uri", 'is missing; for example "sklearn:diabetes"')

@@ -14,7 +14,7 @@ from chainrule.v1 import worker_service_pb2 as pb
 from chainrule.wire_codec import OutgoingResponse, RawPart, Request
 from server.connected_worker import HELLO_TIMEOUT_S, ConnectedWorker
 from server.data_set_store import DataSetStore
-from server.errors import ProtocolError, WrongState, streaming, unary
+from server.errors import InvalidSpec, NotFound, ProtocolError, WrongState, streaming, unary
 from server.estimate import estimate
 from server.job_page import Listed, page
 from server.jobs import Job, checked_request_id
@@ -45,11 +45,14 @@ class JobService(job_service_pb2_grpc.JobServiceServicer):
         job = self.scheduler.book.of_request(request_id, request_sha256)
         if job is not None and not request.validate_only:
             return api.CreateJobResponse(job=_message(job))
+        spec, start_path = request.spec, None
+        if spec.model.start.job:
+            spec.model.start.job, start_path = self._start(spec.model.start.job)
         # A name may be given to another data set: the job keeps the one that it was created with.
-        with self.data_sets.held(request.spec.data.uri) as pinned:
-            request.spec.data.uri = pinned
+        with self.data_sets.held(spec.data.uri) as pinned:
+            spec.data.uri = pinned
             prepared = await asyncio.to_thread(
-                prepare, request.spec, data_root=self.data_root, data_sets=self.data_sets
+                prepare, spec, data_root=self.data_root, data_sets=self.data_sets, start_path=start_path
             )
             if request.validate_only:
                 checked = job_pb2.Job(spec=prepared.spec, progress=job_pb2.Progress(total_steps=prepared.total_steps))
@@ -131,6 +134,17 @@ class JobService(job_service_pb2_grpc.JobServiceServicer):
         spans = [] if job.training is None else list(job.training.spans())
         for start in range(0, len(spans), SPANS_IN_MESSAGE):
             yield api.ReadTraceResponse(spans=spans[start : start + SPANS_IN_MESSAGE])
+
+    def _start(self, job_id: str) -> tuple[str, Path]:
+        """The whole id of a job to start from, and its model's file. Raises InvalidSpec."""
+        try:
+            job = self._find(job_id)
+        except NotFound as error:
+            raise InvalidSpec([("model.start.job", str(error))]) from None
+        if job.model_path is None:
+            said = "made no step, so it has no model" if job.is_final else "has not ended; wait for it, or cancel it"
+            raise InvalidSpec([("model.start.job", f"job {job.job_id} {said}")])
+        return job.job_id, job.model_path
 
     def _find(self, job_id: str) -> Job:
         return self.scheduler.book.find(job_id)

@@ -52,26 +52,42 @@ class JobSpec(_message.Message):
     def __init__(self, name: _Optional[str] = ..., model: _Optional[_Union[ModelSpec, _Mapping]] = ..., data: _Optional[_Union[DataSpec, _Mapping]] = ..., training: _Optional[_Union[TrainingSpec, _Mapping]] = ..., labels: _Optional[_Mapping[str, str]] = ..., priority: _Optional[int] = ...) -> None: ...
 
 class ModelSpec(_message.Message):
-    __slots__ = ("prediction", "loss", "phi", "parameters")
+    __slots__ = ("prediction", "loss", "phi", "parameters", "start")
     PREDICTION_FIELD_NUMBER: _ClassVar[int]
     LOSS_FIELD_NUMBER: _ClassVar[int]
     PHI_FIELD_NUMBER: _ClassVar[int]
     PARAMETERS_FIELD_NUMBER: _ClassVar[int]
+    START_FIELD_NUMBER: _ClassVar[int]
     prediction: str
     loss: str
     phi: str
     parameters: _containers.RepeatedCompositeFieldContainer[Parameter]
-    def __init__(self, prediction: _Optional[str] = ..., loss: _Optional[str] = ..., phi: _Optional[str] = ..., parameters: _Optional[_Iterable[_Union[Parameter, _Mapping]]] = ...) -> None: ...
+    start: ModelStart
+    def __init__(self, prediction: _Optional[str] = ..., loss: _Optional[str] = ..., phi: _Optional[str] = ..., parameters: _Optional[_Iterable[_Union[Parameter, _Mapping]]] = ..., start: _Optional[_Union[ModelStart, _Mapping]] = ...) -> None: ...
+
+class ModelStart(_message.Message):
+    __slots__ = ("job", "model", "parameters", "sha256")
+    JOB_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    PARAMETERS_FIELD_NUMBER: _ClassVar[int]
+    SHA256_FIELD_NUMBER: _ClassVar[int]
+    job: str
+    model: str
+    parameters: _containers.RepeatedScalarFieldContainer[str]
+    sha256: str
+    def __init__(self, job: _Optional[str] = ..., model: _Optional[str] = ..., parameters: _Optional[_Iterable[str]] = ..., sha256: _Optional[str] = ...) -> None: ...
 
 class Parameter(_message.Message):
-    __slots__ = ("name", "shape", "initializer")
+    __slots__ = ("name", "shape", "initializer", "frozen")
     NAME_FIELD_NUMBER: _ClassVar[int]
     SHAPE_FIELD_NUMBER: _ClassVar[int]
     INITIALIZER_FIELD_NUMBER: _ClassVar[int]
+    FROZEN_FIELD_NUMBER: _ClassVar[int]
     name: str
     shape: _containers.RepeatedScalarFieldContainer[str]
     initializer: str
-    def __init__(self, name: _Optional[str] = ..., shape: _Optional[_Iterable[str]] = ..., initializer: _Optional[str] = ...) -> None: ...
+    frozen: bool
+    def __init__(self, name: _Optional[str] = ..., shape: _Optional[_Iterable[str]] = ..., initializer: _Optional[str] = ..., frozen: _Optional[bool] = ...) -> None: ...
 
 class DataSpec(_message.Message):
     __slots__ = ("uri", "validation_fraction", "standardize", "labels", "target", "features", "exclude", "categories", "missing", "csv")

@@ -6,7 +6,7 @@ their own here, because BLAS wants matrices.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,6 +29,8 @@ class Lowering:
     """The instructions of a graph for `row_count` rows, and where its leaves and results are."""
 
     row_count: int
+    # The names of parameters whose gradient nobody needs.
+    frozen: Collection[str] = ()
     trace: Trace = field(default_factory=Trace)
     f: dict[Node, Traced] = field(default_factory=dict)
     # Small activations side by side in memory, and where each starts: their partial derivatives are taken at once.
@@ -63,7 +65,7 @@ class Lowering:
 
         A call costs as much as a thousand elements: one call for all of them instead of one each."""
         nodes: dict[str, list[Node]] = {}
-        above = _above_parameters(graph)
+        above = _above_parameters(graph, self.frozen)
         for node in graph.nodes:
             if node in above and node.batched and partial_of_value(node) is not None:
                 nodes.setdefault(node.operation, []).append(node)
@@ -100,10 +102,10 @@ class Lowering:
             starts.pop(node, None)
 
     def backward(self, graph: Graph) -> dict[Node, Traced]:
-        """Record g of every node that a parameter is below; return g of the parameters."""
+        """Record g of every node that a parameter is below; return g of the parameters that aren't frozen."""
         self.trace.forget()
         root = graph.root
-        needed = _above_parameters(graph)
+        needed = _above_parameters(graph, self.frozen)
         one = self.trace.number(1.0 if root.batched else float(self.row_count))
         g: dict[Node, Traced] = {root: one.broadcast_to((self.row_count,) if root.batched else ())}
         for node in reversed(graph.nodes):
@@ -165,10 +167,11 @@ def partial_of_value(node: Node) -> Callable[[Traced], Any] | None:
     return (lambda f: partial(f, None)) if isinstance(result, Traced) and result is not probe else None
 
 
-def _above_parameters(graph: Graph) -> set[Node]:
-    """The nodes that depend on a parameter: only their g is needed."""
+def _above_parameters(graph: Graph, frozen: Collection[str]) -> set[Node]:
+    """The nodes that depend on a parameter that isn't frozen: only their g is needed."""
     above: set[Node] = set()
     for node in graph.nodes:
-        if node.operation == "parameter" or any(operand in above for operand in node.operands):
+        is_free = node.operation == "parameter" and node.name not in frozen
+        if is_free or any(operand in above for operand in node.operands):
             above.add(node)
     return above

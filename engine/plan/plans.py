@@ -199,7 +199,7 @@ class TrainingPlan:
         self._losses = _Losses(self.row_losses)
         self._compiled = _Compiled(model, [model.loss], row_count)
         self._masks: list[tuple[Node, NDArray[np.float32]]] = []
-        lowering = Lowering(row_count)
+        lowering = Lowering(row_count, frozen={each.name for each in model.layout.parameters if each.frozen})
         lowering.leaves(model.loss, model.layout, model.statistics)
         for node in model.loss.nodes:
             if node.operation == "mask":
@@ -232,7 +232,7 @@ class TrainingPlan:
         randomness: Randomness | None = None,
         final: Announce | None = None,
     ) -> float:
-        """Write Σ over rows of ∂loss/∂parameters to `out`; return Σ over rows of the loss.
+        """Write Σ over rows of ∂loss/∂parameters to `out`, 0 where they are frozen; return Σ over rows of the loss.
 
         parameters, out: (layout.size,) float32; the same array objects each time are fastest. inputs: by name,
         (rows, *shape) float32, classes int64. randomness: (seed, step, shard), needed with dropout.
