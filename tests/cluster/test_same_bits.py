@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.numpy import load_file
 
 from chainrule.job_file import load_job_file
 from engine.microbatch import MicrobatchComputer
@@ -56,3 +57,19 @@ def test_processes_train_the_bits_of_the_engine_alone(
     state = job.first_state()
     train_in_one_process(computer, state, steps=job.total_steps)
     assert train(job_file, workers=2)["parameters_sha256"] == sha256_of(state.parameters)
+
+
+def test_1_2_and_3_workers_fine_tune_a_model_to_the_same_bits_and_leave_what_is_frozen(
+    shortened: Callable[..., Path], train: Callable[..., dict[str, Any]]
+) -> None:
+    job_file = shortened("four_layer", epochs=2)
+    source = Path(train(job_file, workers=1)["model_path"])
+    source = source.rename(job_file.parent / "source.safetensors")
+    start = '[model.start]\nmodel = "source.safetensors"\n\n[model.parameters]'
+    text = job_file.read_text().replace("[model.parameters]", start)
+    job_file.write_text(text.replace('V1 = [32, "d"]', 'V1 = { shape = [32, "d"], frozen = true }'))
+    results = [train(job_file, workers=workers) for workers in (1, 2, 3)]
+    assert len({result["parameters_sha256"] for result in results}) == 1, results
+    before, after = load_file(source), load_file(results[0]["model_path"])
+    assert after["V1"].tobytes() == before["V1"].tobytes()
+    assert after["V2"].tobytes() != before["V2"].tobytes()
