@@ -63,13 +63,13 @@ def test_1_2_and_3_workers_fine_tune_a_model_to_the_same_bits_and_leave_what_is_
     shortened: Callable[..., Path], train: Callable[..., dict[str, Any]]
 ) -> None:
     job_file = shortened("four_layer", epochs=2)
-    source = Path(train(job_file, workers=1)["model_path"])
-    source = source.rename(job_file.parent / "source.safetensors")
+    folder = job_file.parent
+    source = (folder / train(job_file, workers=1)["model_path"]).rename(folder / "source.safetensors")
     start = '[model.start]\nmodel = "source.safetensors"\n\n[model.parameters]'
     text = job_file.read_text().replace("[model.parameters]", start)
     job_file.write_text(text.replace('V1 = [32, "d"]', 'V1 = { shape = [32, "d"], frozen = true }'))
     results = [train(job_file, workers=workers) for workers in (1, 2, 3)]
     assert len({result["parameters_sha256"] for result in results}) == 1, results
-    before, after = load_file(source), load_file(results[0]["model_path"])
+    before, after = load_file(source), load_file(folder / results[0]["model_path"])
     assert after["V1"].tobytes() == before["V1"].tobytes()
     assert after["V2"].tobytes() != before["V2"].tobytes()
