@@ -6,6 +6,12 @@ ChainruleError
 ├── ModelFileError           a model file that can't be written
 ├── DataFileError            a file of rows that can't be read to be uploaded
 ├── ClusterError             a process of a local cluster that didn't start, or died
+├── ExpressionError          a Python expression that is no formula
+├── RowsError                rows that can't be sent to a model
+├── JobError                 a job that isn't where a caller waited for it to be
+│   ├── JobFailed            it failed; the message is the server's
+│   ├── JobCancelled         somebody ended it
+│   └── JobNotEnded          it goes on after the time that the caller gave it
 └── ServerError              what a server answered, or that it didn't
     ├── InvalidJob           the job is wrong; `violations` holds every wrong field
     ├── JobNotFound          no such job
@@ -60,6 +66,30 @@ class DataFileError(ChainruleError):
 
 class ClusterError(ChainruleError):
     """A process of a local cluster that didn't start, or died."""
+
+
+class ExpressionError(ChainruleError, TypeError):
+    """A Python expression that is no formula; a TypeError too, as Python expects of operators."""
+
+
+class RowsError(ChainruleError, ValueError):
+    """Rows that can't be sent to a model."""
+
+
+class JobError(ChainruleError):
+    """A job that isn't where a caller waited for it to be."""
+
+
+class JobFailed(JobError):
+    """The job failed; the message is the server's."""
+
+
+class JobCancelled(JobError):
+    """Somebody ended the job."""
+
+
+class JobNotEnded(JobError):
+    """The job goes on after the time that the caller gave it."""
 
 
 class ServerError(ChainruleError):

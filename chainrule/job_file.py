@@ -67,7 +67,16 @@ def parse_job(content: str | bytes, *, source: str = "job file") -> job_pb2.JobS
         raise JobFileError([("", f"{source}: {_toml_message(str(error), text)}")]) from None
     except RecursionError:
         raise JobFileError([("", f"{source}: nested too deep to be a job file")]) from None
+    return job_of_table(table)
+
+
+def job_of_table(table: dict[str, Any], *, onto: job_pb2.JobSpec | None = None) -> job_pb2.JobSpec:
+    """The job of the table that a file is. Raises JobFileError with every problem.
+
+    onto: a job that the table's keys are put on; a list or a table from names replaces what is there."""
     spec = job_pb2.JobSpec()
+    if onto is not None:
+        spec.CopyFrom(onto)
     reader = _Reader()
     reader.fill(spec, table, "")
     if reader.problems:
@@ -83,11 +92,11 @@ class _Reader:
 
     def fill(self, message: Message, table: dict[str, Any], path: str) -> None:
         """Set the fields of a message from a table."""
-        fields = _fields(message)
+        fields = fields_of_message(message)
         for key, value in table.items():
             where = _join(path, key)
             if key not in fields:
-                self._problem(where, f"unknown key; {_suggestion(key, fields)}")
+                self._problem(where, f"unknown key; {suggestion(key, fields)}")
                 continue
             field = fields[key]
             rival = next((name for name in _rivals(field) if name in table), None)
@@ -108,11 +117,13 @@ class _Reader:
         if isinstance(value, dict):
             self.fill(message, value, path)
         elif switches and isinstance(value, list):
+            message.Clear()
+            message.SetInParent()
             for number, entry in enumerate(value):
                 if isinstance(entry, str) and entry in switches:
                     setattr(message, entry, True)
                 elif isinstance(entry, str):
-                    self._problem(f"{path}[{number}]", f"unknown entry {entry!r}; {_suggestion(entry, switches)}")
+                    self._problem(f"{path}[{number}]", f"unknown entry {entry!r}; {suggestion(entry, switches)}")
                 else:
                     self._problem(f"{path}[{number}]", f"must be a string, got {_shown(entry)}")
         else:
@@ -120,6 +131,7 @@ class _Reader:
             self._problem(path, f"must be {expected}, got {_shown(value)}")
 
     def _fill_repeated(self, message: Message, field: FieldDescriptor, value: object, path: str) -> None:
+        message.ClearField(field.name)
         target = getattr(message, field.name)
         named = field.message_type is not None and field.message_type.fields[0].name == "name"
         if named and isinstance(value, dict):
@@ -147,7 +159,7 @@ class _Reader:
                 target[key] = scalar
 
     def _fill_named(self, message: Message, name: str, value: object, path: str) -> None:
-        shape = _fields(message).get("shape")
+        shape = fields_of_message(message).get("shape")
         if isinstance(value, dict) and "name" in value:
             self._problem(_join(path, "name"), f"the name is {name!r} already; remove this key")
         elif isinstance(value, dict):
@@ -195,21 +207,22 @@ class _Reader:
         if not isinstance(value, str):
             return self._problem(path, f"must be a string, got {_shown(value)}")
         if value not in names:
-            return self._problem(path, f"unknown value {value!r}; {_suggestion(value, names)}")
+            return self._problem(path, f"unknown value {value!r}; {suggestion(value, names)}")
         return names[value]
 
     def _problem(self, path: str, message: str) -> None:
         self.problems.append((path, message))
 
 
-def _fields(message: Message) -> dict[str, FieldDescriptor]:
+def fields_of_message(message: Message) -> dict[str, FieldDescriptor]:
+    """The fields of a message by name."""
     # A cast: the stubs name two classes, of which every one has the same attributes.
     return cast(dict[str, FieldDescriptor], dict(message.DESCRIPTOR.fields_by_name))
 
 
 def _switches(message: Message) -> list[str]:
     """The fields of a message that consists of bools alone; otherwise none."""
-    fields = _fields(message)
+    fields = fields_of_message(message)
     if all(each.type == FieldDescriptor.TYPE_BOOL and not each.is_repeated for each in fields.values()):
         return list(fields)
     return []
@@ -221,7 +234,8 @@ def _rivals(field: FieldDescriptor) -> list[str]:
     return [] if oneof is None else [each.name for each in oneof.fields if each.name != field.name]
 
 
-def _suggestion(key: str, known: Iterable[str]) -> str:
+def suggestion(key: str, known: Iterable[str]) -> str:
+    """What to write in place of an unknown key: the nearest name that there is, or all of them."""
     names = list(known)
     close = difflib.get_close_matches(key.lower(), names, n=1)
     return f"did you mean {close[0]!r}?" if close else f"known here: {', '.join(names)}"

@@ -1,271 +1,70 @@
-"""A server and workers on this machine, as child processes that live exactly as long as the `with` block.
-
-The children have sessions of their own, so a terminal's ctrl-C reaches only the parent, which ends them. Their
-standard input is a pipe from the parent: when the parent is gone, even by kill -9, they see its end and leave. What
-such a parent leaves in the folder of temporary files goes when the next cluster starts.
-This module knows nothing of jobs or gRPC.
-"""
+"""`chainrule.LocalCluster`: a server and workers on this machine, and a connection to them, for notebooks and tests."""
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
-import json
 import os
-import select
-import shutil
-import signal
-import stat
-import subprocess
-import sys
-import tempfile
-import threading
-import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType, TracebackType
-from typing import Any, TextIO
+from types import TracebackType
+from typing import Self
 
-from chainrule.errors import ClusterError
-from chainrule.process import BLAS_THREAD_VARIABLES
-
-START_TIMEOUT_S = 20.0
-STOP_TIMEOUT_S = 3.0
-SHOWN_LOG_LINES = 5
-HOME_PREFIX = "chainrule-"
-# Its lock is held for as long as the folder is in use.
-LOCK_NAME = "lock"
-# A new folder is not locked at once, and the children of a killed parent need a moment to leave.
-ABANDONED_AFTER_S = 60.0
+from chainrule.connection import Connection
+from chainrule.local_processes import LocalProcesses
 
 
-@dataclass
-class Child:
-    """A process of the cluster."""
+class LocalCluster(Connection):
+    """`with LocalCluster(workers=4) as client:` a connection to a server of its own, with that many workers.
 
-    name: str
-    process: subprocess.Popen[bytes]
-    log_path: Path
+    It starts when it is made. The end of the block, `close`, or the end of this process, even by kill -9, ends it; what
+    the server kept is gone then. data_root: the folder whose files jobs may read. In a block in the main thread,
+    SIGTERM and SIGHUP end it too, as SystemExit. Raises ClusterError where the server doesn't start."""
 
-    def death(self) -> str | None:
-        """How the process ended and what it said last, in one line; None while it lives."""
-        code = self.process.poll()
-        if code is None:
-            return None
-        if -code in (signal.SIGKILL, signal.SIGTERM):
-            # Somebody else's doing: what the process logged before says nothing about it.
-            return f"{self.name} ended (killed by {_signal_name(-code)})"
-        how = f"exit status {code}" if code >= 0 else f"killed by {_signal_name(-code)}"
-        lines = [line.strip() for line in self.log_path.read_text(errors="replace").splitlines() if line.strip()]
-        errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
-        said = " | ".join(errors or lines[-SHOWN_LOG_LINES:])
-        return f"{self.name} ended ({how})" + (f": {said}" if said else "")
+    def __init__(
+        self,
+        workers: int = 2,
+        data_root: str | os.PathLike[str] | None = None,
+        transport: str = "auto",
+        *,
+        timeout_s: float = 20.0,
+    ) -> None:
+        self.data_root = None if data_root is None else Path(data_root)
+        self._processes = LocalProcesses(workers, self.data_root, transport)
+        self._processes.start()
+        super().__init__(self._processes.address, timeout_s=timeout_s)
 
-
-@dataclass
-class LocalCluster:
-    """`with LocalCluster(workers=2) as cluster:` a server at `cluster.address` with that many workers.
-
-    data_root: the folder whose files jobs may read. The server keeps its own files in a temporary folder that goes
-    when the block ends. Raises ClusterError where the server
-    doesn't start. In the main thread SIGTERM and SIGHUP end the block too, as SystemExit."""
-
-    workers: int = 2
-    data_root: Path | None = None
-    transport: str = "auto"
-    address: str = field(default="", init=False)
-    _children: list[Child] = field(default_factory=list, init=False)
-    _home: tempfile.TemporaryDirectory[str] | None = field(default=None, init=False)
-    _lock: TextIO | None = field(default=None, init=False)
-    _old_handlers: dict[int, Any] = field(default_factory=dict, init=False)
-    _reported: set[str] = field(default_factory=set, init=False)
-
-    def __post_init__(self) -> None:
-        if self.workers < 1:
-            raise ValueError(f"workers must be at least 1, got {self.workers}")
-
-    def __enter__(self) -> LocalCluster:
-        self._catch_signals()
-        try:
-            self._start()
-        except BaseException:
-            self.stop()
-            raise
+    def __enter__(self) -> Self:
+        self._processes.catch_signals()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self.stop()
+        self.close()
+
+    def close(self) -> None:
+        """End the connection and every process within about 3 s. A second call does nothing."""
+        super().close()
+        self._processes.stop()
+
+    def scale(self, workers: int) -> None:
+        """Start workers, or end those that were started last, until there are so many.
+
+        A job that runs goes on with those that there are, up to its number of shards; its result has the same bits."""
+        self._processes.scale(workers)
 
     def check_server(self) -> None:
         """Raise ClusterError where the server has ended."""
-        if self._children and (death := self._children[0].death()) is not None:
-            raise ClusterError(death)
-
-    def new_deaths(self) -> list[str]:
-        """How workers ended, each told once."""
-        found = []
-        for child in self._children[1:]:
-            if child.name not in self._reported and (death := child.death()) is not None:
-                self._reported.add(child.name)
-                found.append(death)
-        return found
+        self._processes.check_server()
 
     @property
     def living_workers(self) -> int:
         """The number of worker processes that run."""
-        return sum(child.process.poll() is None for child in self._children[1:])
+        return self._processes.living_workers
 
     @property
     def process_ids(self) -> list[int]:
         """The server's process, then the workers'."""
-        return [child.process.pid for child in self._children]
+        return self._processes.process_ids
 
-    def stop(self) -> None:
-        """End every process within about 3 s and remove the temporary folder. A second call does nothing."""
-        try:
-            with _uninterrupted():
-                _end([child.process for child in self._children])
-                self._children.clear()
-                if self._home is not None:
-                    self._home.cleanup()
-                    self._home = None
-                if self._lock is not None:
-                    self._lock.close()
-                    self._lock = None
-        finally:
-            while self._old_handlers:
-                signal.signal(*self._old_handlers.popitem())
-
-    def _start(self) -> None:
-        _remove_abandoned()
-        self._home = tempfile.TemporaryDirectory(prefix=HOME_PREFIX, ignore_cleanup_errors=True)
-        self._lock = (Path(self._home.name) / LOCK_NAME).open("w")
-        fcntl.flock(self._lock, fcntl.LOCK_EX)
-        options = ["--host", "127.0.0.1", "--port", "0", "--home", str(Path(self._home.name) / "home")]
-        # Nobody would resume from them: the folder ends with the cluster.
-        options += ["--checkpoint-every-s", "0"]
-        if self.data_root is not None:
-            options += ["--data-root", str(self.data_root)]
-        server = self._spawn("server", "server", options, stdout=subprocess.PIPE)
-        self.address = _address(server)
-        for number in range(1, self.workers + 1):
-            name = f"worker-{number}"
-            options = ["--server", self.address, "--name", name, "--transport", self.transport]
-            self._spawn(name, "worker", options, stdout=subprocess.DEVNULL)
-
-    def _spawn(self, name: str, module: str, options: Sequence[str], *, stdout: int) -> Child:
-        if self._home is None:
-            raise ClusterError("the cluster has been stopped")
-        log_path = Path(self._home.name) / f"{name}.log"
-        # -P: a module of the same name in the current folder must not shadow ours.
-        command = [sys.executable, "-P", "-m", module, *options, "--exit-with-stdin"]
-        environment = os.environ | dict.fromkeys(BLAS_THREAD_VARIABLES, "1")
-        try:
-            with log_path.open("wb") as log:
-                process = subprocess.Popen(
-                    command,
-                    stdin=subprocess.PIPE,
-                    stdout=stdout,
-                    stderr=log,
-                    env=environment,
-                    start_new_session=True,
-                )
-        except OSError as error:
-            raise ClusterError(f"{name} can't be started: {error.strerror}; are there too many processes?") from None
-        child = Child(name, process, log_path)
-        self._children.append(child)
-        return child
-
-    def _catch_signals(self) -> None:
-        if threading.current_thread() is not threading.main_thread():
-            return
-        for number in (signal.SIGTERM, signal.SIGHUP):
-            if signal.getsignal(number) == signal.SIG_DFL:
-                self._old_handlers[number] = signal.signal(number, _raise_exit)
-
-
-def _remove_abandoned() -> None:
-    """Remove the folders of clusters whose parent was killed: ours, and with a lock that nobody holds."""
-    for lock_path in Path(tempfile.gettempdir()).glob(f"{HOME_PREFIX}*/{LOCK_NAME}"):
-        with contextlib.suppress(OSError):
-            status = lock_path.parent.lstat()
-            is_ours = stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid()
-            if not is_ours or time.time() - lock_path.stat().st_mtime < ABANDONED_AFTER_S:
-                continue
-            with lock_path.open("r") as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(lock_path.parent, ignore_errors=True)
-
-
-def _address(server: Child) -> str:
-    """The address from the server's first line. Raises ClusterError where it ends or stays silent."""
-    stdout = server.process.stdout
-    if stdout is None:
-        raise TypeError("the server's standard output is a pipe")
-    deadline_s = time.monotonic() + START_TIMEOUT_S
-    line = b""
-    poll = select.poll()  # and not select: it takes descriptors above 1023 too
-    poll.register(stdout, select.POLLIN)
-    while not line.endswith(b"\n"):
-        left_s = deadline_s - time.monotonic()
-        if left_s <= 0:
-            raise ClusterError(f"the server didn't listen within {START_TIMEOUT_S:g} s; is the machine very busy?")
-        if not poll.poll(left_s * 1000):
-            continue
-        part = os.read(stdout.fileno(), 4096)
-        if not part:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                server.process.wait(STOP_TIMEOUT_S)
-            raise ClusterError(server.death() or "the server closed its output before it listened")
-        line += part
-    try:
-        return str(json.loads(line)["address"])
-    except (ValueError, KeyError, TypeError):
-        raise ClusterError(f"the server said {line[:80]!r} where its address was expected") from None
-
-
-def _end(processes: Sequence[subprocess.Popen[bytes]]) -> None:
-    """Ask all to end, give them a moment, kill what is left, and reap them all."""
-    for process in processes:
-        if process.stdin is not None:
-            with contextlib.suppress(OSError):
-                process.stdin.close()
-        process.terminate()
-    deadline_s = time.monotonic() + STOP_TIMEOUT_S
-    for process in processes:
-        try:
-            process.wait(max(0.0, deadline_s - time.monotonic()))
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-        if process.stdout is not None:
-            process.stdout.close()
-
-
-@contextlib.contextmanager
-def _uninterrupted() -> Iterator[None]:
-    """A second ctrl-C while processes are being ended must not leave one behind."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    old = {number: signal.signal(number, signal.SIG_IGN) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in old.items():
-            signal.signal(number, handler)
-
-
-def _raise_exit(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
-    raise SystemExit(128 + number)
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"
+    def new_deaths(self) -> list[str]:
+        """How workers ended, each told once."""
+        return self._processes.new_deaths()

@@ -10,7 +10,7 @@ import json
 import math
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
@@ -47,6 +47,14 @@ def state_name(state: int) -> str:
         return job_pb2.JobState.Name(state).removeprefix("JOB_STATE_")
     except ValueError:
         return str(state)
+
+
+def state_number(name: str) -> job_pb2.JobState:
+    """The state that 'running' or 'RUNNING' names. Raises ValueError."""
+    known = {state_name(state): state for state in job_pb2.JobState.values() if state}
+    if name.upper() not in known:
+        raise ValueError(f"must be one of {', '.join(known).lower()}, got {name[:40]!r}")
+    return cast(job_pb2.JobState, known[name.upper()])
 
 
 def fields_of(message: Message) -> dict[str, Any]:

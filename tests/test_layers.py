@@ -58,6 +58,23 @@ def test_the_client_loads_the_engine_only_when_it_needs_it() -> None:
             assert not {name for name in found if name.split(".")[0] == "engine" or name == "chainrule.modeling"}, path
 
 
+def test_importing_the_package_loads_little_but_python_itself() -> None:
+    # Modules are counted, and not milliseconds: the machine may be busy.
+    program = "import sys; before = set(sys.modules); import {}; print(len(set(sys.modules) - before))"
+    for module, most in (("chainrule", 50), ("chainrule.expressions", 80), ("chainrule.cli", 160)):
+        command = [sys.executable, "-P", "-c", program.format(module)]
+        loaded = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout
+        assert int(loaded) <= most, module
+
+
+def test_a_connection_loads_nothing_of_the_server_nor_the_engine() -> None:
+    program = "import sys, chainrule; chainrule.connect().close(); print(*sys.modules)"
+    command = [sys.executable, "-P", "-c", program]
+    loaded = set(subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout.split())
+    assert "grpc" in loaded
+    assert not {"rich", "typer", "safetensors", "pandas", "sklearn", "engine", "server", "worker"} & loaded
+
+
 def test_asking_for_help_loads_neither_grpc_nor_numpy_nor_the_engine() -> None:
     program = "import sys, chainrule, chainrule.cli; print(*sys.modules)"
     command = [sys.executable, "-P", "-c", program]

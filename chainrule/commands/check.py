@@ -22,7 +22,7 @@ from chainrule.commands.train import DEFAULT_SHARDS, POLL_INTERVAL_S, check_succ
 from chainrule.errors import ChainruleError, ClusterError, ServerUnavailable
 from chainrule.failures import FAILED, CommandFailed, interrupted, wrong_input
 from chainrule.job_file import load_job_file
-from chainrule.local_cluster import LocalCluster
+from chainrule.local_processes import LocalProcesses
 from chainrule.output import FINAL_STATES, print_json, print_line, print_note
 from chainrule.server_code import ask
 from chainrule.text import one_line, table_lines, workers
@@ -142,7 +142,7 @@ class Check:
 def _make_the_step(spec: job_pb2.JobSpec, worker_count: int, model_path: Path, data_root: Path) -> None:
     """Run a job of one step on a cluster of its own and write its parameters. Raises ChainruleError, CommandFailed."""
     spec.training.min_workers = worker_count
-    with LocalCluster(workers=worker_count, data_root=data_root) as cluster, Client(cluster.address) as client:
+    with LocalProcesses(workers=worker_count, data_root=data_root) as cluster, Client(cluster.address) as client:
         try:
             job = _wait_for_end(client, cluster, client.create_job(spec))
             # A step that was made is all that is wanted, whatever the evaluation after it met.
@@ -158,7 +158,7 @@ def _make_the_step(spec: job_pb2.JobSpec, worker_count: int, model_path: Path, d
             raise
 
 
-def _wait_for_end(client: Client, cluster: LocalCluster, job: job_pb2.Job) -> job_pb2.Job:
+def _wait_for_end(client: Client, cluster: LocalProcesses, job: job_pb2.Job) -> job_pb2.Job:
     """The job in its final state. Raises ClusterError where no process is left to bring it there."""
     deadline_s = time.monotonic() + STEP_TIMEOUT_S
     while job.state not in FINAL_STATES:

@@ -61,7 +61,8 @@ def machine() -> list[Finding]:
 
 def connection(server: str, *, is_named: bool) -> list[Finding]:
     """What stands between this machine and a server."""
-    from chainrule.client import Client, checked_address
+    from chainrule.channel import checked_address
+    from chainrule.client import Client
 
     try:
         address = checked_address(server)

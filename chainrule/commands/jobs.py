@@ -4,14 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import cast
 
 from chainrule.client import Client, Version, states_of
 from chainrule.commands.datasets import local_file, upload_file
 from chainrule.commands.train import check_success, default_model_path
 from chainrule.failures import FAILED, CommandFailed, interrupted, wrong_input
 from chainrule.job_file import load_job_file
-from chainrule.output import FINAL_STATES, event_text, fields_of, job_lines, print_json, print_line, state_name
+from chainrule.output import (
+    FINAL_STATES,
+    event_text,
+    fields_of,
+    job_lines,
+    print_json,
+    print_line,
+    state_name,
+    state_number,
+)
 from chainrule.progress import ProgressDisplay
 from chainrule.text import number, size, table_lines, time_text
 from chainrule.v1 import job_pb2
@@ -185,11 +193,10 @@ def _follow(client: Client, job_id: str, *, as_json: bool) -> None:
 
 def _state(name: str) -> job_pb2.JobState:
     """The state 'running' names. Raises CommandFailed."""
-    known = {state_name(state).lower(): state for state in job_pb2.JobState.values()}
-    del known["unspecified"]
-    if name.lower() not in known:
-        raise wrong_input("--state", f"must be one of {', '.join(known)}, got {name[:40]!r}")
-    return cast(job_pb2.JobState, known[name.lower()])
+    try:
+        return state_number(name)
+    except ValueError as error:
+        raise wrong_input("--state", str(error)) from None
 
 
 def _label(text: str) -> tuple[str, str]:

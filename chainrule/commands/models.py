@@ -20,14 +20,12 @@ from chainrule.failures import WRONG_INPUT, CommandFailed, wrong_input
 from chainrule.graph_picture.picture import Picture, name_of
 from chainrule.graph_picture.values import picture_of_explanation
 from chainrule.output import fields_of, print_json, print_line
+from chainrule.rows import rows_in_a_call
 from chainrule.server_code import ask
 from chainrule.text import one_line, table_lines, time_text
 from chainrule.v1 import model_pb2
 from chainrule.v1 import model_service_pb2 as api
 
-# What a call takes: so many rows, and about so many values, which are 2 MiB then.
-CALL_ROWS = 10_000
-CALL_VALUES = 150_000
 MISSING = ("", "na", "nan", "null")
 MODEL_SUFFIX = ".safetensors"
 MODEL_TIMEOUT_S = 300.0
@@ -203,8 +201,7 @@ def _lines(stream: TextIO, file: Path) -> Iterator[Line]:
 def _batches(lines: Iterator[Line]) -> Iterator[list[Line]]:
     """Lines for one call each."""
     for first in lines:
-        count = max(1, min(CALL_ROWS, CALL_VALUES // len(first[1])))
-        yield [first, *itertools.islice(lines, count - 1)]
+        yield [first, *itertools.islice(lines, rows_in_a_call(len(first[1])) - 1)]
 
 
 def _value(cell: str) -> Value:

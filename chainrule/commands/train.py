@@ -12,15 +12,16 @@ from pathlib import Path
 from typing import Any
 
 from chainrule.chrome_trace import chrome_trace
-from chainrule.client import Client, check_output
+from chainrule.client import Client
 from chainrule.errors import ChainruleError, ClusterError, ModelFileError, ServerUnavailable
 from chainrule.failures import FAILED, CommandFailed, interrupted, wrong_input
 from chainrule.job_file import load_job_file
-from chainrule.local_cluster import LocalCluster
+from chainrule.local_processes import LocalProcesses
 from chainrule.output import FINAL_STATES, fields_of, print_json, print_line, print_note, result_lines, state_name
 from chainrule.progress import ProgressDisplay
 from chainrule.text import duration, workers
 from chainrule.v1 import job_pb2
+from chainrule.whole_file import check_output
 
 # What job.proto says of a job that doesn't set `shards`.
 DEFAULT_SHARDS = 8
@@ -87,7 +88,7 @@ class Training:
         spec.training.min_workers = self.worker_count
         with (
             ProgressDisplay() as display,
-            LocalCluster(self.worker_count, self.data_root or self.job_file.parent, self.transport) as cluster,
+            LocalProcesses(self.worker_count, self.data_root or self.job_file.parent, self.transport) as cluster,
             Client(cluster.address) as client,
         ):
             self.job = client.create_job(spec)
@@ -160,7 +161,9 @@ def check_success(job: job_pb2.Job) -> None:
     raise CommandFailed(FAILED, [("", message)], reason=f"JOB_{state_name(job.state)}", fields=fields)
 
 
-def _follow(client: Client, cluster: LocalCluster, job: job_pb2.Job, display: ProgressDisplay) -> Iterator[job_pb2.Job]:
+def _follow(
+    client: Client, cluster: LocalProcesses, job: job_pb2.Job, display: ProgressDisplay
+) -> Iterator[job_pb2.Job]:
     """Each state of the job until it ends. Raises ClusterError where its processes can't finish it."""
     updates: queue.SimpleQueue[job_pb2.Job | Exception] = queue.SimpleQueue()
 
@@ -189,7 +192,7 @@ def _follow(client: Client, cluster: LocalCluster, job: job_pb2.Job, display: Pr
             _look_after_workers(client, cluster, job, display)
 
 
-def _look_after_workers(client: Client, cluster: LocalCluster, job: job_pb2.Job, display: ProgressDisplay) -> None:
+def _look_after_workers(client: Client, cluster: LocalProcesses, job: job_pb2.Job, display: ProgressDisplay) -> None:
     deaths = cluster.new_deaths()
     if not deaths:
         return
@@ -202,7 +205,7 @@ def _look_after_workers(client: Client, cluster: LocalCluster, job: job_pb2.Job,
         display.note(f"warning: {death}; the job goes on with {workers(cluster.living_workers)}")
 
 
-def _wait_for_last_words(cluster: LocalCluster) -> None:
+def _wait_for_last_words(cluster: LocalProcesses) -> None:
     """A broken connection mostly means that the server is ending: its own words say more."""
     deadline_s = time.monotonic() + LAST_WORDS_TIMEOUT_S
     while time.monotonic() < deadline_s:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -30,6 +31,8 @@ class FakeServer(job_service_pb2_grpc.JobServiceServicer):
     watched: list[api.WatchJobRequest] = field(default_factory=list)
     model: list[bytes] = field(default_factory=lambda: [b"mod", b"el"])
     failure: status_pb2.Status | None = None
+    # WatchJob goes on without a word after `states`.
+    hangs: bool = False
     # A download breaks with `failure` after so many parts.
     fails_after: int = 0
     specs: list[job_pb2.JobSpec] = field(default_factory=list)
@@ -72,6 +75,8 @@ class FakeServer(job_service_pb2_grpc.JobServiceServicer):
         for state in self.states:
             self.job.state = state
             yield api.WatchJobResponse(job=self.job)
+        while self.hangs and context.is_active():
+            time.sleep(0.02)
 
     def CancelJob(self, request: Any, context: Any) -> Any:  # noqa: ARG002, N802
         self._check(context)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import stat
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,9 @@ import pytest
 from google.rpc import error_details_pb2
 
 import chainrule
-from chainrule.client import Client, checked_address, connect
+from chainrule.channel import checked_address
+from chainrule.client import Client
+from chainrule.connection import connect
 from chainrule.errors import (
     AddressError,
     InvalidJob,
@@ -157,11 +160,12 @@ def test_a_watcher_gives_up_a_server_that_stays_away(fake_server: Any) -> None:
     assert len(fake_server.watched) > 1
 
 
-def test_a_request_id_goes_along_with_a_job(fake_server: Any) -> None:
+def test_a_request_id_goes_along_with_every_job(fake_server: Any) -> None:
     with Client(fake_server.address) as client:
         client.create_job(job_pb2.JobSpec(), request_id="one")
         client.create_job(job_pb2.JobSpec())
-    assert fake_server.request_ids == ["one", ""]
+    assert fake_server.request_ids[0] == "one"
+    assert len(uuid.UUID(fake_server.request_ids[1]).hex) == 32
 
 
 def test_a_model_replaces_the_file_and_leaves_nothing_else(fake_server: Any, tmp_path: Path) -> None:

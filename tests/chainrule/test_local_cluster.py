@@ -1,92 +1,123 @@
-"""A local cluster's processes: they listen, they are told of, and nothing is left."""
+"""A local cluster as a notebook uses it, with real processes; nothing is left of it, whatever happens."""
 
 from __future__ import annotations
 
-import fcntl
 import os
 import signal
+import subprocess
+import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from chainrule.errors import ClusterError
-from chainrule.local_cluster import ABANDONED_AFTER_S, LocalCluster
+import chainrule
+from chainrule.errors import InvalidJob, JobCancelled, ServerUnavailable
+from tests.cluster.support import processes_with
+
+pytestmark = pytest.mark.cluster
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+TIMEOUT_S = 60.0
+
+# What a cell of a notebook runs; the kernel tells where it is by a line.
+KERNEL = """
+import sys, chainrule
+with chainrule.LocalCluster(workers=2) as client:
+    job = client.submit(sys.argv[1], epochs=100_000)
+    for update in job.watch():
+        if update.progress.step:
+            print("training", flush=True)
+            break
+    job.wait()
+"""
 
 
-@pytest.fixture(autouse=True)
-def temporary_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder of temporary files, for this test alone."""
+@pytest.fixture
+def mark(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
+    """A mark in the environment of every process that the test starts; a folder of temporary files for it alone."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    return tmp_path
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    value = f"CHAINRULE_TEST_MARK={tmp_path.name}-{os.urandom(4).hex()}"
+    monkeypatch.setenv(*value.split("=", 1))
+    return value
 
 
-def is_alive(process_id: int) -> bool:
-    """Whether there is such a process."""
+def wait_until(holds: Callable[[], bool]) -> None:
+    deadline_s = time.monotonic() + TIMEOUT_S
+    while not holds():
+        assert time.monotonic() < deadline_s
+        time.sleep(0.05)
+
+
+def test_a_formula_of_python_is_trained_asked_and_explained(mark: str, tmp_path: Path) -> None:
+    V, w = chainrule.parameter("V", 4, "d"), chainrule.parameter("w", 4)
+    x, y = chainrule.inputs()
+    prediction = w @ chainrule.sigmoid(V @ x)
+    features = np.random.default_rng(0).normal(size=(40, 2))
+    np.savez(tmp_path / "rows.npz", features=features, target=features @ [1.0, -2.0], feature_names=["a", "b"])
+    with chainrule.LocalCluster(workers=2, data_root=tmp_path) as client:
+        job = client.submit(
+            prediction=prediction, loss=(prediction - y) ** 2, data="file:rows.npz", epochs=3, batch_size=16
+        )
+        job.wait(timeout_s=TIMEOUT_S)
+        assert job.message.spec.model.loss == "(prediction - y)**2"
+        assert job.result["parameter_count"] == 12
+
+        model = job.model()
+        predictions = model.predict(features)
+        assert predictions.shape == (40,)
+        by_name = model.predict({"b": features[:3, 1], "a": features[:3, 0]})
+        np.testing.assert_allclose(by_name, predictions[:3], rtol=1e-5)
+        np.testing.assert_allclose(model.predict(features[0]), predictions[:1], rtol=1e-5)
+        with pytest.raises(InvalidJob, match=r"rows\[1\]\.values\[0\]"):
+            model.predict([[1.0, 2.0], ["one", 2.0]])
+
+        by_row, own = model.explain(0), model.explain(features[0], features[0] @ [1.0, -2.0])
+        assert by_row.forward["V @ x"].shape == (4,)
+        np.testing.assert_array_equal(by_row.backward["V"], own.backward["V"])
+        assert by_row._repr_svg_().startswith("<svg")
+        assert "sigmoid" in str(by_row)
+        assert own.save(tmp_path / "graph.html").read_text().startswith("<!doctype html>")
+        assert model.save(tmp_path / "model.safetensors").stat().st_size > 0
+
+        assert [each.id for each in client.jobs(states=["succeeded"])] == [job.id]
+        job.delete()
+        assert client.jobs() == []
+    with pytest.raises(ServerUnavailable, match="closed"):
+        client.jobs()
+
+
+def test_a_running_job_goes_on_while_workers_come_and_go(mark: str) -> None:
+    client = chainrule.LocalCluster(workers=1)
     try:
-        os.kill(process_id, 0)
-    except ProcessLookupError:
-        return False
-    return True
+        job = client.submit(EXAMPLES / "two_layer.toml", epochs=1_000_000)
+        for count in (3, 1):
+            client.scale(count)
+            wait_until(lambda count=count: job.refresh().message.progress.workers == count)  # type: ignore[misc]
+            assert client.living_workers == count
+        assert client.new_deaths() == []
+        job.cancel()
+        with pytest.raises(JobCancelled):
+            job.wait(timeout_s=TIMEOUT_S)
+        with pytest.raises(ValueError, match="at least 1"):
+            client.scale(0)
+    finally:
+        client.close()
+    assert processes_with(mark) == []
 
 
-@pytest.mark.cluster
-def test_a_cluster_lives_as_long_as_its_block(temporary_folder: Path) -> None:
-    old_handler = signal.getsignal(signal.SIGTERM)
-    with LocalCluster(workers=2) as cluster:
-        process_ids = cluster.process_ids
-        assert len(process_ids) == 3
-        assert all(is_alive(each) for each in process_ids)
-        cluster.check_server()
-        assert cluster.living_workers == 2
-    assert not any(is_alive(each) for each in process_ids)
-    assert list(temporary_folder.iterdir()) == []
-    assert signal.getsignal(signal.SIGTERM) == old_handler
-
-
-@pytest.mark.cluster
-def test_a_worker_that_dies_is_told_once() -> None:
-    with LocalCluster(workers=2) as cluster:
-        os.kill(cluster.process_ids[1], signal.SIGKILL)
-        deadline_s = time.monotonic() + 10
-        while not (deaths := cluster.new_deaths()):
-            assert time.monotonic() < deadline_s
-            time.sleep(0.02)
-        assert deaths == ["worker-1 ended (killed by SIGKILL)"]
-        assert cluster.new_deaths() == []
-        assert cluster.living_workers == 1
-
-
-@pytest.mark.cluster
-def test_a_server_that_cannot_start_says_why(temporary_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PYTHONPATH", str(temporary_folder))
-    (temporary_folder / "server").mkdir()
-    (temporary_folder / "server" / "__main__.py").write_text("raise SystemExit('error: no memory; add some')")
-    (temporary_folder / "server" / "__init__.py").write_text("")
-    with pytest.raises(ClusterError) as caught, LocalCluster(workers=1):
-        pass
-    assert str(caught.value) == "server ended (exit status 1): no memory; add some"
-
-
-@pytest.mark.cluster
-def test_what_a_killed_parent_left_goes_with_the_next_start(temporary_folder: Path) -> None:
-    folders = {name: temporary_folder / f"chainrule-{name}" for name in ("abandoned", "in-use", "new")}
-    for folder in folders.values():
-        folder.mkdir()
-        (folder / "lock").touch()
-        if folder.name != "chainrule-new":
-            then_s = time.time() - 2 * ABANDONED_AFTER_S
-            os.utime(folder / "lock", (then_s, then_s))
-    (temporary_folder / "chainrule-other").mkdir()
-    with (folders["in-use"] / "lock").open() as held:
-        fcntl.flock(held, fcntl.LOCK_EX)
-        with LocalCluster(workers=1):
-            pass
-    left = sorted(path.name for path in temporary_folder.iterdir())
-    assert left == ["chainrule-in-use", "chainrule-new", "chainrule-other"]
-
-
-def test_a_cluster_has_at_least_one_worker() -> None:
-    with pytest.raises(ValueError, match="at least 1"):
-        LocalCluster(workers=0)
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_nothing_is_left_of_a_kernel_that_is_ended(mark: str, tmp_path: Path, number: signal.Signals) -> None:
+    command = [sys.executable, "-P", "-c", KERNEL, str(EXAMPLES / "two_layer.toml")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as kernel:
+        assert kernel.stdout is not None
+        assert kernel.stdout.readline() == "training\n", kernel.communicate()
+        assert len(processes_with(mark)) == 4
+        kernel.send_signal(number)
+        kernel.communicate(timeout=TIMEOUT_S)
+    wait_until(lambda: processes_with(mark) == [])
+    # After kill -9 the folder goes with the next cluster's start: see test_local_processes.py.
+    assert number == signal.SIGKILL or list(tmp_path.glob("chainrule-*")) == []

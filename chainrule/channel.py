@@ -1,0 +1,75 @@
+"""The connection to a server: its address, and the options of a gRPC channel to it, blocking or asyncio."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import grpc
+
+from chainrule.errors import AddressError
+
+DEFAULT_ADDRESS = "127.0.0.1:50051"
+
+_CHANNEL_OPTIONS: list[tuple[str, int]] = [
+    ("grpc.keepalive_time_ms", 20_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.keepalive_permit_without_calls", 0),
+    ("grpc.http2.max_pings_without_data", 0),
+    ("grpc.max_receive_message_length", 256 << 20),
+    # Otherwise clients of a process share connections, and one fails while another waits before it tries again.
+    ("grpc.use_local_subchannel_pool", 1),
+    # gRPC's own are 1 s to 120 s: a restarted server would be found late.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 2_000),
+]
+
+# Calls that are safe to repeat; CreateJob is, because every request has an id. gRPC repeats them itself, with jitter,
+# and so the blocking and the asyncio client alike. A watch has a loop of its own, which knows what was told already.
+REPEATABLE = {
+    "chainrule.v1.JobService": ("CreateJob", "GetJob", "ListJobs", "CancelJob", "DownloadModel", "ReadTrace"),
+    "chainrule.v1.ModelService": ("Predict", "Explain"),
+}
+# Five attempts are the most that gRPC makes: at least 3 s in all, enough for a server that is started again.
+RETRY_POLICY = {
+    "maxAttempts": 5,
+    "initialBackoff": "0.5s",
+    "maxBackoff": "2s",
+    "backoffMultiplier": 2,
+    "retryableStatusCodes": ["UNAVAILABLE"],
+}
+
+
+def channel_options(address: str, *, repeats: bool) -> list[tuple[str, Any]]:
+    """The options of a channel to the address.
+
+    repeats: whether calls that are safe to repeat are made again, a few times, where nobody answers."""
+    options: list[tuple[str, Any]] = [*_CHANNEL_OPTIONS, ("grpc.enable_retries", int(repeats))]
+    if repeats:
+        names = [
+            {"service": service, "method": method} for service, methods in REPEATABLE.items() for method in methods
+        ]
+        config = {"methodConfig": [{"name": names, "retryPolicy": RETRY_POLICY}]}
+        options.append(("grpc.service_config", json.dumps(config)))
+    if _is_loopback(address):
+        options.append(("grpc.enable_http_proxy", 0))
+    return options
+
+
+def open_channel(address: str, *, repeats: bool = False) -> grpc.Channel:
+    """A channel to HOST:PORT; nothing is sent before the first call. Raises AddressError."""
+    return grpc.insecure_channel(checked_address(address), options=channel_options(address, repeats=repeats))
+
+
+def checked_address(address: str) -> str:
+    """The address itself. Raises AddressError where it isn't HOST:PORT."""
+    found = re.fullmatch(r"(?P<host>[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.%]+\]):(?P<port>[0-9]{1,5})", address)
+    if found is None or not 1 <= int(found["port"]) <= 65535:
+        raise AddressError(f"{address!r} is no server address; write HOST:PORT, for example {DEFAULT_ADDRESS}")
+    return address
+
+
+def _is_loopback(address: str) -> bool:
+    host = address.rpartition(":")[0].strip("[]").lower()
+    return host in ("localhost", "::1") or host.startswith("127.")

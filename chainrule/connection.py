@@ -1,0 +1,45 @@
+"""`chainrule.connect`: the client for people. Jobs, models and arrays in and out; the calls are those of `Client`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from chainrule.channel import DEFAULT_ADDRESS
+from chainrule.client import Client
+from chainrule.job import Job
+from chainrule.job_description import Spec, job_spec
+from chainrule.output import state_number
+
+
+def connect(address: str = DEFAULT_ADDRESS, *, timeout_s: float = 20.0) -> Connection:
+    """A connection to the server at HOST:PORT; nothing is sent before the first call. Raises AddressError.
+
+    timeout_s: the deadline of a short call. `with connect(…) as client:` closes it at the end."""
+    return Connection(address, timeout_s=timeout_s)
+
+
+class Connection(Client):
+    """A connection to one server, with the calls of `Client` too. Calls that are safe to repeat are made again, with
+    growing pauses, for at least some seconds where nobody answers: a server may be starting again."""
+
+    def __init__(self, address: str = DEFAULT_ADDRESS, *, timeout_s: float = 20.0) -> None:
+        super().__init__(address, timeout_s=timeout_s, repeats=True)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.address}>"
+
+    def submit(self, spec: Spec | None = None, **keywords: Any) -> Job:
+        """Put a job in the queue. spec, keywords: see `chainrule.job_spec`: a path, a dict, or keywords alone.
+
+        Raises JobFileError or InvalidJob with every wrong field, ExpressionError."""
+        return Job(self, self.create_job(job_spec(spec, **keywords)))
+
+    def job(self, job_id: str) -> Job:
+        """The job with this id, or whose id begins so (4 characters or more). Raises JobNotFound."""
+        return Job(self, self.get_job(job_id))
+
+    def jobs(self, *, states: Sequence[str] = (), name_prefix: str = "") -> list[Job]:
+        """The jobs in these states, such as "RUNNING" (none: all), whose names begin so, the latest first."""
+        found = self.list_jobs(states=[state_number(each) for each in states], name_prefix=name_prefix)
+        return [Job(self, message) for message in found]

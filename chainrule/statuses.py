@@ -1,0 +1,74 @@
+"""From the status of a gRPC call and its google.rpc details to the typed errors of chainrule.errors.
+
+server/errors.py is the table the other way. Calls of grpc and of grpc.aio end with the same statuses.
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+import grpc
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
+
+from chainrule.errors import (
+    InvalidJob,
+    JobNotFound,
+    PreconditionFailed,
+    ServerError,
+    ServerTimeout,
+    ServerUnavailable,
+)
+
+
+def translated(error: grpc.RpcError, address: str, timeout_s: float) -> ServerError:
+    """The typed error of a gRPC status and its google.rpc details."""
+    call = cast(grpc.Call, error)
+    code = call.code()
+    message = call.details() or code.name
+    violations, reason = _details(call)
+    match code:
+        case grpc.StatusCode.INVALID_ARGUMENT:
+            return InvalidJob(message, violations=violations, reason=reason)
+        case grpc.StatusCode.NOT_FOUND:
+            return JobNotFound(message, reason=reason)
+        case grpc.StatusCode.FAILED_PRECONDITION:
+            return PreconditionFailed(message, reason=reason)
+        case grpc.StatusCode.CANCELLED:
+            return ServerUnavailable(f"the server at {address} ended the call ({message})", reason=reason)
+        case grpc.StatusCode.UNAVAILABLE:
+            why = message.rpartition("Failed to connect to remote host: ")[2]
+            if "errors resolving" in why or "DNS resolution failed" in why:
+                why = "its host name is unknown"
+            return ServerUnavailable(
+                f"no chainrule server answers at {address} ({why}); start one with 'chainrule server' or name another",
+                reason=reason,
+            )
+        case grpc.StatusCode.DEADLINE_EXCEEDED:
+            return ServerTimeout(
+                f"the server at {address} didn't answer within {timeout_s:g} s; try again, or look at its log",
+                reason=reason,
+            )
+        case grpc.StatusCode.UNIMPLEMENTED:
+            return ServerError(
+                f"the program at {address} doesn't know this call; is it a chainrule server of this version?"
+            )
+        case _:
+            return ServerError(f"the server at {address} failed: {message} ({code.name})", reason=reason)
+
+
+def _details(call: grpc.Call) -> tuple[list[tuple[str, str]], str]:
+    """The field violations and the reason that ride along with a status."""
+    violations: list[tuple[str, str]] = []
+    reason = ""
+    try:
+        status = rpc_status.from_call(call)
+    except Exception:  # noqa: BLE001 - malformed details must not hide the error that they belong to
+        status = None
+    for detail in status.details if status is not None else ():
+        request, info = error_details_pb2.BadRequest(), error_details_pb2.ErrorInfo()
+        if detail.Unpack(request):
+            violations += [(violation.field, violation.description) for violation in request.field_violations]
+        elif detail.Unpack(info):
+            reason = info.reason
+    return violations, reason

@@ -1,0 +1,48 @@
+"""Files that are there whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterable
+from pathlib import Path
+
+from chainrule.errors import ModelFileError
+
+
+def check_output(path: Path) -> None:
+    """Raise ModelFileError where a file can't be put at `path`. Makes the folder if it is missing."""
+    if path.exists() and not path.is_file():
+        raise ModelFileError(f"{path} is not a file; name a file for the model")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ModelFileError(f"the folder {path.parent} can't be made: {error.strerror}; choose another") from None
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise ModelFileError(f"the folder {path.parent} can't be written to; choose another file for the model")
+
+
+def replace_file(path: Path, parts: Iterable[bytes]) -> None:
+    """Write a file beside `path`, sync it, and give it its name."""
+    check_output(path)
+    temporary = path.parent / f".{secrets.token_hex(6)}.partial"
+    try:
+        # os.open and not tempfile: the model gets the permissions that the user's umask gives.
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+        try:
+            with open(descriptor, "wb") as file:  # noqa: PTH123 - of a descriptor
+                for part in parts:
+                    file.write(part)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    except OSError as error:
+        raise ModelFileError(f"{path} can't be written: {error.strerror}; choose another file") from None

@@ -1,0 +1,92 @@
+"""A local cluster's processes: they listen, they are told of, and nothing is left."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+
+from chainrule.errors import ClusterError
+from chainrule.local_processes import ABANDONED_AFTER_S, LocalProcesses
+
+
+@pytest.fixture(autouse=True)
+def temporary_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of temporary files, for this test alone."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    return tmp_path
+
+
+def is_alive(process_id: int) -> bool:
+    """Whether there is such a process."""
+    try:
+        os.kill(process_id, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+@pytest.mark.cluster
+def test_a_cluster_lives_as_long_as_its_block(temporary_folder: Path) -> None:
+    old_handler = signal.getsignal(signal.SIGTERM)
+    with LocalProcesses(workers=2) as cluster:
+        process_ids = cluster.process_ids
+        assert len(process_ids) == 3
+        assert all(is_alive(each) for each in process_ids)
+        cluster.check_server()
+        assert cluster.living_workers == 2
+    assert not any(is_alive(each) for each in process_ids)
+    assert list(temporary_folder.iterdir()) == []
+    assert signal.getsignal(signal.SIGTERM) == old_handler
+
+
+@pytest.mark.cluster
+def test_a_worker_that_dies_is_told_once() -> None:
+    with LocalProcesses(workers=2) as cluster:
+        os.kill(cluster.process_ids[1], signal.SIGKILL)
+        deadline_s = time.monotonic() + 10
+        while not (deaths := cluster.new_deaths()):
+            assert time.monotonic() < deadline_s
+            time.sleep(0.02)
+        assert deaths == ["worker-1 ended (killed by SIGKILL)"]
+        assert cluster.new_deaths() == []
+        assert cluster.living_workers == 1
+
+
+@pytest.mark.cluster
+def test_a_server_that_cannot_start_says_why(temporary_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(temporary_folder))
+    (temporary_folder / "server").mkdir()
+    (temporary_folder / "server" / "__main__.py").write_text("raise SystemExit('error: no memory; add some')")
+    (temporary_folder / "server" / "__init__.py").write_text("")
+    with pytest.raises(ClusterError) as caught, LocalProcesses(workers=1):
+        pass
+    assert str(caught.value) == "server ended (exit status 1): no memory; add some"
+
+
+@pytest.mark.cluster
+def test_what_a_killed_parent_left_goes_with_the_next_start(temporary_folder: Path) -> None:
+    folders = {name: temporary_folder / f"chainrule-{name}" for name in ("abandoned", "in-use", "new")}
+    for folder in folders.values():
+        folder.mkdir()
+        (folder / "lock").touch()
+        if folder.name != "chainrule-new":
+            then_s = time.time() - 2 * ABANDONED_AFTER_S
+            os.utime(folder / "lock", (then_s, then_s))
+    (temporary_folder / "chainrule-other").mkdir()
+    with (folders["in-use"] / "lock").open() as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with LocalProcesses(workers=1):
+            pass
+    left = sorted(path.name for path in temporary_folder.iterdir())
+    assert left == ["chainrule-in-use", "chainrule-new", "chainrule-other"]
+
+
+def test_a_cluster_has_at_least_one_worker() -> None:
+    with pytest.raises(ValueError, match="at least 1"):
+        LocalProcesses(workers=0)
