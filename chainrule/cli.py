@@ -229,6 +229,14 @@ def health(server: Server = DEFAULT_SERVER, as_json: Json = False) -> None:
 
 
 @app.command()
+def workers(server: Server = DEFAULT_SERVER, as_json: Json = False) -> None:
+    """List the workers that are connected: where they run, what they compute, when they were last heard of."""
+    from chainrule.commands.workers import list_workers
+
+    list_workers(server, as_json=as_json)
+
+
+@app.command()
 def status(job: JobId, server: Server = DEFAULT_SERVER, as_json: Json = False) -> None:
     """Show how far a job is."""
     from chainrule.commands import jobs

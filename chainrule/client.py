@@ -21,7 +21,8 @@ from chainrule.channel import DEFAULT_ADDRESS, checked_address, open_channel
 from chainrule.data_client import DataCalls
 from chainrule.errors import ServerError, ServerTimeout, ServerUnavailable
 from chainrule.statuses import translated
-from chainrule.v1 import job_pb2, job_service_pb2_grpc, model_pb2, model_service_pb2_grpc
+from chainrule.v1 import cluster_service_pb2 as cluster_api
+from chainrule.v1 import cluster_service_pb2_grpc, job_pb2, job_service_pb2_grpc, model_pb2, model_service_pb2_grpc
 from chainrule.v1 import job_service_pb2 as api
 from chainrule.v1 import model_service_pb2 as model_api
 from chainrule.watching import RECONNECT_TIMEOUT_S, Lost, Watch
@@ -35,7 +36,7 @@ Value = float | str | bool | None
 # Of a model: the parameters after a step, of the best epoch, or the last.
 Version = int | Literal["best", "last"]
 NAMED_VERSIONS = {"best": model_pb2.NAMED_VERSION_BEST, "last": model_pb2.NAMED_VERSION_LAST}
-SERVICES = tuple(f"chainrule.v1.{name}" for name in ("JobService", "DataService", "ModelService", "WorkerService"))
+SERVICES = tuple(f"chainrule.v1.{name}Service" for name in ("Cluster", "Job", "Data", "Model", "Worker"))
 
 
 class Client(DataCalls):
@@ -47,6 +48,7 @@ class Client(DataCalls):
         self.address = checked_address(address)
         self._timeout_s = timeout_s
         self._channel = open_channel(address, repeats=repeats)
+        self._cluster = cluster_service_pb2_grpc.ClusterServiceStub(self._channel)
         self._models = model_service_pb2_grpc.ModelServiceStub(self._channel)
         self._stub = job_service_pb2_grpc.JobServiceStub(self._channel)
 
@@ -116,6 +118,20 @@ class Client(DataCalls):
                 status = stub.Check(request, timeout=self._timeout_s).status
                 found[name] = health_pb2.HealthCheckResponse.ServingStatus.Name(status)
         return found
+
+    def list_workers(self) -> list[cluster_api.Worker]:
+        """The workers that are connected now, in the order in which they came."""
+        with self._errors(self._timeout_s):
+            response: cluster_api.ListWorkersResponse = self._cluster.ListWorkers(
+                cluster_api.ListWorkersRequest(), timeout=self._timeout_s
+            )
+        return list(response.workers)
+
+    def report_worker_end(self, worker: str, details: str) -> None:
+        """Tell the server how a worker's process ended, for the events of its job. Raises JobNotFound without one."""
+        with self._errors(self._timeout_s):
+            request = cluster_api.ReportWorkerEndRequest(worker=worker, details=details)
+            self._cluster.ReportWorkerEnd(request, timeout=self._timeout_s)
 
     def watch_job(self, job_id: str, *, reconnect_timeout_s: float = RECONNECT_TIMEOUT_S) -> Iterator[job_pb2.Job]:
         """The job now and again as it advances; the last one has a final state. Raises JobNotFound.

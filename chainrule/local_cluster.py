@@ -67,4 +67,4 @@ class LocalCluster(Connection):
 
     def new_deaths(self) -> list[str]:
         """How workers ended, each told once."""
-        return self._processes.new_deaths()
+        return [str(death) for death in self._processes.new_deaths()]

@@ -26,7 +26,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Any, TextIO
+from typing import Any, NamedTuple, TextIO
 
 from chainrule.errors import ClusterError
 from chainrule.process import BLAS_THREAD_VARIABLES
@@ -41,6 +41,17 @@ LOCK_NAME = "lock"
 ABANDONED_AFTER_S = 60.0
 
 
+class Death(NamedTuple):
+    """How a process ended, and what it said last."""
+
+    name: str
+    how: str
+    said: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.name} ended ({self.how})" + (f": {self.said}" if self.said else "")
+
+
 @dataclass
 class Child:
     """A process of the cluster."""
@@ -49,19 +60,24 @@ class Child:
     process: subprocess.Popen[bytes]
     log_path: Path
 
-    def death(self) -> str | None:
-        """How the process ended and what it said last, in one line; None while it lives."""
+    oom_kills: int = field(default_factory=lambda: _oom_kills())
+
+    def death(self) -> Death | None:
+        """How the process ended and what it said last; None while it lives."""
         code = self.process.poll()
         if code is None:
             return None
         if -code in (signal.SIGKILL, signal.SIGTERM):
             # Somebody else's doing: what the process logged before says nothing about it.
-            return f"{self.name} ended (killed by {_signal_name(-code)})"
+            how = f"killed by {_signal_name(-code)}"
+            if -code == signal.SIGKILL and _oom_kills() > self.oom_kills:
+                how += ", maybe for lack of memory: the kernel has ended processes for that meanwhile"
+            return Death(self.name, how)
         how = f"exit status {code}" if code >= 0 else f"killed by {_signal_name(-code)}"
         lines = [line.strip() for line in self.log_path.read_text(errors="replace").splitlines() if line.strip()]
         errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
         said = " | ".join(errors or lines[-SHOWN_LOG_LINES:])
-        return f"{self.name} ended ({how})" + (f": {said}" if said else "")
+        return Death(self.name, how, said)
 
 
 @dataclass
@@ -102,9 +118,9 @@ class LocalProcesses:
     def check_server(self) -> None:
         """Raise ClusterError where the server has ended."""
         if self._children and (death := self._children[0].death()) is not None:
-            raise ClusterError(death)
+            raise ClusterError(str(death))
 
-    def new_deaths(self) -> list[str]:
+    def new_deaths(self) -> list[Death]:
         """How workers ended, each told once."""
         found = []
         for child in self._children[1:]:
@@ -248,7 +264,7 @@ def _address(server: Child) -> str:
         if not part:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 server.process.wait(STOP_TIMEOUT_S)
-            raise ClusterError(server.death() or "the server closed its output before it listened")
+            raise ClusterError(str(server.death() or "") or "the server closed its output before it listened")
         line += part
     try:
         return str(json.loads(line)["address"])
@@ -291,6 +307,15 @@ def _uninterrupted() -> Iterator[None]:
 
 def _raise_exit(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
     raise SystemExit(128 + number)
+
+
+def _oom_kills() -> int:
+    """How many processes the kernel has ended for lack of memory since the machine started; 0 where it doesn't say."""
+    with contextlib.suppress(OSError, ValueError):
+        for line in Path("/proc/vmstat").read_text().splitlines():
+            if line.startswith("oom_kill "):
+                return int(line.split()[1])
+    return 0
 
 
 def _signal_name(number: int) -> str:

@@ -92,6 +92,15 @@ def event_text(event: job_pb2.JobEvent) -> str:
         case "checkpoint_damaged":
             damaged = event.checkpoint_damaged
             return f"warning: a checkpoint was damaged and is set aside as {damaged.file}: {damaged.reason}"
+        case "worker_lost":
+            return f"worker {event.worker_lost.worker} is lost: {event.worker_lost.details}"
+        case "worker_differs":
+            differs = event.worker_differs
+            then = "it gets no shards" if differs.is_refused else "the bits depend on who computes what"
+            return (
+                f"warning: worker {differs.worker} computes with {differs.kind}, "
+                f"the others with {differs.job_kind}; {then}"
+            )
         case "resumed":
             why = "it was paused" if event.resumed.was_paused else "the server was started again"
             return f"{why}; the job goes on after step {event.resumed.step}"

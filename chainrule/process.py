@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import queue
 import signal
 import sys
 import threading
@@ -66,7 +67,14 @@ class StopSignal:
     Wrap each wait in `with stop.waiting():`. A signal before it raises Stopped there. A signal within it ends the
     process on the spot, with exit code 0: nothing is at work, the kernel closes what is open, and an exception in the
     middle of gRPC's own code could leave a lock taken, on which closing would wait for ever. Make it on the main
-    thread. The kernel also ends a process that has not ended END_TIMEOUT_S after Stopped."""
+    thread. The kernel also ends a process that has not ended END_TIMEOUT_S after Stopped.
+
+    farewell: where it is set, a signal within a wait puts its name there instead, for another thread to say goodbye
+    and to end the process."""
+
+    farewell: queue.SimpleQueue[str] | None = None
+    # The name of the signal, once it came.
+    name: str = ""
 
     def __init__(self, *, exit_with_stdin: bool) -> None:
         self._is_set = False
@@ -88,10 +96,13 @@ class StopSignal:
             self._is_waiting = False
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
-        self._is_set = True
+        is_first, self._is_set, self.name = not self._is_set, True, signal.Signals(number).name
         if self._is_waiting:
             write_without_lock("stopping", name="stopping")
-            os._exit(0)
+            if self.farewell is None or not is_first:
+                os._exit(0)
+            signal.setitimer(signal.ITIMER_REAL, END_TIMEOUT_S)
+            self.farewell.put(self.name)  # which may be called anywhere
 
     def _stop(self) -> None:
         signal.setitimer(signal.ITIMER_REAL, END_TIMEOUT_S)

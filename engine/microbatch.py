@@ -44,8 +44,9 @@ class MicrobatchComputer:
     """The partial sums of a model over the shards at hand; for one thread at a time.
 
     backend: 'numpy' or 'numba', see `engine.plan.TrainingPlan`. precision: what gradients and their sums are rounded
-    to. Memory: of gradients at most log2 of the number of shards besides the caller's, the rows of one microbatch, and
-    what the plans hold. Raises SettingError."""
+    to. worked: called after each microbatch and each block of an evaluation, for who watches. Memory: of gradients at
+    most log2 of the number of shards besides the caller's, the rows of one microbatch, and what the plans hold.
+    Raises SettingError."""
 
     model: Model
     schedule: BatchSchedule
@@ -54,6 +55,7 @@ class MicrobatchComputer:
     validation: Mapping[int, ShardRows]
     backend: str = "numpy"
     precision: Precision = FLOAT32
+    worked: Callable[[], None] | None = None
     _batches: dict[int, _Batch] = field(default_factory=dict)
     _evaluation_plans: dict[int, EvaluationPlan] = field(default_factory=dict)
     # Of each shard the order of its rows in one epoch.
@@ -101,6 +103,8 @@ class MicrobatchComputer:
             own = vectors[turn.place - turn.additions : turn.place + 1][::-1]
             adding = _Adding(own, final if turn is order[-1] else None, self._rounding, is_checked)
             loss = self._added_gradient(batch, turn.shard, step, parameters, adding)
+            if self.worked is not None:
+                self.worked()
             sums[turn.place] = batch.sums(loss)
             for place in range(turn.place, turn.place - turn.additions, -1):
                 sums[place - 1] += sums[place]
@@ -192,6 +196,8 @@ class MicrobatchComputer:
             loss, prediction = plan.evaluate(parameters, {"x": rows.features[block], "y": targets}, statistics)
             measured = np.empty(0) if prediction is None else self.measure.sums(prediction, targets)
             part = PartialSum(row_count, np.concatenate([[loss], measured]))
+            if self.worked is not None:
+                self.worked()
             if total is None:
                 total = part
             else:

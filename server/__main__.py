@@ -34,12 +34,15 @@ from server.data_set_store import DataSetStore
 from server.home import Home, HomeError
 from server.jobs import JobBook
 from server.journal import Journal
+from server.lease import DEFAULT_LEASE_S
 from server.local_links import LocalLinks
 from server.prepared_job import prepare
 from server.rpc_server import make_server
 from server.scheduler import Scheduler
 from server.store import Store, StoreError
 from server.uploads import DEFAULT_MAX_BYTES, Uploads
+from server.worker_book import WorkerBook
+from server.worker_pool import WorkerPool
 
 if TYPE_CHECKING:
     from server.metrics_endpoint import MetricsEndpoint
@@ -75,6 +78,9 @@ def main() -> int:
         "--transport", choices=["auto", "grpc"], default="auto", help="grpc: share memory with no worker"
     )
     parser.add_argument(
+        "--lease-s", type=float, default=DEFAULT_LEASE_S, help="seconds after which a silent worker loses its shards"
+    )
+    parser.add_argument(
         "--metrics-port", type=int, metavar="PORT", help="answer Prometheus at this port; 0 takes a free one"
     )
     parser.add_argument(
@@ -92,6 +98,8 @@ def main() -> int:
         parser.error(f"--checkpoint-every-s must be at least 0, got {arguments.checkpoint_every_s:g}")
     if arguments.max_data_set_bytes < 0:
         parser.error(f"--max-data-set-bytes must be at least 0, got {arguments.max_data_set_bytes}")
+    if not 0.5 <= arguments.lease_s <= 3600:
+        parser.error(f"--lease-s must be from 0.5 to 3600, got {arguments.lease_s:g}")
     if arguments.data_root is not None and not arguments.data_root.is_dir():
         return _refuse(f"--data-root: there is no folder {arguments.data_root}; make it or name another")
     return asyncio.run(_serve(arguments))
@@ -123,6 +131,7 @@ async def _serve(arguments: argparse.Namespace) -> int:
         share_memory=local_links is not None,
         thread_count=thread_count,
         pool=pool,
+        workers=WorkerPool(book=WorkerBook(arguments.lease_s)),
     )
     metrics = None if arguments.metrics_port is None else _metrics_endpoint()
     interceptors = [] if metrics is None else [metrics.rpcs]

@@ -1,23 +1,31 @@
-"""A worker from its hello to its end: the stream that it lives by, and the local link if it takes one up."""
+"""A worker from its hello to its end: the stream that it lives by, and the local link if it takes one up.
+
+Whoever is silent, or stands still, for longer than its lease is cut off; it is told so should it still listen.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
 
 from chainrule.local_link.link import Connection
 from chainrule.logs import log_event
+from chainrule.v1 import job_pb2
 from chainrule.v1 import worker_service_pb2 as pb
 from chainrule.wire_codec import RawPart, Request
-from server.errors import InvalidRequest, ServiceError
+from server.errors import InvalidRequest, LeaseExpired, ServiceError
+from server.lease import Lease
 from server.links import SocketLink, StreamLink
+from server.loss import CONNECTION_LOST, Loss
 from server.scheduler import Scheduler
 
 log = logging.getLogger(__name__)
 HELLO_TIMEOUT_S = 10.0
+LOOK_INTERVAL_S = 0.2
 
 
 @dataclass
@@ -26,16 +34,18 @@ class ConnectedWorker:
 
     scheduler: Scheduler
     name: str
+    lease: Lease
     local: asyncio.Future[Connection] | None = None
     stream: StreamLink = field(default_factory=StreamLink)
     _socket: SocketLink | None = None
     _failure: Exception | None = None
+    _loss: Loss = CONNECTION_LOST
     _has_left: bool = False
     _tasks: list[asyncio.Task[None]] = field(default_factory=list)
 
     def start(self, requests: AsyncIterator[Request]) -> None:
         """Take in what the worker sends, and let it join once it has chosen its link."""
-        self._tasks = [asyncio.create_task(self._read(requests)), asyncio.create_task(self._join())]
+        self._tasks = [asyncio.create_task(work) for work in (self._read(requests), self._join(), self._watch())]
 
     def raise_failure(self) -> None:
         """Raise what ended the stream, if it was an error."""
@@ -56,7 +66,7 @@ class ConnectedWorker:
         """Once: another worker may have the name afterwards."""
         if not self._has_left:
             self._has_left = True
-            self.scheduler.leave(self.name)
+            self.scheduler.leave(self.name, self._loss)
 
     async def _join(self) -> None:
         connection = None
@@ -69,6 +79,16 @@ class ConnectedWorker:
             self._socket = SocketLink(connection, stream=self.stream, received=self._receive, lost=self._unlink)
         if not self._has_left:
             self.scheduler.join(self.name, self._socket or self.stream)
+
+    async def _watch(self) -> None:
+        while not self._has_left:
+            await asyncio.sleep(LOOK_INTERVAL_S)
+            owes, is_first = self.scheduler.owes(self.name)
+            self.lease.look(time.monotonic(), owes=owes, is_first=is_first)
+            why = self.lease.why_expired()
+            if why:
+                where = self.scheduler.where(self.name)
+                self._cut_off(LeaseExpired(f"{why}; its lease of {self.lease.lease_s:g} s is over{where}"))
 
     def _unlink(self, reason: str) -> None:
         """The local link is lost; if the worker isn't, it goes on with the stream."""
@@ -84,6 +104,12 @@ class ConnectedWorker:
                     log.info("worker %s shares no memory: %s", self.name, reason, extra=self._event("link_declined"))
                     if self.local is not None:
                         self.local.cancel()
+                elif not isinstance(request, RawPart) and request.HasField("alive"):
+                    self.lease.lives(request.alive.work_count)
+                elif not isinstance(request, RawPart) and request.HasField("goodbye"):
+                    reason = request.goodbye.reason or "it gave no reason"
+                    self._loss = Loss(job_pb2.LOSS_REASON_STOPPED, reason)
+                    return
                 else:
                     self._receive(request)
         except InvalidRequest as error:
@@ -95,15 +121,19 @@ class ConnectedWorker:
         """Pass a message on. An error ends the stream; until then nothing that the worker owes is waited for."""
         if self._has_left:
             return
+        self.lease.works()
         try:
             self.scheduler.receive(self.name, request)
         except Exception as error:
             if not isinstance(error, ServiceError):
                 extra = self._event("message_failed")
                 log.error("a message of worker %s can't be dealt with", self.name, exc_info=error, extra=extra)
-            self._failure = error
-            self._leave()
-            self.stream.close()
+            self._cut_off(error)
+
+    def _cut_off(self, error: Exception) -> None:
+        self._failure, self._loss = error, Loss.of_error(error)
+        self._leave()
+        self.stream.close()
 
     def _event(self, name: str) -> dict[str, Any]:
         return log_event(name, worker=self.name)

@@ -10,6 +10,8 @@ ServiceError
 ├── DamagedFile       a file that isn't what was written
 ├── LimitExceeded     more than the operator lets this server take
 ├── StorageFull       no room on the server's disk for what was to be stored
+├── LeaseExpired      a worker that was silent, or stood still, for too long
+├── WorkerFailed      a worker that can't go on, through no fault of the job
 └── ProtocolError     a worker's message that breaks the contract
 """
 
@@ -18,6 +20,7 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextvars import ContextVar
 from typing import Any
 
 import grpc
@@ -25,6 +28,8 @@ from google.protobuf import any_pb2
 from google.rpc import error_details_pb2, status_pb2
 
 log = logging.getLogger(__name__)
+# Of the streaming call that is being served: where it comes from, as gRPC writes it.
+peer: ContextVar[str] = ContextVar("peer", default="")
 DOMAIN = "chainrule"
 # A status goes as trailers: its message in up to three bytes for each of its own, and all of it again in base64.
 MESSAGE_BYTES = 800
@@ -96,6 +101,18 @@ class StorageFull(ServiceError):
     reason = "STORAGE_FULL"
 
 
+class LeaseExpired(ServiceError):
+    """A worker that was silent, or whose work stood still, for longer than its lease; it may join again."""
+
+    reason = "LEASE_EXPIRED"
+
+
+class WorkerFailed(ServiceError):
+    """A worker that can't go on, through no fault of the job; it may join again."""
+
+    reason = "WORKER_FAILED"
+
+
 class ProtocolError(ServiceError):
     """A message that breaks the contract in worker_service.proto."""
 
@@ -113,6 +130,8 @@ CODES: dict[type[ServiceError], grpc.StatusCode] = {
     LimitExceeded: grpc.StatusCode.RESOURCE_EXHAUSTED,
     StorageFull: grpc.StatusCode.RESOURCE_EXHAUSTED,
     ProtocolError: grpc.StatusCode.INVALID_ARGUMENT,
+    LeaseExpired: grpc.StatusCode.ABORTED,
+    WorkerFailed: grpc.StatusCode.ABORTED,
 }
 
 
@@ -182,6 +201,7 @@ def streaming(
 
     @functools.wraps(method)
     async def call(self: Any, request: Any, context: Any) -> AsyncIterator[Any]:
+        peer.set(context.peer())
         try:
             async for response in method(self, request):
                 yield response

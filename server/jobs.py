@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -15,10 +16,12 @@ from google.rpc import status_pb2
 from chainrule.v1 import job_pb2
 from engine.precision import PRECISIONS
 from server.errors import InvalidSpec, NotFound
+from server.journal import RETRY_S, Journal
 from server.prepared_job import PreparedJob
 from server.recorder import Recorder
 from server.store import JobRecord
 from server.training import Training
+from server.waiting import Waiting
 
 FINAL = (job_pb2.JOB_STATE_SUCCEEDED, job_pb2.JOB_STATE_FAILED, job_pb2.JOB_STATE_CANCELLED)
 LONGEST_REQUEST_ID = 128
@@ -49,7 +52,7 @@ class Job:
     started_at_s: float | None = None
     ended_at_s: float | None = None
     # Why it has no workers, in words; empty where it has some.
-    waits_for: str = ""
+    waits_for: Waiting | None = None
     # Reads the data again; set where a job from before a restart has its turn.
     preparing: asyncio.Task[None] | None = None
     # Stores the model and then makes the state final; set when the job's end is decided.
@@ -58,6 +61,8 @@ class Job:
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
     # While it is to pause; set once it stands at a step's end and has given its workers back.
     step_end: asyncio.Event | None = None
+    # Where the end is stored; set with `ending`.
+    stored_by: Journal | None = None
     # The number of the last event that is stored.
     last_event: int = 0
     changed: asyncio.Event = field(default_factory=asyncio.Event)
@@ -134,17 +139,29 @@ class Job:
             message.progress.steps_per_second = self._steps_per_second(now_s)
         if self.state == job_pb2.JOB_STATE_SUCCEEDED and self.result is not None:
             message.result.CopyFrom(self.result)
-        if self.ending is not None and not self.is_final:
-            message.waiting_for = "its end to be stored"
-        elif self.step_end is not None:
-            message.waiting_for = "its pause to be stored" if self.step_end.is_set() else "its step to end, to pause"
-        elif self.preparing is not None:
-            message.waiting_for = REREADING
-        elif self.state == job_pb2.JOB_STATE_QUEUED:
-            message.waiting_for = self.waits_for
-        elif self.state == job_pb2.JOB_STATE_RUNNING and self.training is not None:
-            message.waiting_for = self.waits_for or self.training.waiting_for
+        waiting = self._waiting()
+        if waiting is not None:
+            message.waiting_for = waiting.words
+            message.waiting.CopyFrom(waiting.message(time.time()))
         return message
+
+    def _waiting(self) -> Waiting | None:
+        """What the job waits for; None while it advances, and once it has ended."""
+        if self.is_final:
+            return None
+        if self.ending is not None:
+            trouble = "" if self.stored_by is None else self.stored_by.trouble
+            then = f"it is tried again every {RETRY_S:g} s: {trouble}" if trouble else ""
+            return Waiting(job_pb2.WAITING_REASON_STORAGE, "its end to be stored", next=then)
+        if self.step_end is not None:
+            if self.step_end.is_set():
+                return Waiting(job_pb2.WAITING_REASON_STORAGE, "its pause to be stored")
+            return Waiting(job_pb2.WAITING_REASON_PARTIAL_SUMS, "its step to end, to pause")
+        if self.preparing is not None:
+            return Waiting(job_pb2.WAITING_REASON_DATA, REREADING)
+        if self.waits_for is not None and self.state in (job_pb2.JOB_STATE_QUEUED, job_pb2.JOB_STATE_RUNNING):
+            return self.waits_for
+        return None if self.training is None else self.training.waiting
 
     def progress_now(self) -> job_pb2.Progress:
         """How far the job is, with what its steps cost."""

@@ -8,9 +8,10 @@ from pathlib import Path
 import grpc
 from grpc_health.v1 import health
 
-from chainrule.v1 import data_service_pb2_grpc, job_service_pb2_grpc, model_service_pb2_grpc
+from chainrule.v1 import cluster_service_pb2_grpc, data_service_pb2_grpc, job_service_pb2_grpc, model_service_pb2_grpc
 from chainrule.wire import KEEPALIVE_OPTIONS
 from chainrule.wire_codec import add_worker_service
+from server.cluster_service import ClusterService
 from server.data_service import DataService
 from server.local_links import LocalLinks
 from server.model_service import ModelService
@@ -38,6 +39,7 @@ async def make_server(
     jobs = JobService(scheduler, data_root, uploads.data_sets)
     job_service_pb2_grpc.add_JobServiceServicer_to_server(jobs, server)
     data_service_pb2_grpc.add_DataServiceServicer_to_server(DataService(scheduler, uploads), server)
+    cluster_service_pb2_grpc.add_ClusterServiceServicer_to_server(ClusterService(scheduler), server)
     model_service_pb2_grpc.add_ModelServiceServicer_to_server(ModelService(scheduler), server)
     add_worker_service(WorkerService(scheduler, local_links), server)
     return server, await add_standard_services(server)

@@ -27,11 +27,13 @@ from server.checkpoint import Checkpoint
 from server.errors import InvalidSpec, NotFound, OutOfRange, ProtocolError, WrongState
 from server.jobs import Job, JobBook
 from server.links import Link
+from server.loss import CONNECTION_LOST, Loss
 from server.prepared_job import PreparedJob
 from server.resume import DataChanged, restore
 from server.sharing import Sharing
 from server.step_cost import StepCosts
 from server.training import Training, TrainingFailed
+from server.worker_book import WorkerRecord
 from server.worker_pool import WorkerPool
 
 log = logging.getLogger(__name__)
@@ -125,9 +127,9 @@ class Scheduler:
         # A caller that gives up must not leave a job here that isn't on the disk.
         await asyncio.shield(asyncio.create_task(self._delete(job)))
 
-    def register(self, hello: pb.Hello) -> str:
-        """A worker came: its name, made unique. It gets no job until it joins."""
-        return self.workers.register(hello)
+    def register(self, hello: pb.Hello, *, address: str = "") -> WorkerRecord:
+        """A worker came, with its name made unique. It gets no job until it joins."""
+        return self.workers.register(hello, address=address)
 
     def join(self, name: str, link: Link) -> None:
         """A registered worker can be given jobs, by this link."""
@@ -139,15 +141,41 @@ class Scheduler:
         if self.workers.relink(name, link):
             self._share(relinked=(name,))
 
-    def leave(self, name: str) -> None:
+    def owes(self, name: str) -> tuple[bool, bool]:
+        """Whether a worker has something to do for its job, and whether that is the first since it was assigned."""
+        training = self.training_of(name)
+        return (False, False) if training is None else training.owes(name)
+
+    def where(self, name: str) -> str:
+        """Where the job of a worker is, in words that end a sentence; empty without one."""
+        training = self.training_of(name)
+        return "" if training is None else f"; job {training.job_id} is at step {training.state.step + 1}"
+
+    def leave(self, name: str, loss: Loss = CONNECTION_LOST) -> None:
         """A worker is gone; its shards go to the others."""
-        if self.workers.leave(name):
+        training = self.training_of(name)
+        if training is not None:
+            self.archive.journal.note_event(training.job_id, loss.event(name))
+        if self.workers.leave(name, loss):
             self._share()
 
     @property
     def worker_count(self) -> int:
         """The workers that can be given jobs."""
         return len(self.workers.joined)
+
+    def report_loss(self, name: str, loss: Loss) -> None:
+        """Somebody saw how a worker that is gone ended. Raises NotFound where no job that goes on is concerned."""
+        job_id = self.workers.book.last_job(name)
+        if job_id is None or self.book.find(job_id).is_final:
+            raise NotFound(f"no job that goes on has had a worker {name[:64]!r}")
+        self.archive.journal.note_event(job_id, loss.event(name))
+
+    def training_of(self, name: str) -> Training | None:
+        """The training that a worker holds shards of."""
+        job = self._sharing.job_of(name)
+        training = None if job is None else job.training
+        return training if training is not None and name in training.workers else None
 
     async def stop(self) -> None:
         """Write last checkpoints and what has ended; from now on no job advances or begins."""
@@ -259,6 +287,7 @@ class Scheduler:
             thread_count=self.thread_count,
             pool=self.pool,
             costs=StepCosts(self.archive.totals.steps),
+            lease_of=self.workers.book.lease_of,
             # The server's incarnation, in the upper bits, with room for 2^32 generations below.
             generation=secrets.randbits(31) << 32,
             restore=None if checkpoint is None else functools.partial(restore, checkpoint=checkpoint),

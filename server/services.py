@@ -14,7 +14,7 @@ from chainrule.v1 import worker_service_pb2 as pb
 from chainrule.wire_codec import OutgoingResponse, RawPart, Request
 from server.connected_worker import HELLO_TIMEOUT_S, ConnectedWorker
 from server.data_set_store import DataSetStore
-from server.errors import InvalidSpec, NotFound, ProtocolError, WrongState, streaming, unary
+from server.errors import InvalidSpec, NotFound, ProtocolError, WrongState, peer, streaming, unary
 from server.estimate import estimate
 from server.job_page import Listed, page
 from server.jobs import Job, checked_request_id
@@ -165,10 +165,11 @@ class WorkerService(worker_service_pb2_grpc.WorkerServiceServicer):
             raise ProtocolError(f"a worker says hello within {HELLO_TIMEOUT_S:g} s") from None
         if isinstance(first, RawPart) or not first.HasField("hello"):
             raise ProtocolError("a worker's stream begins with hello")
-        name = self.scheduler.register(first.hello)
-        connected = ConnectedWorker(self.scheduler, name)
+        worker = self.scheduler.register(first.hello, address=peer.get())
+        name, lease_s = worker.name, worker.lease.lease_s
+        connected = ConnectedWorker(self.scheduler, name, worker.lease)
         try:
-            welcome = pb.Welcome(name=name)
+            welcome = pb.Welcome(name=name, lease_s=lease_s, alive_interval_s=min(1.0, lease_s / 5))
             if self.local_links is not None and first.hello.wants_local_link:
                 offer, connected.local = self.local_links.offer()
                 welcome.local_link.CopyFrom(offer)

@@ -14,7 +14,10 @@ from chainrule.v1 import job_pb2
 from server.allocation import Claim, allocate, in_line
 from server.jobs import Job
 from server.training import Training
+from server.waiting import Waiting
 from server.worker_pool import WorkerPool
+
+TURN, WORKERS = job_pb2.WAITING_REASON_TURN, job_pb2.WAITING_REASON_WORKERS
 
 
 @dataclass
@@ -130,6 +133,8 @@ class Sharing:
         if (joined or left) and job.job_id in self.running:
             changed = job_pb2.WorkersChanged(joined=joined, left=left, worker_count=len(after))
             self.note_event(job.job_id, job_pb2.JobEvent(workers_changed=changed))
+        for name in after:
+            self.pool.book.computes_for(name, job.job_id)
         self.pool.give_up_memory(training.without_room)
         self.flush(training)
 
@@ -147,15 +152,18 @@ class Sharing:
         for claim in in_line([self._claim(job) for job in jobs]):
             job, needed = claims[claim.job_id], claim.min_workers
             if needed > worker_count:
-                job.waits_for = f"workers: {worker_count} of the {needed} that it asks for are connected"
+                connected = f"workers: {worker_count} of the {needed} that it asks for are connected"
+                job.waits_for = Waiting(WORKERS, connected, next="it begins once enough have joined")
             elif ahead is not None:
-                job.waits_for = f"its turn after job {ahead.job_id}"
+                job.waits_for = Waiting(TURN, f"its turn after job {ahead.job_id}")
             elif job.job_id in plan:
-                job.waits_for = "workers that finish a step of other jobs"
+                job.waits_for = Waiting(WORKERS, "workers that finish a step of other jobs")
             else:
-                job.waits_for = f"{needed} of the {worker_count} workers: the jobs that run need them"
+                busy = f"{needed} of the {worker_count} workers: the jobs that run need them"
+                job.waits_for = Waiting(TURN, busy)
             if needed <= worker_count:
                 ahead = job
         for job in self.running.values():
             is_short = worker_count > 0 and not self._held[job.job_id]
-            job.waits_for = f"a worker: {worker_count} are connected, and serve other jobs" if is_short else ""
+            serving = f"a worker: {worker_count} are connected, and serve other jobs"
+            job.waits_for = Waiting(TURN, serving) if is_short else None

@@ -11,11 +11,11 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
-from chainrule.v1 import data_service_pb2, job_service_pb2, model_service_pb2, worker_service_pb2
+from chainrule.v1 import cluster_service_pb2, data_service_pb2, job_service_pb2, model_service_pb2, worker_service_pb2
 
 SERVICES = tuple(
     service.full_name
-    for file in (job_service_pb2, data_service_pb2, model_service_pb2, worker_service_pb2)
+    for file in (cluster_service_pb2, job_service_pb2, data_service_pb2, model_service_pb2, worker_service_pb2)
     for service in file.DESCRIPTOR.services_by_name.values()
 )
 REFLECTION_V1 = "grpc.reflection.v1.ServerReflection"

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Container, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
 from chainrule.local_link.segment import SegmentError
+from chainrule.v1 import job_pb2
 from chainrule.wire_codec import OutgoingResponse
 from engine.reduction import Subtree, assign, maximal_subtrees
 from server.exchange import Exchange, SharedExchange, StreamExchange
+from server.lease import Lease
 from server.parameter_memory import ParameterMemory
 from server.prepared_job import PreparedJob
+from server.stragglers import Speed
+from server.waiting import Silent, Waiting, for_workers
 
 log = logging.getLogger(__name__)
 # An order younger than this is no reason to say that the job waits.
@@ -44,6 +48,11 @@ class Member:
     exchange: Exchange
     lacks_room: bool = False
     ready: bool = False
+    # Of the current order: the partial sums that are still to come.
+    owed: int = 0
+    # Whether it has answered an order of this generation.
+    has_answered: bool = False
+    speed: Speed = field(default_factory=Speed)
 
 
 class Team:
@@ -88,21 +97,30 @@ class Team:
         """Whether every worker holds its shards."""
         return all(member.ready for member in self.members.values())
 
-    def waiting_for(self, what: str, *, pushed: Container[Subtree], silent_s: float) -> str:
-        """For whom an order waits, in words; empty while it is answered within a second.
+    def waiting(
+        self, what: str, *, lease_of: Callable[[str], Lease | None], silent_s: float, gathered_s: float
+    ) -> Waiting | None:
+        """For whom an order waits; None while it is answered within a second.
 
-        what: the order, for example 'step 3'. pushed: what has come of it. silent_s: since it was given."""
+        what: the order, for example 'step 3'. silent_s: since it was given. gathered_s: since the team came together.
+        """
         if not self.members:
-            return "a worker: none is connected; the job goes on with the first that joins"
+            then = "the job goes on with the first that joins"
+            return Waiting(job_pb2.WAITING_REASON_WORKERS, "workers: none is connected", gathered_s, next=then)
         loading = [name for name, member in self.members.items() if not member.ready]
         if loading:
-            return f"{', '.join(loading)} to load shards"
-        if silent_s < ADVANCING_S:
-            return ""
-        owing = [
-            name for name, member in self.members.items() if any(subtree not in pushed for subtree in member.subtrees)
-        ]
-        return f"partial sums of {what} from {', '.join(owing)}, for {silent_s:.1f} s"
+            reason, what, owing = job_pb2.WAITING_REASON_SHARDS, f"{', '.join(loading)} to load shards", loading
+            silent_s = gathered_s
+        elif silent_s < ADVANCING_S:
+            return None
+        else:
+            owing = [name for name, member in self.members.items() if member.owed]
+            reason = job_pb2.WAITING_REASON_PARTIAL_SUMS
+            what = f"partial sums of {what} from {', '.join(owing)}, for {silent_s:.1f} s"
+        workers = [Silent.of(name, lease_of(name)) for name in owing]
+        odd = {worker.name for worker in workers if worker.words}
+        others = [name for name in self.members if name not in odd]
+        return for_workers(reason, what, workers, others=others, for_s=silent_s)
 
     @property
     def without_room(self) -> list[str]:

@@ -33,7 +33,8 @@ from engine.precision import FLOAT32
 from engine.published import PublishedParameters
 from engine.reduction import PartialSum, Subtree, covers, finish
 from engine.synchronous_sgd import ParameterState
-from server.errors import ProtocolError
+from server.errors import ProtocolError, WorkerFailed
+from server.lease import Lease
 from server.order_rows import OrderRows
 from server.parameter_memory import ParameterMemory
 from server.prepared_job import PreparedJob
@@ -41,6 +42,7 @@ from server.step_assembly import StepAssembly
 from server.step_cost import StepCosts
 from server.team import Member, Outgoing, Seat, Team
 from server.training_result import result_of, why_not_finite, why_parameters_not_finite
+from server.waiting import Waiting
 
 GRADIENT = pb.ORDER_KIND_GRADIENT
 EVALUATE_TRAINING = pb.ORDER_KIND_EVALUATE_TRAINING
@@ -53,6 +55,7 @@ Clock = Callable[[], int]
 NS_IN_MS = 1e6
 NS_IN_S = 1e9
 MEDIAN_STEPS = 100_000
+MOST_FAILURES = 3
 
 
 class TrainingFailed(Exception):
@@ -70,6 +73,8 @@ class Training:
     # Large updates are made by so many threads, one of them the caller's.
     thread_count: int = 1
     pool: Executor | None = None
+    # Of a worker, by its name.
+    lease_of: Callable[[str], Lease | None] = lambda _: None
     outbox: list[Outgoing] = field(default_factory=list)
     progress: job_pb2.Progress = field(default_factory=job_pb2.Progress)
     costs: StepCosts = field(default_factory=StepCosts)
@@ -99,6 +104,7 @@ class Training:
     # Whether the members of this generation hold the current parameters.
     _pulled_step: int = -1
     _issued_at_ns: int = 0
+    _gathered_at_ns: int = 0
     # Whether a step came out not finite: it is given again, and workers look for the shard.
     _checks_gradients: bool = False
     # What a step pushes and pulls over the wire, all workers together.
@@ -107,6 +113,8 @@ class Training:
     _rows: dict[Subtree, int] = field(default_factory=dict)
     _partial_sums: dict[Subtree, PartialSum | None] = field(default_factory=dict)
     _assembly: StepAssembly | None = None
+    # What workers have failed with since the last step.
+    _failures: list[str] = field(default_factory=list)
     _step_times_ms: deque[float] = field(default_factory=lambda: deque(maxlen=MEDIAN_STEPS))
     _first_order_at_ns: int = 0
 
@@ -133,11 +141,15 @@ class Training:
         return list(self._team.members)
 
     @property
-    def waiting_for(self) -> str:
-        """For whom the training waits, in words; empty while its orders are answered within a second."""
-        silent_s = (self.clock_ns() - self._issued_at_ns) / NS_IN_S
-        what = f"step {self.state.step + 1}" if self._order_kind == GRADIENT else "an evaluation"
-        return self._team.waiting_for(what, pushed=self._partial_sums, silent_s=silent_s)
+    def waiting(self) -> Waiting | None:
+        """For whom the training waits; None while its orders are answered within a second."""
+        now_ns = self.clock_ns()
+        return self._team.waiting(
+            f"step {self.state.step + 1}" if self._order_kind == GRADIENT else "an evaluation",
+            lease_of=self.lease_of,
+            silent_s=(now_ns - self._issued_at_ns) / NS_IN_S,
+            gathered_s=(now_ns - self._gathered_at_ns) / NS_IN_S,
+        )
 
     @property
     def without_room(self) -> list[str]:
@@ -180,6 +192,7 @@ class Training:
         """Divide the shards among these workers, in a new generation; any that are more than the shards get none."""
         self.generation += 1
         self.is_held = self.is_ordered = False
+        self._gathered_at_ns = self.clock_ns()
         self._partial_sums.clear()
         self._rows = {}
         self._assembly = None
@@ -263,14 +276,50 @@ class Training:
                 f"push of {subtree} refused: its sums are of {message.row_count} rows, but it has {self._rows[subtree]}"
             )
         self._partial_sums[subtree] = self._decode(member, subtree, message)
+        member.owed -= 1
+        if member.owed == 0:
+            member.has_answered = True
+            if self._order_kind == GRADIENT:
+                member.speed.answered(sum(self._rows[each] for each in member.subtrees), now_ns - self._issued_at_ns)
         self.costs.arrived(name, message.started_ns, message.finished_ns, now_ns)
         if covers(self._root, self._partial_sums):
             self._complete()
 
     def receive_failure(self, name: str, failure: pb.Failure) -> None:
-        """A worker can't go on. Raises TrainingFailed, unless it speaks of an older generation."""
-        if name in self._team.members and failure.generation == self.generation:
-            raise TrainingFailed(f"worker {name}: {failure.message}")
+        """A worker can't go on; one that speaks of an older generation is ignored.
+
+        Raises TrainingFailed where that is the job's fault, or workers have failed too often without a step between
+        them, and otherwise WorkerFailed: the shards may go to others."""
+        if name not in self._team.members or failure.generation != self.generation:
+            return
+        what = f"{failure.type}: {failure.message}" if failure.type else failure.message
+        if failure.is_of_job:
+            raise TrainingFailed(f"worker {name}: {what}")
+        self._failures.append(f"{name}: {what}")
+        if len(self._failures) >= MOST_FAILURES:
+            raise TrainingFailed(
+                f"step {self.state.step + 1}: {len(self._failures)} times in a row a worker failed: "
+                f"{'; '.join(self._failures)}"
+            )
+        raise WorkerFailed(f"{what} (step {self.state.step + 1} of job {self.job_id})")
+
+    def shards_of(self, name: str) -> range:
+        """The shards that a worker holds."""
+        member = self._team.members.get(name)
+        return range(0) if member is None else member.shards
+
+    def rows_per_second(self, name: str) -> float:
+        """How many training rows a worker answers for in a second; 0 where that isn't known yet."""
+        member = self._team.members.get(name)
+        ns_per_row = 0.0 if member is None else member.speed.ns_per_row
+        return NS_IN_S / ns_per_row if ns_per_row else 0.0
+
+    def owes(self, name: str) -> tuple[bool, bool]:
+        """Whether a worker has shards to load or an order to answer, and whether it hasn't answered any yet."""
+        member = self._team.members.get(name)
+        if member is None:
+            return False, False
+        return not member.ready or member.owed > 0, not member.has_answered
 
     def _program(self) -> Generator[pb.OrderKind, PartialSum, None]:
         """Each `yield` is an order to all workers; what comes back is the sum over all shards."""
@@ -348,6 +397,7 @@ class Training:
             sample_count=total.row_count,
             wire_bytes=self._wire_bytes,
         )
+        self._failures.clear()
         self.progress.step = self.state.step
         self.progress.loss = float(total.sums[0]) / total.row_count
         return True
@@ -396,6 +446,7 @@ class Training:
         self._first_order_at_ns = self._first_order_at_ns or self._issued_at_ns
         self.costs.issued(self._issued_at_ns)
         for name, member in self._team.members.items():
+            member.owed = len(member.subtrees)
             for response in member.exchange.order_messages(order, published, is_next=is_next):
                 self._send(name, response)
 

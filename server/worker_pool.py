@@ -9,7 +9,9 @@ from dataclasses import dataclass, field
 from chainrule.logs import log_event
 from chainrule.v1 import worker_service_pb2 as pb
 from server.links import Link
+from server.loss import CONNECTION_LOST, Loss
 from server.team import Outgoing, Seat
+from server.worker_book import WorkerBook, WorkerRecord
 
 log = logging.getLogger(__name__)
 
@@ -19,14 +21,16 @@ class WorkerPool:
     """Workers by name, in the order in which they came. None: registered, but not joined yet."""
 
     links: dict[str, Link | None] = field(default_factory=dict)
+    # Who they are, and when each was last heard of.
+    book: WorkerBook = field(default_factory=WorkerBook)
 
     @property
     def joined(self) -> list[str]:
         """The workers that can be given jobs."""
         return [name for name, link in self.links.items() if link is not None]
 
-    def register(self, hello: pb.Hello) -> str:
-        """A worker came: its name, made unique."""
+    def register(self, hello: pb.Hello, *, address: str = "") -> WorkerRecord:
+        """A worker came, with its name made unique."""
         name = base = hello.name or "worker"
         number = 2
         while name in self.links:
@@ -36,7 +40,7 @@ class WorkerPool:
             "worker %s came (process %d, numpy %s, %s)", name, hello.process_id, hello.numpy_version, hello.blas,
             extra=log_event("worker_came", worker=name, process_id=hello.process_id),
         )  # fmt: skip
-        return name
+        return self.book.add(name, hello, address)
 
     def join(self, name: str, link: Link) -> bool:
         """A registered worker can be given jobs, by this link; whether it is still there."""
@@ -54,11 +58,19 @@ class WorkerPool:
         self.links[name] = link
         return True
 
-    def leave(self, name: str) -> bool:
+    def transport_of(self, name: str) -> str:
+        """How a worker's vectors travel: 'grpc' or 'shared-memory'; empty until it has joined."""
+        link = self.links.get(name)
+        if link is None:
+            return ""
+        return "shared-memory" if link.shares_memory else "grpc"
+
+    def leave(self, name: str, loss: Loss = CONNECTION_LOST) -> bool:
         """A worker is gone; whether it had joined."""
         if name not in self.links:
             return False
-        log.info("worker %s left", name, extra=log_event("worker_left", worker=name))
+        log.info("worker %s left: %s", name, loss.details, extra=log_event("worker_left", worker=name))
+        self.book.remove(name)
         return self.links.pop(name) is not None
 
     def seats(self, names: Iterable[str]) -> list[Seat]:

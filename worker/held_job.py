@@ -34,17 +34,24 @@ class HeldJob:
 
     @classmethod
     def accept(
-        cls, assignment: pb.Assignment, before: HeldJob | None, *, link: Outlet, descriptors: Sequence[int] = ()
+        cls,
+        assignment: pb.Assignment,
+        before: HeldJob | None,
+        *,
+        link: Outlet,
+        descriptors: Sequence[int] = (),
+        worked: Callable[[], None] = lambda: None,
     ) -> HeldJob:
         """The job of an assignment; rows that an earlier generation of the same job loaded are kept.
 
+        worked: called after each microbatch and each block of an evaluation.
         Raises EngineError where the formula can't be built, which the server has ruled out, and SegmentError."""
         if before is not None and before.assignment.job_id == assignment.job_id:
             computer = before.computer
             computer.forget_vectors(max(subtree.count for subtree in _subtrees(assignment)))
         else:
             before = None
-            computer = _computer(assignment)
+            computer = _computer(assignment, worked)
         size = computer.model.layout.size
         subtrees = _subtrees(assignment)
         if assignment.HasField("shared_memory"):
@@ -130,7 +137,7 @@ def _subtrees(assignment: pb.Assignment) -> list[Subtree]:
     return maximal_subtrees(first=first, stop=first + assignment.shard_count)
 
 
-def _computer(assignment: pb.Assignment) -> MicrobatchComputer:
+def _computer(assignment: pb.Assignment, worked: Callable[[], None]) -> MicrobatchComputer:
     spec = assignment.spec
     model: Model = build_model(spec, feature_count=assignment.feature_count, class_count=assignment.class_count)
     return MicrobatchComputer(
@@ -149,4 +156,5 @@ def _computer(assignment: pb.Assignment) -> MicrobatchComputer:
         validation={},
         backend=spec.training.backend,
         precision=PRECISIONS[spec.training.precision],
+        worked=worked,
     )

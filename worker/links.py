@@ -8,7 +8,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Iterator
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -53,7 +53,7 @@ class StreamLink:
     transport = "grpc"
 
     def __init__(self, channel: grpc.Channel) -> None:
-        self._requests: queue.SimpleQueue[Request | None] = queue.SimpleQueue()
+        self._requests: queue.SimpleQueue[Request | _Aside | None] = queue.SimpleQueue()
         self._sent = self._copied = 0
         self._some_copied = threading.Condition()
         self._call = open_train(channel)(self._messages())
@@ -82,6 +82,10 @@ class StreamLink:
                 if not self._some_copied.wait(STREAM_LOOK_S) and not self._call.is_active():
                     raise self._lost(None)
 
+    def say(self, message: pb.TrainRequest) -> None:
+        """Send a message that is no answer, such as a sign of life, from any thread; nobody waits for its copy."""
+        self._requests.put(_Aside(message))
+
     def ends_within(self, timeout_s: float) -> bool:
         """Whether the stream has ended, or does so in this time."""
         ended = threading.Event()
@@ -89,6 +93,9 @@ class StreamLink:
 
     def _messages(self) -> Iterator[Request]:
         while (message := self._requests.get()) is not None:
+            if isinstance(message, _Aside):
+                yield message.message
+                continue
             yield message
             # gRPC takes the next message once it has made bytes of this one.
             with self._some_copied:
@@ -109,6 +116,12 @@ class StreamLink:
         code = self._call.code()
         details = self._call.details() or str(error or "the stream has ended")
         return LinkLost(code, f"{code.name}: {details}" if code is not grpc.StatusCode.OK else details)
+
+
+class _Aside(NamedTuple):
+    """A message that is not counted."""
+
+    message: pb.TrainRequest
 
 
 class SocketLink:

@@ -7,22 +7,20 @@ between a message's arrival and the computing that it asks for.
 from __future__ import annotations
 
 import logging
-import os
+import queue
 import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import grpc
-import numpy as np
-from threadpoolctl import threadpool_info
 
 from chainrule import wire
 from chainrule.local_link.link import close_all
 from chainrule.local_link.listener import CannotShare, connect
 from chainrule.local_link.segment import SegmentError
 from chainrule.logs import log_event
-from chainrule.process import StopSignal
+from chainrule.process import Stopped, StopSignal
 from chainrule.v1 import worker_service_pb2 as pb
 from chainrule.v1 import worker_service_pb2_grpc
 from chainrule.wire_codec import RawPart
@@ -30,6 +28,8 @@ from engine.errors import EngineError
 from engine.microbatch import ShardRows
 from worker.held_job import HeldJob, decode_rows
 from worker.links import Link, LinkLost, SocketLink, StreamLink
+from worker.machine import hello
+from worker.signs_of_life import SignsOfLife
 from worker.vectors import WrongMessage
 
 log = logging.getLogger(__name__)
@@ -38,6 +38,7 @@ LOCAL_LINK_TIMEOUT_S = 5.0
 STREAM_END_TIMEOUT_S = 1.0
 FIRST_BACKOFF_S = 0.05
 LONGEST_BACKOFF_S = 2.0
+LONGEST_MESSAGE = 1000
 TRANSPORTS = ("auto", "grpc", "shared-memory")
 REFUSALS = (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.FAILED_PRECONDITION)
 
@@ -62,6 +63,10 @@ class Session:
     jitter: Callable[[], float] = random.random
     _held: dict[str, HeldJob] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        self.stop.farewell = queue.SimpleQueue()
+        self._signs = SignsOfLife(self.stop.farewell)
+
     def run(self) -> None:
         """Work until an exception ends it. Raises ServerGone, Refused, Stopped."""
         options: list[tuple[str, int]] = [*wire.KEEPALIVE_OPTIONS]
@@ -81,7 +86,11 @@ class Session:
                     if error.code in REFUSALS:
                         raise Refused(f"the server refused this worker: {error}") from error
                     reason = str(error)
+                except Stopped:
+                    self._signs.say_goodbye(self.stop.name)
+                    raise
                 finally:
+                    self._signs.end()
                     stream.close()
             self._held.clear()
             away_since_s = time.monotonic()
@@ -109,13 +118,14 @@ class Session:
 
     def _work(self, stream: StreamLink, stub: worker_service_pb2_grpc.WorkerServiceStub) -> None:
         """Join and serve until the stream is lost. Raises LinkLost, Refused."""
-        stream.send(pb.TrainRequest(hello=_hello(self.name, wants_local_link=self.transport != "grpc")))
+        stream.send(pb.TrainRequest(hello=hello(self.name, wants_local_link=self.transport != "grpc")))
         with self.stop.waiting():
             welcome, _ = stream.receive()
         if isinstance(welcome, RawPart) or not welcome.HasField("welcome"):
             raise Refused(
                 f"{self.address} answers hello with something else; is it a chainrule server of this version?"
             )
+        self._signs.begin(stream, interval_s=welcome.welcome.alive_interval_s)
         local = self._local_link(stream, welcome.welcome)
         if local is not None:
             log.info("joined %s, sharing memory", self.address, extra=log_event("joined", worker=self.name))
@@ -178,6 +188,7 @@ class Session:
         while True:
             with waiting():
                 response, descriptors = link.receive()
+            self._signs.works()
             try:
                 if isinstance(response, RawPart):
                     if current is not None:
@@ -193,6 +204,13 @@ class Session:
                 raise Refused(
                     f"the server at {self.address} broke the protocol: {error}; is it of this version?"
                 ) from error
+            except LinkLost:
+                raise
+            except Exception as error:  # noqa: BLE001 - whatever it is, the server is to know, and decides
+                if current is not None:
+                    _tell_failure(link, current.assignment, error)
+                current = None
+                continue
             if kind == "assignment":
                 current = self._accept(link, stub, response.assignment, descriptors)
             elif kind == "release":
@@ -210,23 +228,29 @@ class Session:
     ) -> HeldJob | None:
         def read_shard(shard: int, validation: bool) -> ShardRows:
             request = pb.ReadShardRequest(job_id=assignment.job_id, shard=shard, validation=validation)
+            responses = []
             with self.stop.waiting():
-                return decode_rows(list(stub.ReadShard(request, timeout=READ_SHARD_TIMEOUT_S)), assignment)
+                for response in stub.ReadShard(request, timeout=READ_SHARD_TIMEOUT_S):
+                    responses.append(response)
+                    self._signs.works()
+            return decode_rows(responses, assignment)
 
         try:
-            held = HeldJob.accept(assignment, self._held.get(assignment.job_id), link=link, descriptors=descriptors)
+            before = self._held.get(assignment.job_id)
+            held = HeldJob.accept(assignment, before, link=link, descriptors=descriptors, worked=self._signs.works)
             held.load(read_shard)
         except SegmentError as error:
             # Not the job's fault: over gRPC it may go on.
             raise LinkLost(grpc.StatusCode.UNAVAILABLE, str(error)) from error
-        except EngineError as error:
-            failure = pb.Failure(job_id=assignment.job_id, generation=assignment.generation, message=str(error))
-            link.send(pb.TrainRequest(failure=failure))
-            return None
         except grpc.RpcError as error:
             if error.code() != grpc.StatusCode.NOT_FOUND:
                 raise LinkLost(error.code(), f"{error.code().name}: {error.details()}") from error
             # The job ended while its shards were being read; its release is on the way.
+            return None
+        except LinkLost:
+            raise
+        except Exception as error:  # noqa: BLE001 - as above
+            _tell_failure(link, assignment, error)
             return None
         finally:
             close_all(descriptors)
@@ -236,16 +260,16 @@ class Session:
         return held
 
 
-def _hello(name: str, *, wants_local_link: bool) -> pb.Hello:
-    blas = "; ".join(
-        f"{library.get('internal_api')} {library.get('version')} {library.get('architecture', '')}".strip()
-        for library in threadpool_info()
-        if library.get("user_api") == "blas"
+def _tell_failure(link: Link, assignment: pb.Assignment, error: Exception) -> None:
+    """Tell the server why this worker can't go on with a job. Raises LinkLost."""
+    # Any worker would find the same wrong with a formula or a setting.
+    is_of_job = isinstance(error, EngineError)
+    log.error("job %s can't be computed here", assignment.job_id, exc_info=None if is_of_job else error)
+    failure = pb.Failure(
+        job_id=assignment.job_id,
+        generation=assignment.generation,
+        message=(str(error) or "it says no more")[:LONGEST_MESSAGE],
+        type=type(error).__name__,
+        is_of_job=is_of_job,
     )
-    return pb.Hello(
-        name=name,
-        process_id=os.getpid(),
-        numpy_version=np.__version__,
-        blas=blas,
-        wants_local_link=wants_local_link,
-    )
+    link.send(pb.TrainRequest(failure=failure))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import signal
 import threading
@@ -13,7 +14,7 @@ from typing import Any
 
 from chainrule.chrome_trace import chrome_trace
 from chainrule.client import Client
-from chainrule.errors import ChainruleError, ClusterError, ModelFileError, ServerUnavailable
+from chainrule.errors import ChainruleError, ClusterError, ModelFileError, ServerError, ServerUnavailable
 from chainrule.failures import FAILED, CommandFailed, interrupted, wrong_input
 from chainrule.job_file import load_job_file
 from chainrule.local_processes import LocalProcesses
@@ -197,11 +198,14 @@ def _look_after_workers(client: Client, cluster: LocalProcesses, job: job_pb2.Jo
     if not deaths:
         return
     if cluster.living_workers == 0:
-        raise ClusterError(f"no worker is left; {'; '.join(deaths)}")
+        raise ClusterError(f"no worker is left; {'; '.join(map(str, deaths))}")
     # Asked again: the last that we heard may be from before the start.
     if job.state == job_pb2.JOB_STATE_QUEUED and client.get_job(job.job_id).state == job_pb2.JOB_STATE_QUEUED:
-        raise ClusterError(f"a worker ended before the job started; {'; '.join(deaths)}")
+        raise ClusterError(f"a worker ended before the job started; {'; '.join(map(str, deaths))}")
     for death in deaths:
+        with contextlib.suppress(ServerError):
+            # For the job's events; it is told here too.
+            client.report_worker_end(death.name, f"{death.how}: {death.said}" if death.said else death.how)
         display.note(f"warning: {death}; the job goes on with {workers(cluster.living_workers)}")
 
 

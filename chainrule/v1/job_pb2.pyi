@@ -20,6 +20,26 @@ class JobState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     JOB_STATE_SUCCEEDED: _ClassVar[JobState]
     JOB_STATE_FAILED: _ClassVar[JobState]
     JOB_STATE_CANCELLED: _ClassVar[JobState]
+
+class WaitingReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    WAITING_REASON_UNSPECIFIED: _ClassVar[WaitingReason]
+    WAITING_REASON_TURN: _ClassVar[WaitingReason]
+    WAITING_REASON_WORKERS: _ClassVar[WaitingReason]
+    WAITING_REASON_SHARDS: _ClassVar[WaitingReason]
+    WAITING_REASON_PARTIAL_SUMS: _ClassVar[WaitingReason]
+    WAITING_REASON_STORAGE: _ClassVar[WaitingReason]
+    WAITING_REASON_DATA: _ClassVar[WaitingReason]
+
+class LossReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    LOSS_REASON_UNSPECIFIED: _ClassVar[LossReason]
+    LOSS_REASON_CONNECTION_LOST: _ClassVar[LossReason]
+    LOSS_REASON_LEASE_EXPIRED: _ClassVar[LossReason]
+    LOSS_REASON_STOPPED: _ClassVar[LossReason]
+    LOSS_REASON_FAILED: _ClassVar[LossReason]
+    LOSS_REASON_REFUSED: _ClassVar[LossReason]
+    LOSS_REASON_PROCESS_ENDED: _ClassVar[LossReason]
 JOB_STATE_UNSPECIFIED: JobState
 JOB_STATE_QUEUED: JobState
 JOB_STATE_RUNNING: JobState
@@ -27,6 +47,20 @@ JOB_STATE_PAUSED: JobState
 JOB_STATE_SUCCEEDED: JobState
 JOB_STATE_FAILED: JobState
 JOB_STATE_CANCELLED: JobState
+WAITING_REASON_UNSPECIFIED: WaitingReason
+WAITING_REASON_TURN: WaitingReason
+WAITING_REASON_WORKERS: WaitingReason
+WAITING_REASON_SHARDS: WaitingReason
+WAITING_REASON_PARTIAL_SUMS: WaitingReason
+WAITING_REASON_STORAGE: WaitingReason
+WAITING_REASON_DATA: WaitingReason
+LOSS_REASON_UNSPECIFIED: LossReason
+LOSS_REASON_CONNECTION_LOST: LossReason
+LOSS_REASON_LEASE_EXPIRED: LossReason
+LOSS_REASON_STOPPED: LossReason
+LOSS_REASON_FAILED: LossReason
+LOSS_REASON_REFUSED: LossReason
+LOSS_REASON_PROCESS_ENDED: LossReason
 
 class JobSpec(_message.Message):
     __slots__ = ("name", "model", "data", "training", "labels", "priority")
@@ -130,7 +164,7 @@ class Standardization(_message.Message):
     def __init__(self, features: _Optional[bool] = ..., target: _Optional[bool] = ...) -> None: ...
 
 class TrainingSpec(_message.Message):
-    __slots__ = ("epochs", "batch_size", "shards", "seed", "optimizer", "schedule", "penalties", "clipping", "early_stopping", "min_workers", "precision", "backend", "checkpoint_every_steps", "max_workers")
+    __slots__ = ("epochs", "batch_size", "shards", "seed", "optimizer", "schedule", "penalties", "clipping", "early_stopping", "min_workers", "precision", "backend", "checkpoint_every_steps", "max_workers", "require_identical_workers")
     EPOCHS_FIELD_NUMBER: _ClassVar[int]
     BATCH_SIZE_FIELD_NUMBER: _ClassVar[int]
     SHARDS_FIELD_NUMBER: _ClassVar[int]
@@ -145,6 +179,7 @@ class TrainingSpec(_message.Message):
     BACKEND_FIELD_NUMBER: _ClassVar[int]
     CHECKPOINT_EVERY_STEPS_FIELD_NUMBER: _ClassVar[int]
     MAX_WORKERS_FIELD_NUMBER: _ClassVar[int]
+    REQUIRE_IDENTICAL_WORKERS_FIELD_NUMBER: _ClassVar[int]
     epochs: int
     batch_size: int
     shards: int
@@ -159,7 +194,8 @@ class TrainingSpec(_message.Message):
     backend: str
     checkpoint_every_steps: int
     max_workers: int
-    def __init__(self, epochs: _Optional[int] = ..., batch_size: _Optional[int] = ..., shards: _Optional[int] = ..., seed: _Optional[int] = ..., optimizer: _Optional[_Union[Optimizer, _Mapping]] = ..., schedule: _Optional[_Union[Schedule, _Mapping]] = ..., penalties: _Optional[_Union[Penalties, _Mapping]] = ..., clipping: _Optional[_Union[Clipping, _Mapping]] = ..., early_stopping: _Optional[_Union[EarlyStopping, _Mapping]] = ..., min_workers: _Optional[int] = ..., precision: _Optional[str] = ..., backend: _Optional[str] = ..., checkpoint_every_steps: _Optional[int] = ..., max_workers: _Optional[int] = ...) -> None: ...
+    require_identical_workers: bool
+    def __init__(self, epochs: _Optional[int] = ..., batch_size: _Optional[int] = ..., shards: _Optional[int] = ..., seed: _Optional[int] = ..., optimizer: _Optional[_Union[Optimizer, _Mapping]] = ..., schedule: _Optional[_Union[Schedule, _Mapping]] = ..., penalties: _Optional[_Union[Penalties, _Mapping]] = ..., clipping: _Optional[_Union[Clipping, _Mapping]] = ..., early_stopping: _Optional[_Union[EarlyStopping, _Mapping]] = ..., min_workers: _Optional[int] = ..., precision: _Optional[str] = ..., backend: _Optional[str] = ..., checkpoint_every_steps: _Optional[int] = ..., max_workers: _Optional[int] = ..., require_identical_workers: _Optional[bool] = ...) -> None: ...
 
 class Optimizer(_message.Message):
     __slots__ = ("name", "learning_rate", "momentum", "decay", "beta1", "beta2", "epsilon", "weight_decay")
@@ -230,7 +266,7 @@ class EarlyStopping(_message.Message):
     def __init__(self, patience_epochs: _Optional[int] = ..., min_delta: _Optional[float] = ...) -> None: ...
 
 class Job(_message.Message):
-    __slots__ = ("job_id", "spec", "state", "error", "waiting_for", "progress", "result", "create_time", "start_time", "end_time", "reproducibility")
+    __slots__ = ("job_id", "spec", "state", "error", "waiting_for", "progress", "result", "create_time", "start_time", "end_time", "reproducibility", "waiting", "worker_kinds")
     JOB_ID_FIELD_NUMBER: _ClassVar[int]
     SPEC_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
@@ -242,6 +278,8 @@ class Job(_message.Message):
     START_TIME_FIELD_NUMBER: _ClassVar[int]
     END_TIME_FIELD_NUMBER: _ClassVar[int]
     REPRODUCIBILITY_FIELD_NUMBER: _ClassVar[int]
+    WAITING_FIELD_NUMBER: _ClassVar[int]
+    WORKER_KINDS_FIELD_NUMBER: _ClassVar[int]
     job_id: str
     spec: JobSpec
     state: JobState
@@ -253,7 +291,33 @@ class Job(_message.Message):
     start_time: _timestamp_pb2.Timestamp
     end_time: _timestamp_pb2.Timestamp
     reproducibility: str
-    def __init__(self, job_id: _Optional[str] = ..., spec: _Optional[_Union[JobSpec, _Mapping]] = ..., state: _Optional[_Union[JobState, str]] = ..., error: _Optional[_Union[_status_pb2.Status, _Mapping]] = ..., waiting_for: _Optional[str] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., result: _Optional[_Union[Result, _Mapping]] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., end_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., reproducibility: _Optional[str] = ...) -> None: ...
+    waiting: Waiting
+    worker_kinds: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, job_id: _Optional[str] = ..., spec: _Optional[_Union[JobSpec, _Mapping]] = ..., state: _Optional[_Union[JobState, str]] = ..., error: _Optional[_Union[_status_pb2.Status, _Mapping]] = ..., waiting_for: _Optional[str] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., result: _Optional[_Union[Result, _Mapping]] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., end_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., reproducibility: _Optional[str] = ..., waiting: _Optional[_Union[Waiting, _Mapping]] = ..., worker_kinds: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class Waiting(_message.Message):
+    __slots__ = ("reason", "workers", "since", "next", "next_time")
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    WORKERS_FIELD_NUMBER: _ClassVar[int]
+    SINCE_FIELD_NUMBER: _ClassVar[int]
+    NEXT_FIELD_NUMBER: _ClassVar[int]
+    NEXT_TIME_FIELD_NUMBER: _ClassVar[int]
+    reason: WaitingReason
+    workers: _containers.RepeatedCompositeFieldContainer[SilentWorker]
+    since: _timestamp_pb2.Timestamp
+    next: str
+    next_time: _timestamp_pb2.Timestamp
+    def __init__(self, reason: _Optional[_Union[WaitingReason, str]] = ..., workers: _Optional[_Iterable[_Union[SilentWorker, _Mapping]]] = ..., since: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., next: _Optional[str] = ..., next_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+
+class SilentWorker(_message.Message):
+    __slots__ = ("name", "silent_s", "still_s")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    SILENT_S_FIELD_NUMBER: _ClassVar[int]
+    STILL_S_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    silent_s: float
+    still_s: float
+    def __init__(self, name: _Optional[str] = ..., silent_s: _Optional[float] = ..., still_s: _Optional[float] = ...) -> None: ...
 
 class Progress(_message.Message):
     __slots__ = ("step", "total_steps", "epoch", "loss", "validation_loss", "steps_per_second", "workers", "transport", "step_cost")
@@ -340,7 +404,7 @@ class Metric(_message.Message):
     def __init__(self, name: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
 
 class JobEvent(_message.Message):
-    __slots__ = ("number", "time", "state_changed", "workers_changed", "checkpoint_written", "checkpoint_failed", "checkpoint_damaged", "resumed")
+    __slots__ = ("number", "time", "state_changed", "workers_changed", "checkpoint_written", "checkpoint_failed", "checkpoint_damaged", "resumed", "worker_lost", "worker_differs")
     NUMBER_FIELD_NUMBER: _ClassVar[int]
     TIME_FIELD_NUMBER: _ClassVar[int]
     STATE_CHANGED_FIELD_NUMBER: _ClassVar[int]
@@ -349,6 +413,8 @@ class JobEvent(_message.Message):
     CHECKPOINT_FAILED_FIELD_NUMBER: _ClassVar[int]
     CHECKPOINT_DAMAGED_FIELD_NUMBER: _ClassVar[int]
     RESUMED_FIELD_NUMBER: _ClassVar[int]
+    WORKER_LOST_FIELD_NUMBER: _ClassVar[int]
+    WORKER_DIFFERS_FIELD_NUMBER: _ClassVar[int]
     number: int
     time: _timestamp_pb2.Timestamp
     state_changed: StateChanged
@@ -357,7 +423,31 @@ class JobEvent(_message.Message):
     checkpoint_failed: CheckpointFailed
     checkpoint_damaged: CheckpointDamaged
     resumed: Resumed
-    def __init__(self, number: _Optional[int] = ..., time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., state_changed: _Optional[_Union[StateChanged, _Mapping]] = ..., workers_changed: _Optional[_Union[WorkersChanged, _Mapping]] = ..., checkpoint_written: _Optional[_Union[CheckpointWritten, _Mapping]] = ..., checkpoint_failed: _Optional[_Union[CheckpointFailed, _Mapping]] = ..., checkpoint_damaged: _Optional[_Union[CheckpointDamaged, _Mapping]] = ..., resumed: _Optional[_Union[Resumed, _Mapping]] = ...) -> None: ...
+    worker_lost: WorkerLost
+    worker_differs: WorkerDiffers
+    def __init__(self, number: _Optional[int] = ..., time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., state_changed: _Optional[_Union[StateChanged, _Mapping]] = ..., workers_changed: _Optional[_Union[WorkersChanged, _Mapping]] = ..., checkpoint_written: _Optional[_Union[CheckpointWritten, _Mapping]] = ..., checkpoint_failed: _Optional[_Union[CheckpointFailed, _Mapping]] = ..., checkpoint_damaged: _Optional[_Union[CheckpointDamaged, _Mapping]] = ..., resumed: _Optional[_Union[Resumed, _Mapping]] = ..., worker_lost: _Optional[_Union[WorkerLost, _Mapping]] = ..., worker_differs: _Optional[_Union[WorkerDiffers, _Mapping]] = ...) -> None: ...
+
+class WorkerLost(_message.Message):
+    __slots__ = ("worker", "reason", "details")
+    WORKER_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    DETAILS_FIELD_NUMBER: _ClassVar[int]
+    worker: str
+    reason: LossReason
+    details: str
+    def __init__(self, worker: _Optional[str] = ..., reason: _Optional[_Union[LossReason, str]] = ..., details: _Optional[str] = ...) -> None: ...
+
+class WorkerDiffers(_message.Message):
+    __slots__ = ("worker", "kind", "job_kind", "is_refused")
+    WORKER_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    JOB_KIND_FIELD_NUMBER: _ClassVar[int]
+    IS_REFUSED_FIELD_NUMBER: _ClassVar[int]
+    worker: str
+    kind: str
+    job_kind: str
+    is_refused: bool
+    def __init__(self, worker: _Optional[str] = ..., kind: _Optional[str] = ..., job_kind: _Optional[str] = ..., is_refused: _Optional[bool] = ...) -> None: ...
 
 class StateChanged(_message.Message):
     __slots__ = ("state", "error")

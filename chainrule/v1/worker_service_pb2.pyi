@@ -20,7 +20,7 @@ ORDER_KIND_EVALUATE_TRAINING: OrderKind
 ORDER_KIND_EVALUATE_VALIDATION: OrderKind
 
 class TrainRequest(_message.Message):
-    __slots__ = ("hello", "ready", "part", "partial_sum", "failure", "link_proof", "link_declined")
+    __slots__ = ("hello", "ready", "part", "partial_sum", "failure", "link_proof", "link_declined", "alive", "goodbye")
     HELLO_FIELD_NUMBER: _ClassVar[int]
     READY_FIELD_NUMBER: _ClassVar[int]
     PART_FIELD_NUMBER: _ClassVar[int]
@@ -28,6 +28,8 @@ class TrainRequest(_message.Message):
     FAILURE_FIELD_NUMBER: _ClassVar[int]
     LINK_PROOF_FIELD_NUMBER: _ClassVar[int]
     LINK_DECLINED_FIELD_NUMBER: _ClassVar[int]
+    ALIVE_FIELD_NUMBER: _ClassVar[int]
+    GOODBYE_FIELD_NUMBER: _ClassVar[int]
     hello: Hello
     ready: Ready
     part: VectorPart
@@ -35,7 +37,9 @@ class TrainRequest(_message.Message):
     failure: Failure
     link_proof: LinkProof
     link_declined: LinkDeclined
-    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., ready: _Optional[_Union[Ready, _Mapping]] = ..., part: _Optional[_Union[VectorPart, _Mapping]] = ..., partial_sum: _Optional[_Union[PartialSum, _Mapping]] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., link_proof: _Optional[_Union[LinkProof, _Mapping]] = ..., link_declined: _Optional[_Union[LinkDeclined, _Mapping]] = ...) -> None: ...
+    alive: Alive
+    goodbye: Goodbye
+    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., ready: _Optional[_Union[Ready, _Mapping]] = ..., part: _Optional[_Union[VectorPart, _Mapping]] = ..., partial_sum: _Optional[_Union[PartialSum, _Mapping]] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., link_proof: _Optional[_Union[LinkProof, _Mapping]] = ..., link_declined: _Optional[_Union[LinkDeclined, _Mapping]] = ..., alive: _Optional[_Union[Alive, _Mapping]] = ..., goodbye: _Optional[_Union[Goodbye, _Mapping]] = ...) -> None: ...
 
 class TrainResponse(_message.Message):
     __slots__ = ("assignment", "part", "order", "release", "welcome")
@@ -52,26 +56,50 @@ class TrainResponse(_message.Message):
     def __init__(self, assignment: _Optional[_Union[Assignment, _Mapping]] = ..., part: _Optional[_Union[VectorPart, _Mapping]] = ..., order: _Optional[_Union[Order, _Mapping]] = ..., release: _Optional[_Union[Release, _Mapping]] = ..., welcome: _Optional[_Union[Welcome, _Mapping]] = ...) -> None: ...
 
 class Hello(_message.Message):
-    __slots__ = ("name", "process_id", "numpy_version", "blas", "wants_local_link")
+    __slots__ = ("name", "process_id", "numpy_version", "blas", "wants_local_link", "host", "processor", "instructions", "numba")
     NAME_FIELD_NUMBER: _ClassVar[int]
     PROCESS_ID_FIELD_NUMBER: _ClassVar[int]
     NUMPY_VERSION_FIELD_NUMBER: _ClassVar[int]
     BLAS_FIELD_NUMBER: _ClassVar[int]
     WANTS_LOCAL_LINK_FIELD_NUMBER: _ClassVar[int]
+    HOST_FIELD_NUMBER: _ClassVar[int]
+    PROCESSOR_FIELD_NUMBER: _ClassVar[int]
+    INSTRUCTIONS_FIELD_NUMBER: _ClassVar[int]
+    NUMBA_FIELD_NUMBER: _ClassVar[int]
     name: str
     process_id: int
     numpy_version: str
     blas: str
     wants_local_link: bool
-    def __init__(self, name: _Optional[str] = ..., process_id: _Optional[int] = ..., numpy_version: _Optional[str] = ..., blas: _Optional[str] = ..., wants_local_link: _Optional[bool] = ...) -> None: ...
+    host: str
+    processor: str
+    instructions: str
+    numba: str
+    def __init__(self, name: _Optional[str] = ..., process_id: _Optional[int] = ..., numpy_version: _Optional[str] = ..., blas: _Optional[str] = ..., wants_local_link: _Optional[bool] = ..., host: _Optional[str] = ..., processor: _Optional[str] = ..., instructions: _Optional[str] = ..., numba: _Optional[str] = ...) -> None: ...
+
+class Alive(_message.Message):
+    __slots__ = ("work_count",)
+    WORK_COUNT_FIELD_NUMBER: _ClassVar[int]
+    work_count: int
+    def __init__(self, work_count: _Optional[int] = ...) -> None: ...
+
+class Goodbye(_message.Message):
+    __slots__ = ("reason",)
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    reason: str
+    def __init__(self, reason: _Optional[str] = ...) -> None: ...
 
 class Welcome(_message.Message):
-    __slots__ = ("name", "local_link")
+    __slots__ = ("name", "local_link", "lease_s", "alive_interval_s")
     NAME_FIELD_NUMBER: _ClassVar[int]
     LOCAL_LINK_FIELD_NUMBER: _ClassVar[int]
+    LEASE_S_FIELD_NUMBER: _ClassVar[int]
+    ALIVE_INTERVAL_S_FIELD_NUMBER: _ClassVar[int]
     name: str
     local_link: LocalLink
-    def __init__(self, name: _Optional[str] = ..., local_link: _Optional[_Union[LocalLink, _Mapping]] = ...) -> None: ...
+    lease_s: float
+    alive_interval_s: float
+    def __init__(self, name: _Optional[str] = ..., local_link: _Optional[_Union[LocalLink, _Mapping]] = ..., lease_s: _Optional[float] = ..., alive_interval_s: _Optional[float] = ...) -> None: ...
 
 class LocalLink(_message.Message):
     __slots__ = ("address", "token")
@@ -214,14 +242,18 @@ class NotFinite(_message.Message):
     def __init__(self, shard: _Optional[int] = ..., row: _Optional[int] = ...) -> None: ...
 
 class Failure(_message.Message):
-    __slots__ = ("job_id", "generation", "message")
+    __slots__ = ("job_id", "generation", "message", "type", "is_of_job")
     JOB_ID_FIELD_NUMBER: _ClassVar[int]
     GENERATION_FIELD_NUMBER: _ClassVar[int]
     MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    TYPE_FIELD_NUMBER: _ClassVar[int]
+    IS_OF_JOB_FIELD_NUMBER: _ClassVar[int]
     job_id: str
     generation: int
     message: str
-    def __init__(self, job_id: _Optional[str] = ..., generation: _Optional[int] = ..., message: _Optional[str] = ...) -> None: ...
+    type: str
+    is_of_job: bool
+    def __init__(self, job_id: _Optional[str] = ..., generation: _Optional[int] = ..., message: _Optional[str] = ..., type: _Optional[str] = ..., is_of_job: _Optional[bool] = ...) -> None: ...
 
 class Release(_message.Message):
     __slots__ = ("job_id",)

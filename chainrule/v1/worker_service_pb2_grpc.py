@@ -61,6 +61,9 @@ class WorkerServiceServicer:
         A worker on the server's machine may take up the Welcome's local link. From then on the same messages, all but
         VectorPart, go over that socket in both directions, and vectors lie in memory that both map; the stream stays open
         for as long as the worker lives. Where the link ends and the stream doesn't, the messages go over the stream again.
+
+        The server ends the stream with ABORTED where a worker is silent or stands still for longer than its lease, or has
+        failed; the message says why and where the job is. Such a worker may join again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -53,7 +53,7 @@ def test_a_worker_that_dies_is_told_once() -> None:
         while not (deaths := cluster.new_deaths()):
             assert time.monotonic() < deadline_s
             time.sleep(0.02)
-        assert deaths == ["worker-1 ended (killed by SIGKILL)"]
+        assert [str(death) for death in deaths] == ["worker-1 ended (killed by SIGKILL)"]
         assert cluster.new_deaths() == []
         assert cluster.living_workers == 1
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import re
@@ -10,9 +11,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from threadpoolctl import threadpool_limits
 
-from tests.cluster.support import COMMAND, EXAMPLES, Train, processes_with
+from chainrule.v1 import job_pb2
+from server.prepared_job import prepare
+from tests.cluster.support import COMMAND, EXAMPLES, Processes, Train, processes_with
+from tests.plain_workers import train_with_plain_workers
 
 
 @pytest.fixture
@@ -59,3 +65,43 @@ def train(marker: str, tmp_path: Path) -> Train:
         return json.loads(lines[0]) | {"exit_code": done.returncode, "stderr": done.stderr}
 
     return run
+
+
+@pytest.fixture(scope="session")
+def data_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with wide.npz: 60 rows of 700 features."""
+    folder = tmp_path_factory.mktemp("data")
+    random = np.random.default_rng(0)
+    np.savez(folder / "wide.npz", features=random.normal(size=(60, 700)), target=random.normal(size=60))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def reference(data_root: Path) -> Callable[[job_pb2.JobSpec], str]:
+    """The hash of a job in one process, without any transport."""
+
+    @functools.cache
+    def of(serialized: bytes) -> str:
+        with threadpool_limits(1):
+            training = train_with_plain_workers(
+                prepare(job_pb2.JobSpec.FromString(serialized), data_root=data_root), worker_count=1
+            )
+        assert training.result is not None
+        return training.result.parameters_sha256
+
+    return lambda spec: of(spec.SerializeToString(deterministic=True))
+
+
+@pytest.fixture
+def processes(marker: str, tmp_path: Path, data_root: Path) -> Iterator[Processes]:
+    """None of them, nor a file in /dev/shm, is left at the end, and none has said a traceback."""
+    shared_before = set(os.listdir("/dev/shm"))  # noqa: PTH208, S108
+    found = Processes(tmp_path, data_root)
+    try:
+        yield found
+    finally:
+        found.end()
+    assert processes_with(marker) == []
+    assert set(os.listdir("/dev/shm")) == shared_before  # noqa: PTH208, S108
+    for log in tmp_path.glob("*.log") if not found.may_log_tracebacks else ():
+        assert "Traceback" not in log.read_text(), log.read_text()

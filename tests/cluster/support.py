@@ -5,12 +5,14 @@ from __future__ import annotations
 import functools
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,8 @@ from tests.plain_workers import train_with_plain_workers
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 COMMAND = [sys.executable, "-P", "-m", "chainrule"]
+
+TIMEOUT_S = 60.0
 
 Train = Callable[..., dict[str, Any]]
 TIMEOUT_S = 120.0
@@ -37,6 +41,64 @@ def processes_with(marker: str) -> list[str]:
             except OSError:  # it has ended meanwhile, or it isn't ours
                 continue
     return found
+
+
+def wait_for(condition: Callable[[], object], *, timeout_s: float = TIMEOUT_S) -> None:
+    deadline_s = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline_s, "waited too long"
+        time.sleep(0.01)
+
+
+@dataclass
+class Processes:
+    """A server and workers with logs of their own."""
+
+    folder: Path
+    data_root: Path
+    started: dict[str, subprocess.Popen[str]] = field(default_factory=dict)
+    may_log_tracebacks: bool = False
+
+    def start(self, name: str, module: str, *options: str) -> subprocess.Popen[str]:
+        return self.start_program(name, sys.executable, "-P", "-m", module, *options)
+
+    def start_program(self, name: str, *command: str, **variables: str) -> subprocess.Popen[str]:
+        with (self.folder / f"{name}.log").open("a") as log:
+            environment = os.environ | {"PYTHONFAULTHANDLER": "1"} | variables
+            process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, env=environment)
+        self.started[name] = process
+        return process
+
+    def server(self, *options: str, port: int = 0, name: str = "server") -> str:
+        home = ("--home", str(self.folder / "home"), "--data-root", str(self.data_root))
+        process = self.start(name, "server", "--port", str(port), *home, *options)
+        assert process.stdout is not None
+        return str(json.loads(process.stdout.readline())["address"])
+
+    def worker(self, name: str, address: str, *options: str) -> subprocess.Popen[str]:
+        return self.start(name, "worker", "--server", address, "--name", name, *options)
+
+    def log(self, name: str) -> str:
+        return (self.folder / f"{name}.log").read_text()
+
+    def joined(self, name: str, count: int, *, server: str = "server") -> bool:
+        return len(re.findall(f"worker {name}(-[0-9]+)? joined", self.log(server))) >= count
+
+    def end(self) -> None:
+        for process in self.started.values():
+            process.send_signal(signal.SIGCONT)
+            process.terminate()
+        hanging = []
+        for name, process in self.started.items():
+            with process:
+                try:
+                    process.wait(15)
+                except subprocess.TimeoutExpired:
+                    # With PYTHONFAULTHANDLER it says where it hangs.
+                    process.send_signal(signal.SIGABRT)
+                    process.wait()
+                    hanging.append(f"{name} did not end:\n{self.log(name)}")
+        assert not hanging, "\n".join(hanging)
 
 
 class RestartableServer:

@@ -4,24 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
-import json
-import os
-import re
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
 import pytest
-from threadpoolctl import threadpool_limits
 
-from chainrule import wire
 from chainrule.client import Client
 from chainrule.local_cluster import LocalCluster
 from chainrule.local_link.listener import Listener
@@ -31,45 +21,15 @@ from server.archive import Archive
 from server.data_set_store import DataSetStore
 from server.jobs import JobBook
 from server.local_links import LocalLinks
-from server.prepared_job import prepare
 from server.rpc_server import make_server
 from server.scheduler import Scheduler
 from server.uploads import Uploads
-from tests.cluster.support import processes_with
-from tests.plain_workers import train_with_plain_workers
+from tests.cluster.jobs import Reference, disturbed, finished, large, last, small
+from tests.cluster.support import TIMEOUT_S, Processes, wait_for
 
 pytestmark = pytest.mark.cluster
-TIMEOUT_S = 60.0
 TRANSPORTS = ["grpc", "auto"]
 SHOWN = {"grpc": "grpc", "auto": "shared-memory"}
-# A vector of three parts, the last of them short.
-LARGE = (2 * wire.PART_ELEMENTS + 7000) // 700
-
-
-def small(**training: float) -> job_pb2.JobSpec:
-    spec = job_pb2.JobSpec(name="small")
-    spec.model.prediction = "w @ tanh(V @ x)"
-    spec.model.loss = "(prediction - y)**2"
-    spec.model.parameters.add(name="V", shape=["12", "d"])
-    spec.model.parameters.add(name="w", shape=["12"])
-    spec.data.uri = "sklearn:diabetes"
-    spec.training.epochs = int(training.get("epochs", 3))
-    spec.training.batch_size = 32
-    spec.training.shards = 8
-    spec.training.optimizer.learning_rate = 0.02
-    return spec
-
-
-def large() -> job_pb2.JobSpec:
-    spec = small()
-    spec.name = "large"
-    spec.model.parameters[0].shape[0] = str(LARGE)
-    spec.model.parameters[1].shape[0] = str(LARGE)
-    spec.data.uri = "file:wide.npz"
-    spec.training.epochs = 2
-    spec.training.batch_size = 24
-    spec.training.optimizer.learning_rate = 0.001
-    return spec
 
 
 def with_adam(spec: job_pb2.JobSpec) -> None:
@@ -102,117 +62,6 @@ def every_job() -> list[job_pb2.JobSpec]:
             recipe(spec)
             found.append(spec)
     return found
-
-
-@pytest.fixture(scope="module")
-def data_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with wide.npz: 60 rows of 700 features."""
-    folder = tmp_path_factory.mktemp("data")
-    random = np.random.default_rng(0)
-    np.savez(folder / "wide.npz", features=random.normal(size=(60, 700)), target=random.normal(size=60))
-    return folder
-
-
-@pytest.fixture(scope="module")
-def reference(data_root: Path) -> Callable[[job_pb2.JobSpec], str]:
-    """The hash of a job in one process, without any transport."""
-
-    @functools.cache
-    def of(serialized: bytes) -> str:
-        with threadpool_limits(1):
-            training = train_with_plain_workers(
-                prepare(job_pb2.JobSpec.FromString(serialized), data_root=data_root), worker_count=1
-            )
-        assert training.result is not None
-        return training.result.parameters_sha256
-
-    return lambda spec: of(spec.SerializeToString(deterministic=True))
-
-
-Reference = Callable[[job_pb2.JobSpec], str]
-
-
-def finished(client: Client, spec: job_pb2.JobSpec) -> job_pb2.Job:
-    """The job after its end."""
-    return last(client, client.create_job(spec).job_id)
-
-
-def last(client: Client, job_id: str) -> job_pb2.Job:
-    job = job_pb2.Job()
-    for job in client.watch_job(job_id):  # noqa: B007 - the last is wanted
-        pass
-    assert job.state == job_pb2.JOB_STATE_SUCCEEDED, job
-    return job
-
-
-def wait_for(condition: Callable[[], object], *, timeout_s: float = TIMEOUT_S) -> None:
-    deadline_s = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline_s, "waited too long"
-        time.sleep(0.01)
-
-
-@dataclass
-class Processes:
-    """A server and workers with logs of their own."""
-
-    folder: Path
-    data_root: Path
-    started: dict[str, subprocess.Popen[str]] = field(default_factory=dict)
-
-    def start(self, name: str, module: str, *options: str) -> subprocess.Popen[str]:
-        command = [sys.executable, "-P", "-m", module, *options]
-        with (self.folder / f"{name}.log").open("a") as log:
-            environment = os.environ | {"PYTHONFAULTHANDLER": "1"}
-            process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, env=environment)
-        self.started[name] = process
-        return process
-
-    def server(self, *options: str, port: int = 0, name: str = "server") -> str:
-        home = ("--home", str(self.folder / "home"), "--data-root", str(self.data_root))
-        process = self.start(name, "server", "--port", str(port), *home, *options)
-        assert process.stdout is not None
-        return str(json.loads(process.stdout.readline())["address"])
-
-    def worker(self, name: str, address: str, *options: str) -> subprocess.Popen[str]:
-        return self.start(name, "worker", "--server", address, "--name", name, *options)
-
-    def log(self, name: str) -> str:
-        return (self.folder / f"{name}.log").read_text()
-
-    def joined(self, name: str, count: int, *, server: str = "server") -> bool:
-        return len(re.findall(f"worker {name}(-[0-9]+)? joined", self.log(server))) >= count
-
-    def end(self) -> None:
-        for process in self.started.values():
-            process.send_signal(signal.SIGCONT)
-            process.terminate()
-        hanging = []
-        for name, process in self.started.items():
-            with process:
-                try:
-                    process.wait(15)
-                except subprocess.TimeoutExpired:
-                    # With PYTHONFAULTHANDLER it says where it hangs.
-                    process.send_signal(signal.SIGABRT)
-                    process.wait()
-                    hanging.append(f"{name} did not end:\n{self.log(name)}")
-        assert not hanging, "\n".join(hanging)
-
-
-@pytest.fixture
-def processes(marker: str, tmp_path: Path, data_root: Path) -> Iterator[Processes]:
-    """None of them, nor a file in /dev/shm, is left at the end, and none has said a traceback."""
-    shared_before = set(os.listdir("/dev/shm"))  # noqa: PTH208, S108
-    found = Processes(tmp_path, data_root)
-    try:
-        yield found
-    finally:
-        found.end()
-    assert processes_with(marker) == []
-    assert set(os.listdir("/dev/shm")) == shared_before  # noqa: PTH208, S108
-    for log in tmp_path.glob("*.log"):
-        assert "Traceback" not in log.read_text(), log.read_text()
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
@@ -256,14 +105,6 @@ def test_transports_may_be_mixed_in_one_job(processes: Processes, reference: Ref
             job = finished(client, spec)
             assert job.progress.transport == "mixed"
             assert job.result.parameters_sha256 == expected, spec.name
-
-
-def disturbed(base: Callable[[], job_pb2.JobSpec]) -> job_pb2.JobSpec:
-    """A job that is long enough to be disturbed."""
-    spec = base()
-    spec.training.epochs = 120 if base is small else 10
-    spec.training.min_workers = 2
-    return spec
 
 
 @pytest.mark.parametrize(("transport", "base"), [("grpc", large), ("auto", small), ("auto", large)])

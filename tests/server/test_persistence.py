@@ -100,7 +100,9 @@ def test_an_end_that_cannot_be_stored_is_not_told_until_it_is(
             server.jobs.CancelJob(api.CancelJobRequest(job_id=job.job_id), timeout=0.5)
         assert caught.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
         now = server.jobs.GetJob(api.GetJobRequest(job_id=job.job_id), timeout=TIMEOUT_S).job
-        assert (now.state, now.waiting_for) == (job_pb2.JOB_STATE_QUEUED, "its end to be stored")
+        assert now.state == job_pb2.JOB_STATE_QUEUED
+        assert now.waiting_for.startswith("its end to be stored; it is tried again every 1 s: ")
+        assert now.waiting.reason == job_pb2.WAITING_REASON_STORAGE
     ended = server.jobs.CancelJob(api.CancelJobRequest(job_id=job.job_id), timeout=TIMEOUT_S).job
     assert ended.state == job_pb2.JOB_STATE_CANCELLED
 

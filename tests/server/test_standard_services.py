@@ -26,7 +26,7 @@ def status(server: RunningServer, service: str) -> int:
 
 
 def test_every_service_and_the_whole_server_are_serving_until_it_stops(server: RunningServer) -> None:
-    assert set(SERVICES) == {f"chainrule.v1.{name}Service" for name in ("Job", "Data", "Model", "Worker")}
+    assert set(SERVICES) == {f"chainrule.v1.{name}Service" for name in ("Cluster", "Job", "Data", "Model", "Worker")}
     for service in ("", *SERVICES):
         assert status(server, service) == health_pb2.HealthCheckResponse.SERVING
     stop = server.health.enter_graceful_shutdown()

@@ -67,7 +67,8 @@ def test_nothing_is_ordered_before_every_worker_is_ready(job: PreparedJob) -> No
     training.set_workers([Seat("a"), Seat("b")])
     training.ready("a", pb.Ready(job_id="job", generation=1))
     assert orders(training) == []
-    assert "b to load shards" in training.waiting_for
+    assert training.waiting is not None
+    assert training.waiting.words == "b to load shards"
     training.ready("b", pb.Ready(job_id="job", generation=1))
     assert [name for name, _ in orders(training)] == ["a", "b"]
 
@@ -78,9 +79,10 @@ def test_a_step_is_applied_once_all_partial_sums_are_there_and_not_before(job: P
     before = training.state.parameters.copy()
     training.receive("a", push(order, shard=0))
     assert np.array_equal(training.state.parameters, before)
-    assert training.waiting_for == ""
+    assert training.waiting is None
     training.clock_ns = lambda: 2_500_000_000
-    assert training.waiting_for == "partial sums of step 1 from b, for 2.5 s"
+    assert training.waiting is not None
+    assert training.waiting.words == "partial sums of step 1 from b, for 2.5 s"
     training.receive("b", push(order, shard=1, value=3.0))
     assert training.progress.step == 1
     np.testing.assert_allclose(training.state.parameters, before - 0.01 * (4 / 8), rtol=1e-6)
@@ -125,7 +127,8 @@ def test_a_push_of_an_older_generation_is_ignored_and_the_step_is_ordered_again(
 def test_without_workers_the_training_waits_and_says_so(job: PreparedJob) -> None:
     training = started(job, "a")
     training.set_workers([])
-    assert training.waiting_for.startswith("a worker: none is connected")
+    assert training.waiting is not None
+    assert training.waiting.words == "workers: none is connected; the job goes on with the first that joins"
 
 
 @pytest.mark.parametrize("length", [0, 2, 4])
