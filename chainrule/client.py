@@ -259,6 +259,15 @@ class Client(DataCalls):
             response: model_api.ListCheckpointsResponse = self._models.ListCheckpoints(request, timeout=self._timeout_s)
         return response
 
+    def read_metrics(self, job_id: str, *, after_step: int = 0) -> list[api.MetricRow]:
+        """What was measured of the job after a step, step by step, also while it runs. Raises JobNotFound."""
+        request = api.ReadMetricsRequest(job_id=job_id, after_step=after_step)
+        with (
+            self._errors(DOWNLOAD_TIMEOUT_S),
+            _call(self._stub.ReadMetrics(request, timeout=DOWNLOAD_TIMEOUT_S)) as call,
+        ):
+            return [row for response in call for row in response.rows]
+
     def download_model(self, job_id: str, path: str | Path, *, version: Version | None = None) -> Path:
         """Write the job's model to a safetensors file, whole or not at all; return its path.
 

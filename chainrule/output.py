@@ -17,7 +17,7 @@ from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 from google.rpc import status_pb2
 
-from chainrule.text import number, one_line, table_lines, workers
+from chainrule.text import number, one_line, size, table_lines, workers
 from chainrule.v1 import job_pb2
 
 FINAL_STATES = (job_pb2.JOB_STATE_SUCCEEDED, job_pb2.JOB_STATE_FAILED, job_pb2.JOB_STATE_CANCELLED)
@@ -106,6 +106,30 @@ def event_text(event: job_pb2.JobEvent) -> str:
             return f"{why}; the job goes on after step {event.resumed.step}"
         case _:
             return ""
+
+
+def event_line(event: job_pb2.JobEvent) -> str:
+    """What `chainrule logs` prints of an event: its time (UTC), its number, and what happened."""
+    kind = event.WhichOneof("event") or "an event that this version doesn't know"
+    match kind:
+        case "state_changed":
+            changed = event.state_changed
+            text = state_name(changed.state).lower() + (f": {changed.error.message}" if changed.error.message else "")
+        case "workers_changed":
+            change = event.workers_changed
+            moves = [f"{name} joined" for name in change.joined] + [f"{name} left" for name in change.left]
+            text = f"{workers(change.worker_count)}: {', '.join(moves)}"
+        case "checkpoint_written":
+            text = f"checkpoint of step {event.checkpoint_written.step}, {size(event.checkpoint_written.size_bytes)}"
+        case _:
+            text = event_text(event) or f"{kind.replace('_', ' ')} {_values(getattr(event, kind, None))}"
+    return one_line(f"{event.time.ToDatetime():%Y-%m-%d %H:%M:%S}  {event.number:>4}  {text}").rstrip()
+
+
+def _values(message: Message | None) -> str:
+    """'step=3, worker=w-1': what an event says for which there is no sentence."""
+    found = {} if message is None else fields_of(message)
+    return ", ".join(f"{name}={value}" for name, value in found.items())
 
 
 def job_lines(job: job_pb2.Job) -> list[str]:

@@ -80,6 +80,10 @@ class Journal:
         """A job's stored events with a number above `after`."""
         return await self.run(lambda: self.store.events(job_id, after=after))
 
+    async def metrics(self, job_id: str, *, after: int) -> list[MetricRow]:
+        """What is stored of a job's steps after this one."""
+        return await self.run(lambda: self.store.metrics(job_id, after=after))
+
     def note(self, record: JobRecord, event: job_pb2.JobEvent, *, then: Callable[[], None]) -> None:
         """Write a job as it is now, with the event that made it so; `then` is called once both are on the disk."""
         self._noted.records[record.job_id] = record

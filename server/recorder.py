@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from chainrule.logs import log_event
 from chainrule.v1 import job_pb2
@@ -100,12 +100,12 @@ class Recorder:
         is_epoch = rest == 0 and (epoch == epochs or epoch % -(-epochs // MOST_EPOCHS) == 0)
         if not is_epoch and step % -(-total_steps // MOST_STEPS):
             return
-        row = MetricRow(step, training.progress.loss)
+        row = MetricRow(step, training.progress.loss, time_s=time.time())
         if rest == 0:
-            row = MetricRow(step, training.progress.loss, epoch)
+            row = replace(row, epoch=epoch)
             if evaluation is not None:
                 loss = float(evaluation.sums[0]) / evaluation.row_count
-                row = MetricRow(step, training.progress.loss, epoch, loss, measures_of(training.job, evaluation))
+                row = replace(row, validation_loss=loss, values=measures_of(training.job, evaluation))
         self.journal.note_metrics(training.job_id, [row])
 
     def _begin(self, training: Training) -> None:

@@ -23,10 +23,12 @@ from server.model_versions import ModelVersions
 from server.prepared_job import prepare
 from server.resume import spec_sha256
 from server.scheduler import Scheduler
+from server.store import MetricRow
 
 PART_BYTES = 1 << 20
 WATCH_INTERVAL_S = 0.2
 SPANS_IN_MESSAGE = 5_000
+ROWS_IN_MESSAGE = 1_000
 
 
 @dataclass
@@ -135,6 +137,16 @@ class JobService(job_service_pb2_grpc.JobServiceServicer):
         for start in range(0, len(spans), SPANS_IN_MESSAGE):
             yield api.ReadTraceResponse(spans=spans[start : start + SPANS_IN_MESSAGE])
 
+    @streaming
+    async def ReadMetrics(self, request: api.ReadMetricsRequest) -> AsyncIterator[api.ReadMetricsResponse]:  # noqa: N802
+        job = self._find(request.job_id)
+        # SQLite's integers end there; no job has so many steps.
+        after = min(request.after_step, 2**63 - 1)
+        rows = await self.scheduler.archive.journal.metrics(job.job_id, after=after)
+        for start in range(0, len(rows), ROWS_IN_MESSAGE):
+            part = rows[start : start + ROWS_IN_MESSAGE]
+            yield api.ReadMetricsResponse(rows=(_metric_row(row) for row in part))
+
     def _start(self, job_id: str) -> tuple[str, Path]:
         """The whole id of a job to start from, and its model's file. Raises InvalidSpec."""
         try:
@@ -199,6 +211,15 @@ class WorkerService(worker_service_pb2_grpc.WorkerServiceServicer):
 
 def _message(job: Job) -> job_pb2.Job:
     return job.message(now_s=time.monotonic())
+
+
+def _metric_row(row: MetricRow) -> api.MetricRow:
+    message = api.MetricRow(step=row.step, loss=row.loss, epoch=row.epoch, validation_loss=row.validation_loss)
+    for name, value in row.values.items():
+        message.metrics.add(name=f"validation_{name}", value=value)
+    if row.time_s is not None:
+        message.time.FromMicroseconds(round(row.time_s * 1e6))
+    return message
 
 
 def _listed(job: Job) -> Listed:

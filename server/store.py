@@ -54,13 +54,15 @@ class JobRecord:
 
 @dataclass(frozen=True)
 class MetricRow:
-    """What was measured at a step. loss: the mean over the step's rows. The rest: of an epoch that ended there."""
+    """What was measured at a step. loss: the mean over the step's rows. time_s: when, in Unix seconds; None for what
+    was stored before times were. The rest: of an epoch that ended there."""
 
     step: int
     loss: float
     epoch: int | None = None
     validation_loss: float | None = None
     values: Mapping[str, float] = field(default_factory=dict)
+    time_s: float | None = None
 
 
 @dataclass(frozen=True)
@@ -147,12 +149,9 @@ class Store:
             last = self._insert_events(connection, events or {})
             for job_id, rows in (metrics or {}).items():
                 connection.executemany(
-                    'INSERT OR IGNORE INTO metrics (job_id, step, epoch, loss, validation_loss, "values") '
-                    "VALUES (?, ?, ?, ?, ?, ?)",
-                    [
-                        (job_id, row.step, row.epoch, row.loss, row.validation_loss, json.dumps(dict(row.values)))
-                        for row in rows
-                    ],
+                    'INSERT OR IGNORE INTO metrics (job_id, step, epoch, loss, validation_loss, "values", time_s) '
+                    "VALUES (?, ?, ?, ?, ?, ?, ?)",
+                    [(job_id, *_columns(row)) for row in rows],
                 )
         return last
 
@@ -181,16 +180,17 @@ class Store:
         with self._reading() as connection:
             return dict(connection.execute("SELECT job_id, max(number) FROM events GROUP BY job_id").fetchall())
 
-    def metrics(self, job_id: str) -> list[MetricRow]:
-        """What was measured of a job, step by step."""
+    def metrics(self, job_id: str, *, after: int = 0) -> list[MetricRow]:
+        """What was measured of a job after a step, step by step."""
         with self._reading() as connection:
             rows = connection.execute(
-                'SELECT step, loss, epoch, validation_loss, "values" FROM metrics WHERE job_id = ? ORDER BY step',
-                (job_id,),
+                'SELECT step, loss, epoch, validation_loss, "values", time_s FROM metrics '
+                "WHERE job_id = ? AND step > ? ORDER BY step",
+                (job_id, after),
             ).fetchall()
         return [
-            MetricRow(step, loss, epoch, validation_loss, json.loads(values))
-            for step, loss, epoch, validation_loss, values in rows
+            MetricRow(step, loss, epoch, validation_loss, json.loads(values), time_s)
+            for step, loss, epoch, validation_loss, values, time_s in rows
         ]
 
     def _insert_events(
@@ -251,6 +251,10 @@ def _changing(record: JobRecord) -> tuple[float | None, float | None, bytes, byt
         None if record.error is None else record.error.SerializeToString(),
         None if record.result is None else record.result.SerializeToString(),
     )
+
+
+def _columns(row: MetricRow) -> tuple[int, int | None, float, float | None, str, float | None]:
+    return row.step, row.epoch, row.loss, row.validation_loss, json.dumps(dict(row.values)), row.time_s
 
 
 def _record(row: tuple[Any, ...]) -> JobRecord:

@@ -44,6 +44,8 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             PRIMARY KEY (job_id, step)
         ) STRICT, WITHOUT ROWID""",
     ),
+    # time_s: when the step was applied, in Unix seconds.
+    ("ALTER TABLE metrics ADD COLUMN time_s REAL",),
 )
 VERSION = len(MIGRATIONS)
 

@@ -1,4 +1,7 @@
+import datetime
+
 from chainrule.v1 import job_pb2 as _job_pb2
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from chainrule.v1 import model_pb2 as _model_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf import descriptor as _descriptor
@@ -192,3 +195,33 @@ class TraceSpan(_message.Message):
     start_us: float
     duration_us: float
     def __init__(self, name: _Optional[str] = ..., process: _Optional[str] = ..., step: _Optional[int] = ..., start_us: _Optional[float] = ..., duration_us: _Optional[float] = ...) -> None: ...
+
+class ReadMetricsRequest(_message.Message):
+    __slots__ = ("job_id", "after_step")
+    JOB_ID_FIELD_NUMBER: _ClassVar[int]
+    AFTER_STEP_FIELD_NUMBER: _ClassVar[int]
+    job_id: str
+    after_step: int
+    def __init__(self, job_id: _Optional[str] = ..., after_step: _Optional[int] = ...) -> None: ...
+
+class ReadMetricsResponse(_message.Message):
+    __slots__ = ("rows",)
+    ROWS_FIELD_NUMBER: _ClassVar[int]
+    rows: _containers.RepeatedCompositeFieldContainer[MetricRow]
+    def __init__(self, rows: _Optional[_Iterable[_Union[MetricRow, _Mapping]]] = ...) -> None: ...
+
+class MetricRow(_message.Message):
+    __slots__ = ("step", "loss", "epoch", "validation_loss", "metrics", "time")
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    LOSS_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    VALIDATION_LOSS_FIELD_NUMBER: _ClassVar[int]
+    METRICS_FIELD_NUMBER: _ClassVar[int]
+    TIME_FIELD_NUMBER: _ClassVar[int]
+    step: int
+    loss: float
+    epoch: int
+    validation_loss: float
+    metrics: _containers.RepeatedCompositeFieldContainer[_job_pb2.Metric]
+    time: _timestamp_pb2.Timestamp
+    def __init__(self, step: _Optional[int] = ..., loss: _Optional[float] = ..., epoch: _Optional[int] = ..., validation_loss: _Optional[float] = ..., metrics: _Optional[_Iterable[_Union[_job_pb2.Metric, _Mapping]]] = ..., time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...

@@ -84,6 +84,11 @@ class JobServiceStub:
                 request_serializer=chainrule_dot_v1_dot_job__service__pb2.ReadTraceRequest.SerializeToString,
                 response_deserializer=chainrule_dot_v1_dot_job__service__pb2.ReadTraceResponse.FromString,
                 _registered_method=True)
+        self.ReadMetrics = channel.unary_stream(
+                '/chainrule.v1.JobService/ReadMetrics',
+                request_serializer=chainrule_dot_v1_dot_job__service__pb2.ReadMetricsRequest.SerializeToString,
+                response_deserializer=chainrule_dot_v1_dot_job__service__pb2.ReadMetricsResponse.FromString,
+                _registered_method=True)
 
 
 class JobServiceServicer:
@@ -176,6 +181,14 @@ class JobServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ReadMetrics(self, request, context):
+        """What was measured of the job so far, as it is stored, the first step first; also while it runs and after a restart.
+        Of a job at most 1,000 steps and 10,000 epochs are kept, evenly spread. NOT_FOUND for an unknown job.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_JobServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -228,6 +241,11 @@ def add_JobServiceServicer_to_server(servicer, server):
                     servicer.ReadTrace,
                     request_deserializer=chainrule_dot_v1_dot_job__service__pb2.ReadTraceRequest.FromString,
                     response_serializer=chainrule_dot_v1_dot_job__service__pb2.ReadTraceResponse.SerializeToString,
+            ),
+            'ReadMetrics': grpc.unary_stream_rpc_method_handler(
+                    servicer.ReadMetrics,
+                    request_deserializer=chainrule_dot_v1_dot_job__service__pb2.ReadMetricsRequest.FromString,
+                    response_serializer=chainrule_dot_v1_dot_job__service__pb2.ReadMetricsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -500,6 +518,33 @@ class JobService:
             '/chainrule.v1.JobService/ReadTrace',
             chainrule_dot_v1_dot_job__service__pb2.ReadTraceRequest.SerializeToString,
             chainrule_dot_v1_dot_job__service__pb2.ReadTraceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReadMetrics(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/chainrule.v1.JobService/ReadMetrics',
+            chainrule_dot_v1_dot_job__service__pb2.ReadMetricsRequest.SerializeToString,
+            chainrule_dot_v1_dot_job__service__pb2.ReadMetricsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -30,6 +30,7 @@ class FakeServer(job_service_pb2_grpc.JobServiceServicer):
     updates: list[list[api.WatchJobResponse]] = field(default_factory=list)
     watched: list[api.WatchJobRequest] = field(default_factory=list)
     model: list[bytes] = field(default_factory=lambda: [b"mod", b"el"])
+    metrics: list[api.MetricRow] = field(default_factory=list)
     failure: status_pb2.Status | None = None
     # WatchJob goes on without a word after `states`.
     hangs: bool = False
@@ -77,6 +78,10 @@ class FakeServer(job_service_pb2_grpc.JobServiceServicer):
             yield api.WatchJobResponse(job=self.job)
         while self.hangs and context.is_active():
             time.sleep(0.02)
+
+    def ReadMetrics(self, request: Any, context: Any) -> Any:  # noqa: ARG002, N802
+        self._check(context)
+        yield api.ReadMetricsResponse(rows=self.metrics)
 
     def CancelJob(self, request: Any, context: Any) -> Any:  # noqa: ARG002, N802
         self._check(context)

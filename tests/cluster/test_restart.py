@@ -112,6 +112,7 @@ def test_a_job_goes_on_from_its_last_checkpoint_and_its_events_say_so(server: Re
     with Client(server.address) as client:
         job = client.create_job(spec)
         wait_until(client, job.job_id, step=200)
+        assert client.read_metrics(job.job_id)
         server.end()
         server.start()
         final = ended(client, job.job_id)
@@ -119,6 +120,13 @@ def test_a_job_goes_on_from_its_last_checkpoint_and_its_events_say_so(server: Re
         resumed = [event.resumed.step for event in history(client, job.job_id) if event.HasField("resumed")]
         assert len(resumed) == 1
         assert resumed[0] >= 100
+        rows = client.read_metrics(job.job_id)
+        assert [row.epoch for row in rows if row.HasField("epoch")] == list(range(1, EPOCHS + 1))
+        assert [row.step for row in rows] == sorted({row.step for row in rows})
+        assert (rows[-1].step, rows[-1].validation_loss) == (final.progress.step, final.progress.validation_loss)
+        assert {metric.name for metric in rows[-1].metrics} == {"validation_r2", "validation_rmse"}
+        times = [row.time.ToNanoseconds() for row in rows]
+        assert final.start_time.ToNanoseconds() < times[0] < times[-1] < final.end_time.ToNanoseconds()
 
 
 def test_a_server_that_is_ended_kindly_loses_no_step_and_no_watcher(server: RestartableServer) -> None:

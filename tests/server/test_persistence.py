@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +14,7 @@ import pytest
 
 from chainrule.v1 import job_pb2
 from chainrule.v1 import job_service_pb2 as api
-from server.store import Store, StoreError, StoreFull
+from server.store import MetricRow, Store, StoreError, StoreFull
 from tests.server.in_process import (
     TIMEOUT_S,
     RunningServer,
@@ -120,6 +121,32 @@ def test_a_watcher_is_told_the_events_after_the_number_that_it_names(server: Run
     assert told(after_event=1) == ([2], 2)
     assert told(after_event=2) == ([], 2)
     assert told() == ([], 2)
+
+
+def test_metrics_are_read_as_they_are_stored_in_any_number_and_after_any_step(server: RunningServer) -> None:
+    job = create(server, regression_spec())
+    stored = [MetricRow(step, step / 8, time_s=1.5) for step in range(1, 2500)]
+    stored.append(MetricRow(2500, 0.5, 3, 0.25, {"r2": -0.125, "rmse": 2.0}, 1_700_000_000.25))
+    server.run(lambda: server.scheduler.archive.journal.note_metrics(job.job_id, stored))
+    deadline_s = time.monotonic() + TIMEOUT_S
+    while not (rows := read_metrics(server, job.job_id)):
+        assert time.monotonic() < deadline_s
+        time.sleep(0.05)
+    assert [(row.step, row.loss) for row in rows] == [(row.step, row.loss) for row in stored]
+    assert not rows[0].HasField("epoch")
+    last = api.MetricRow(step=2500, loss=0.5, epoch=3, validation_loss=0.25)
+    last.metrics.add(name="validation_r2", value=-0.125)
+    last.metrics.add(name="validation_rmse", value=2.0)
+    last.time.FromMilliseconds(1_700_000_000_250)
+    assert rows[-1] == last
+    assert [row.step for row in read_metrics(server, job.job_id, after_step=2498)] == [2499, 2500]
+    assert read_metrics(server, job.job_id, after_step=2**64 - 1) == []
+    assert refusal(lambda: read_metrics(server, "nobody"))[0] == grpc.StatusCode.NOT_FOUND
+
+
+def read_metrics(server: RunningServer, job_id: str, after_step: int = 0) -> list[api.MetricRow]:
+    request = api.ReadMetricsRequest(job_id=job_id, after_step=after_step)
+    return [row for response in server.jobs.ReadMetrics(request, timeout=TIMEOUT_S) for row in response.rows]
 
 
 def test_a_damaged_model_is_not_handed_out(server: RunningServer) -> None:

@@ -91,6 +91,7 @@ def test_metrics_of_steps_computed_again_stay_as_they_were(store: Store) -> None
     store.write(metrics={"a": first})
     store.write(metrics={"a": [MetricRow(6, 9.0), MetricRow(9, 0.2, 3, float("inf"))]})
     assert store.metrics("a") == [*first, MetricRow(9, 0.2, 3, float("inf"))]
+    assert store.metrics("a", after=3) == [first[1], MetricRow(9, 0.2, 3, float("inf"))]
     assert store.metrics("b") == []
 
 
@@ -166,6 +167,42 @@ def test_an_older_schema_is_migrated_forward_with_all_that_is_in_it(
     assert new._connection.execute("SELECT job_id, label FROM jobs").fetchall() == [("a", "none")]
     assert new.jobs() == [record("a")]
     new.close()
+
+
+@pytest.mark.parametrize("version", range(1, store_schema.VERSION))
+def test_a_database_of_every_earlier_version_is_read_with_all_that_is_in_it(tmp_path: Path, version: int) -> None:
+    path = tmp_path / "chainrule.db"
+    stored = record("a", SUCCEEDED, request_id="one", ended_at_s=3.0, result=job_pb2.Result(loss=0.25))
+    event = became(QUEUED).event
+    event.number = 1
+    with sqlite3.connect(path) as connection:
+        for statements in store_schema.MIGRATIONS[:version]:
+            for statement in statements:
+                connection.execute(statement)
+        connection.execute(f"PRAGMA user_version = {version}")
+        # As version 1 wrote it; what later versions add is empty.
+        connection.execute(
+            "INSERT INTO jobs (job_id, request_id, request_sha256, spec, data_sha256, state, created_at_s, ended_at_s, "
+            "progress, result) VALUES ('a', 'one', '', ?, '', ?, 1.5, 3.0, x'', ?)",
+            (stored.spec.SerializeToString(), SUCCEEDED, job_pb2.Result(loss=0.25).SerializeToString()),
+        )
+        connection.execute(
+            "INSERT INTO events (job_id, number, kind, name, event) VALUES ('a', 1, 'state_changed', NULL, ?)",
+            (event.SerializeToString(),),
+        )
+        connection.execute(
+            'INSERT INTO metrics (job_id, step, epoch, loss, validation_loss, "values") '
+            "VALUES ('a', 6, 1, 0.25, 0.5, '{\"r2\": 0.125}')"
+        )
+    connection.close()
+    store = Store(path)
+    assert store.jobs() == [stored]
+    assert store.events("a") == [event]
+    assert store.metrics("a") == [MetricRow(6, 0.25, 1, 0.5, {"r2": 0.125})]
+    store.write(metrics={"a": [MetricRow(7, 0.125, time_s=2.5)]})
+    assert store.metrics("a", after=6) == [MetricRow(7, 0.125, time_s=2.5)]
+    store.close()
+    assert Store(path).jobs() == [stored]
 
 
 def test_a_migration_that_fails_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
