@@ -26,7 +26,7 @@ from server.journal import Journal
 from server.model_file import Provenance
 from server.prepared_job import PreparedJob, prepare
 from server.recorder import Recorder
-from server.resume import DataChanged, data_sha256, spec_sha256
+from server.resume import DataChanged, spec_sha256
 from server.store import IN_MEMORY, Store, StoreError
 from server.totals import Totals
 from server.trained_model import TrainedModel
@@ -62,10 +62,6 @@ class Archive:
             # A server was killed between this file and its job.
             path.unlink(missing_ok=True)
         return found
-
-    async def data_sha256(self, prepared: PreparedJob) -> str:
-        """What the rows are known by after a restart; empty where there are no checkpoints to go on from."""
-        return await asyncio.to_thread(data_sha256, prepared) if self.checkpoints_folder else ""
 
     async def add(self, job: Job) -> None:
         """Store a new job, and what it starts from. Raises StorageFull, with nothing stored."""
@@ -106,7 +102,7 @@ class Archive:
 
         Raises InvalidSpec where the rows are gone, DataChanged, OSError."""
         prepared = await asyncio.to_thread(self._prepare_again, job)
-        if job.data_sha256 and await asyncio.to_thread(data_sha256, prepared) != job.data_sha256:
+        if job.data_sha256 and prepared.rows.sha256 != job.data_sha256:
             raise DataChanged(
                 f"data.uri: the rows of {job.spec.data.uri!r} are not those that the job was created with; it would be "
                 "another job, so submit it again"

@@ -5,7 +5,7 @@ Pickles are never read.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
@@ -17,6 +17,7 @@ from server.columns import (
     Column,
     ColumnError,
     Numbers,
+    block_slices,
     texts_as_categories,
     whole_numbers_as_categories,
 )
@@ -88,6 +89,13 @@ class ArrayTable:
     def read(self, name: str) -> Column:
         """The column of that name. Raises ColumnError."""
         return column_of(self._columns[name], name=name, is_category=name in self._categories)
+
+    def blocks(self, names: Sequence[str]) -> Iterator[list[Column]]:
+        """See `Table`."""
+        for rows in block_slices(self.row_count):
+            yield [
+                column_of(self._columns[name][rows], name=name, is_category=name in self._categories) for name in names
+            ]
 
 
 def column_of(array: NDArray[Any], *, name: str, is_category: bool) -> Column:

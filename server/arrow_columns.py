@@ -6,7 +6,7 @@ not make it read beyond an array's end.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -70,6 +70,12 @@ def column_of(values: pa.ChunkedArray, *, name: str, is_category: bool) -> Colum
             f"{name!r} holds {kind}; a category is a text, a whole number or true or false", field="data.categories"
         )
     return Numbers(_numbers(values, kind))
+
+
+def columns_of(rows: pa.RecordBatch | pa.Table, names: Sequence[str], categories: Collection[str]) -> list[Column]:
+    """These columns of some rows, as `column_of`. Raises ColumnError."""
+    table = pa.Table.from_batches([rows]) if isinstance(rows, pa.RecordBatch) else rows
+    return [column_of(table[name], name=name, is_category=name in categories) for name in names]
 
 
 def _is_text(kind: pa.DataType) -> bool:

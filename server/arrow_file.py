@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO
 
 import pyarrow as pa
 
-from server.arrow_columns import arrow_errors, column_of
+from server.arrow_columns import arrow_errors, column_of, columns_of
 from server.column_choice import check_names
-from server.columns import Column
+from server.columns import Column, block_slices
 from server.data_root import DataFileError
 
 MAGIC = b"ARROW1"
@@ -54,9 +54,18 @@ class ArrowTable:
             values = _open(self._file, self._names.index(name)).read_all().column(0)
             return column_of(values, name=name, is_category=name in self._categories)
 
+    def blocks(self, names: Sequence[str]) -> Iterator[list[Column]]:
+        """See `Table`."""
+        with arrow_errors(self._name):
+            reader = _open(self._file, *sorted(self._names.index(name) for name in names))
+            for index in range(reader.num_record_batches):
+                batch = reader.get_batch(index)
+                for rows in block_slices(batch.num_rows):
+                    yield columns_of(batch.slice(rows.start, rows.stop - rows.start), names, self._categories)
 
-def _open(file: BinaryIO, column: int | None = None) -> pa.RecordBatchFileReader:
-    """The file's reader, of all columns or of one."""
+
+def _open(file: BinaryIO, *columns: int) -> pa.RecordBatchFileReader:
+    """The file's reader, of all columns or of these."""
     file.seek(0)
-    included = None if column is None else [column]
-    return pa.ipc.open_file(pa.PythonFile(file, mode="r"), options=pa.ipc.IpcReadOptions(included_fields=included))
+    options = pa.ipc.IpcReadOptions(included_fields=list(columns) or None)
+    return pa.ipc.open_file(pa.PythonFile(file, mode="r"), options=options)

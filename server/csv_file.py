@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -16,9 +16,9 @@ import pyarrow as pa
 import pyarrow.csv as pc
 
 from chainrule.v1 import job_pb2
-from server.arrow_columns import arrow_errors, column_of
+from server.arrow_columns import arrow_errors, column_of, columns_of
 from server.column_choice import check_names
-from server.columns import MAX_CATEGORIES, Categories, Column, ColumnError, is_number
+from server.columns import MAX_CATEGORIES, Categories, Column, ColumnError, block_slices, is_number
 from server.data_root import DataFileError
 
 MAX_HEADER_BYTES = 1 << 20
@@ -117,6 +117,12 @@ class CsvTable:
         if isinstance(column, Categories) and name not in self._categories:
             self._check_not_mixed(name, column)
         return column
+
+    def blocks(self, names: Sequence[str]) -> Iterator[list[Column]]:
+        """See `Table`."""
+        with arrow_errors(self._name):
+            for rows in block_slices(self.row_count):
+                yield columns_of(self._table.slice(rows.start, rows.stop - rows.start), names, self._categories)
 
     def _check_not_mixed(self, name: str, column: Categories) -> None:
         """Refuse numbers with a few texts among them: a CSV file does not say what it means."""

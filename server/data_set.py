@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from chainrule.v1 import job_pb2
 from server import column_choice
 from server.array_columns import column_of
-from server.columns import Categories, Column, ColumnError, Table
+from server.columns import Categories, Column, ColumnError, Table, block_slices
 from server.data_root import DataFileError, names_below, open_below
 from server.data_set_store import DataSetStore
 from server.errors import NotFound
@@ -80,6 +80,16 @@ class DataSet(_Closes):
         name = self.feature_names[index]
         return column_of(self.features[:, index], name=name, is_category=name in self.categories)
 
+    def blocks(self) -> Iterator[list[Column]]:
+        """All features, a block of rows at a time. Raises ColumnError."""
+        for rows in block_slices(len(self.target)):
+            # One column after the other in memory, as they are gone through.
+            columns = np.ascontiguousarray(self.features[rows].T)
+            yield [
+                column_of(values, name=name, is_category=name in self.categories)
+                for values, name in zip(columns, self.feature_names, strict=True)
+            ]
+
 
 @dataclass(frozen=True)
 class FileRows(_Closes):
@@ -103,6 +113,10 @@ class FileRows(_Closes):
                 f"{name!r} has {row_count} rows, but the target {len(self.target)}; is it being written?"
             )
         return column
+
+    def blocks(self) -> Iterator[list[Column]]:
+        """All features, a block of rows at a time. Raises ColumnError, DataFileError."""
+        return self.table.blocks(self.feature_names)
 
     def close(self) -> None:
         """Close the files."""

@@ -38,26 +38,30 @@ class NumberEncoding:
 
     width = 1
 
-    def encode(self, column: Column, out: NDArray[np.float32]) -> None:
-        """Write a column into its place. out: (n, 1). Raises ColumnError."""
+    def encode(self, column: Column, out: NDArray[np.float32], *, first_row: int = 0) -> None:
+        """Write rows of a column into their place. out: (n, 1). first_row: the number of the first.
+
+        Raises ColumnError."""
         if not isinstance(column, Numbers):
             raise ColumnError(f"{self.name!r} holds texts, but numbers were learnt")
-        check_finite(column.values, name=self.name)
         for start in range(0, len(column.values), PART_ROWS):
-            part = column.values[start : start + PART_ROWS].astype(np.float64)
+            raw = column.values[start : start + PART_ROWS]
+            part = raw.astype(np.float64)
             missing = np.isnan(part)
             if missing.any():
                 if self.fill is None:
-                    raise missing_values(self.name, np.isnan(column.values))
+                    raise missing_values(self.name, missing, first_row=first_row + start)
                 part[missing] = self.fill
             if self.mean is not None and self.scale is not None:
-                part = (part - self.mean) / self.scale
+                part -= self.mean
+                part /= self.scale
             with np.errstate(over="ignore"):
-                out[start : start + PART_ROWS, 0] = part
-            bad = np.flatnonzero(~np.isfinite(out[start : start + PART_ROWS, 0]))
-            if bad.size:
-                row = start + int(bad[0])
-                raise out_of_float32(self.name, float(column.values[row]), row)
+                encoded = part.astype(np.float32)
+            if not np.isfinite(encoded).all():
+                check_finite(raw, name=self.name, first_row=first_row + start)
+                row = int(np.flatnonzero(~np.isfinite(encoded))[0])
+                raise out_of_float32(self.name, float(raw[row]), first_row + start + row)
+            out[start : start + PART_ROWS, 0] = encoded
 
     def problem_of(self, value: object) -> str:
         """What is wrong with a value that a user has, or ''; None and NaN are missing."""
@@ -98,13 +102,15 @@ class CategoryEncoding:
         """The number of places."""
         return len(self.categories)
 
-    def encode(self, column: Column, out: NDArray[np.float32]) -> None:
-        """Write a column into its places. out: (n, width). Raises ColumnError."""
+    def encode(self, column: Column, out: NDArray[np.float32], *, first_row: int = 0) -> None:
+        """Write rows of a column into their places. out: (n, width). first_row: the number of the first.
+
+        Raises ColumnError."""
         if isinstance(column, Numbers):
             column = _all_missing(column, self.name)
         missing = column.codes < 0
         if self.fill is None and missing.any():
-            raise missing_values(self.name, missing)
+            raise missing_values(self.name, missing, first_row=first_row)
         place_of = {category: place for place, category in enumerate(self.categories)}
         # The last entry is that of -1, a missing value.
         places = [place_of.get(name, -1) for name in column.names] + [-1 if self.fill is None else place_of[self.fill]]
@@ -239,13 +245,13 @@ def _all_missing(column: Numbers, name: str) -> Categories:
     return Categories(np.full(len(column.values), -1, dtype=np.int32), ())
 
 
-def check_finite(values: NDArray[Any], *, name: str) -> None:
+def check_finite(values: NDArray[Any], *, name: str, first_row: int = 0) -> None:
     """Refuse infinity; NaN is a missing value. Raises ColumnError."""
     bad = np.flatnonzero(np.isinf(values))
     if bad.size:
         raise ColumnError(
-            f"{name} is {values[bad[0]]:g} in row {bad[0]} (counted from 0) and not finite in {bad.size - 1} more; "
-            "every value must be a finite number"
+            f"{name} is {values[bad[0]]:g} in row {first_row + bad[0]} (counted from 0) and not finite in "
+            f"{bad.size - 1} more; every value must be a finite number"
         )
 
 
@@ -255,12 +261,12 @@ def check_statistics(mean: float, scale: float, *, name: str) -> None:
         raise ColumnError(f"the values of {name} are too large to be standardized; give them in a larger unit")
 
 
-def missing_values(name: str, missing: NDArray[np.bool]) -> ColumnError:
+def missing_values(name: str, missing: NDArray[np.bool], *, first_row: int = 0) -> ColumnError:
     """The error for values that aren't there. missing: (n,), True where there is none."""
     rows = np.flatnonzero(missing)
     return ColumnError(
-        f"{name} has no value (or nan) in row {rows[0]} (counted from 0) and in {len(rows) - 1} more; fill it in, "
-        'leave the column out, or say what a missing value becomes, for example data.missing = "median"'
+        f"{name} has no value (or nan) in row {first_row + rows[0]} (counted from 0) and in {len(rows) - 1} more; "
+        'fill it in, leave the column out, or say what a missing value becomes, for example data.missing = "median"'
     )
 
 

@@ -19,7 +19,7 @@ def estimate(job: PreparedJob) -> api.JobEstimate:
     training = job.spec.training
     size = job.model.layout.size
     vector_bytes = FLOAT32_BYTES * size
-    row_bytes = job.features.itemsize * job.features.shape[1] + job.targets.itemsize
+    row_bytes = FLOAT32_BYTES * job.feature_count + job.rows.targets.itemsize
     held = assign(shard_count=training.shards, worker_count=training.min_workers)
     sums = [len(maximal_subtrees(first=shards.start, stop=shards.stop)) for shards in held]
     # Parameters and optimizer state are there twice; early stopping keeps the best parameters.
@@ -30,12 +30,12 @@ def estimate(job: PreparedJob) -> api.JobEstimate:
     start_bytes = 0 if job.start is None else len(job.start.content)
     return api.JobEstimate(
         parameter_count=size,
-        feature_count=job.features.shape[1],
+        feature_count=job.feature_count,
         class_count=job.class_count,
         row_count=sum(len(rows) for rows in job.division.training),
         validation_row_count=sum(len(rows) for rows in job.division.validation),
         total_steps=job.total_steps,
-        server_bytes=len(job.targets) * row_bytes + vector_count * vector_bytes + start_bytes,
+        server_bytes=job.row_count * (row_bytes + ROW_NUMBER_BYTES) + vector_count * vector_bytes + start_bytes,
         worker_bytes=max(row_counts) * (row_bytes + ROW_NUMBER_BYTES)
         + (1 + max(sums) + levels) * vector_bytes
         + _plan_bytes(job, row_bytes),

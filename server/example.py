@@ -59,20 +59,21 @@ def main() -> int:
 
 def example(job: PreparedJob, *, row: int, parameters_path: Path | None) -> dict[str, Any]:
     """The row as the model sees it, and the parameters of the file, or the first ones. Raises InvalidSpec."""
-    row_count = len(job.targets)
+    row_count = job.row_count
     if not 0 <= row < row_count:
         raise InvalidSpec([("--row", f"there is no row {row}; the data has rows 0 to {row_count - 1}")])
+    x, y = job.rows.row(row)
     if parameters_path is None:
         state = job.first_state()
         parameters = job.model.layout.views(state.parameters) | job.model.statistics.views(state.statistics)
     else:
         parameters = read_parameters(parameters_path, job.model)
     return {
-        "feature_count": job.features.shape[1],
+        "feature_count": job.feature_count,
         "class_count": job.class_count,
         "row_count": row_count,
-        "x": _encoded(job.features[row]),
-        "y": _encoded(job.targets[row]),
+        "x": _encoded(x),
+        "y": _encoded(y),
         # Running statistics of batch normalization too: they are part of a trained model.
         "parameters": {name: _encoded(value) for name, value in parameters.items()},
     }

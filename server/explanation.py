@@ -39,10 +39,10 @@ def explain(
         case "row":
             if job is None:
                 raise TypeError("a row is asked for without the job's rows")
-            if request.row >= len(job.targets):
-                last = len(job.targets) - 1
+            if request.row >= job.row_count:
+                last = job.row_count - 1
                 raise InvalidRequest([("row", f"there is no row {request.row}; the job's data has rows 0 to {last}")])
-            x, y = job.features[request.row], job.targets[request.row]
+            x, y = job.rows.row(request.row)
         case "own":
             x, y = _own_example(request.own, trained.preprocessing)
         case _:

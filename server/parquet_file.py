@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from server.arrow_columns import arrow_errors, column_of
+from server.arrow_columns import arrow_errors, column_of, columns_of
 from server.column_choice import check_names
-from server.columns import Column
+from server.columns import BLOCK_ROWS, Column
 
 
 class ParquetFile:
@@ -48,3 +48,11 @@ class ParquetTable:
             # By name: asked for "a", Parquet gives "a.b" too.
             values = self._file.read(columns=[name])[name]
             return column_of(values, name=name, is_category=name in self._categories)
+
+    def blocks(self, names: Sequence[str]) -> Iterator[list[Column]]:
+        """See `Table`."""
+        with arrow_errors(self._name):
+            # A row group at a time: over all of them the reader would keep what it has read.
+            for group in range(self._file.num_row_groups):
+                for batch in self._file.iter_batches(BLOCK_ROWS, row_groups=[group], columns=list(names)):
+                    yield columns_of(batch, names, self._categories)

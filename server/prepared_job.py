@@ -11,11 +11,8 @@ import math
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 from google.protobuf.message import Message
-from numpy.typing import NDArray
 
 from chainrule.modeling import build_model
 from chainrule.v1 import job_pb2
@@ -39,6 +36,7 @@ from engine.synchronous_sgd import ParameterState, UpdateRecipe
 from server import column_choice, data_set, labels
 from server.data_set_store import DataSetStore
 from server.errors import InvalidSpec
+from server.prepared_rows import PreparedRows, lay_out
 from server.preprocessing import Preprocessing, learn
 from server.start import Start, StartError, read_start
 
@@ -49,19 +47,33 @@ MAX_PRIORITY = 1_000
 
 @dataclass(frozen=True)
 class PreparedJob:
-    """Everything that decides a job's result. features: (rows, d) float32. targets: (rows,) float32 or int64."""
+    """Everything that decides a job's result."""
 
     spec: job_pb2.JobSpec
     model: Model
     measure: Measure
     recipe: UpdateRecipe
     early_stopping: EarlyStopping | None
-    division: Division
     schedule: BatchSchedule
     preprocessing: Preprocessing
-    features: NDArray[np.float32]
-    targets: NDArray[Any]
+    rows: PreparedRows
     class_count: int
+
+    @property
+    def division(self) -> Division:
+        """Which rows are in which shard."""
+        return self.rows.division
+
+    @property
+    def row_count(self) -> int:
+        """The number of rows, those for validation among them."""
+        return len(self.rows.targets)
+
+    @property
+    def feature_count(self) -> int:
+        """The number of places in x."""
+        return self.preprocessing.width
+
     # None: every first value is drawn.
     start: Start | None = None
 
@@ -82,8 +94,7 @@ class PreparedJob:
 
     def shard(self, number: int, *, validation: bool) -> ShardRows:
         """The rows of one shard."""
-        rows = (self.division.validation if validation else self.division.training)[number]
-        return ShardRows(self.features[rows], self.targets[rows], rows)
+        return self.rows.shard(number, validation=validation)
 
     def first_state(self, memory: tuple[Vector, Vector] | None = None) -> ParameterState:
         """The parameters before the first step. memory: the two vectors to keep them in, or None for new ones."""
@@ -134,7 +145,7 @@ def prepare(
                 is_number = data.classes is None
                 complete.data.standardize.CopyFrom(job_pb2.Standardization(features=True, target=is_number))
             preprocessing = learn(data, complete.data, division.training_rows)
-            features, targets = preprocessing.prepare(data)
+            rows = lay_out(data, preprocessing, division)
         batches = BatchSchedule(
             seed=complete.training.seed,
             shard_sizes=tuple(len(rows) for rows in division.training),
@@ -143,7 +154,7 @@ def prepare(
         recipe = _recipe(complete.training, total_steps=complete.training.epochs * batches.steps_per_epoch)
         early_stopping = _early_stopping(complete.training)
         class_count = preprocessing.class_count
-        model = build_model(complete, feature_count=features.shape[1], class_count=class_count)
+        model = build_model(complete, feature_count=preprocessing.width, class_count=class_count)
         recipe = replace(recipe, frozen=model.layout.frozen_ranges)
         start = None
         if complete.model.HasField("start"):
@@ -166,11 +177,9 @@ def prepare(
         measure=Measure.of(prediction_shape, class_count=class_count, labels=complete.data.labels),
         recipe=recipe,
         early_stopping=early_stopping,
-        division=division,
         schedule=batches,
         preprocessing=preprocessing,
-        features=features,
-        targets=targets,
+        rows=rows,
         class_count=class_count,
         start=start,
     )

@@ -7,7 +7,7 @@ gives the model's output back in the target's own terms with `target_of`.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chainrule.v1 import job_pb2
-from server.columns import Rows
-from server.data_set import DataError, DataSet, data_errors
+from server.columns import Categories, Rows
+from server.data_set import DataError, data_errors
 from server.encodings import (
     CategoryEncoding,
     Encoding,
@@ -91,27 +91,26 @@ class Preprocessing:
             start = stop
         return prepared
 
-    def prepare(self, data: Rows) -> tuple[NDArray[np.float32], NDArray[Any]]:
-        """(features, targets) of all rows of a data set: (n, width) float32, and (n,) float32 or int64 classes.
+    def blocks(self, data: Rows) -> Iterator[NDArray[np.float32]]:
+        """The features of all rows of a data set, in its order, a block at a time: (rows, width) float32.
 
-        One column is in memory at a time beside them; float32 in memory that is left as it is, is not copied. Raises
-        DataError where a value leaves the range of float32."""
-        with data_errors(data.uri):
-            return self._features(data), self._targets(data)
-
-    def _features(self, data: Rows) -> NDArray[np.float32]:
-        as_it_is = all(each == NumberEncoding(each.name) for each in self.features)
-        if as_it_is and isinstance(data, DataSet) and data.features.dtype == np.float32:
-            return np.ascontiguousarray(data.features)
-        prepared = np.empty((len(data.target), self.width), dtype=np.float32)
+        Raises ColumnError where a value leaves the range of float32, DataFileError."""
         start = 0
-        for index, encoding in enumerate(self.features):
-            stop = start + encoding.width
-            encoding.encode(data.feature(index), prepared[:, start:stop])
-            start = stop
-        return prepared
+        for columns in data.blocks():
+            first = columns[0]
+            row_count = len(first.codes if isinstance(first, Categories) else first.values)
+            block = np.empty((row_count, self.width), dtype=np.float32)
+            place = 0
+            for encoding, column in zip(self.features, columns, strict=True):
+                encoding.encode(column, block[:, place : place + encoding.width], first_row=start)
+                place += encoding.width
+            yield block
+            start += row_count
 
-    def _targets(self, data: Rows) -> NDArray[Any]:
+    def targets(self, data: Rows) -> NDArray[Any]:
+        """The targets of all rows of a data set, in its order: (n,) float32, or int64 classes.
+
+        Raises ColumnError where one leaves the range of float32."""
         target = data.target
         if self.labels is not None:
             target = np.array(self.labels)[target]

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import hashlib
 
-import numpy as np
-
 from chainrule.v1 import job_pb2
 from engine.precision import FLOAT32
 from server.checkpoint import Checkpoint
-from server.prepared_job import PreparedJob
 from server.training import Training
 
 
@@ -61,13 +58,3 @@ def restore(training: Training, checkpoint: Checkpoint) -> None:
 def spec_sha256(spec: job_pb2.JobSpec) -> str:
     """The SHA-256 of a spec; that of the complete one stands for all that decides a job's bits but the data."""
     return hashlib.sha256(spec.SerializeToString(deterministic=True)).hexdigest()
-
-
-def data_sha256(job: PreparedJob) -> str:
-    """The SHA-256 of the rows as they are trained with, and of what they are called."""
-    digest = hashlib.sha256(job.preprocessing.to_json().encode())
-    for array in (job.features, job.targets):
-        contiguous = np.ascontiguousarray(array)
-        digest.update(f"\0{contiguous.dtype.str}\0{contiguous.shape}\0".encode())
-        digest.update(contiguous.data.cast("B"))
-    return digest.hexdigest()

@@ -66,7 +66,6 @@ class Scheduler:
 
         A job that a request with this id made before is returned in place of a second one.
         Raises StorageFull, and InvalidSpec where that job has another spec."""
-        digest = await self.archive.data_sha256(prepared)
         job = Job(
             self.book.new_id(),
             prepared.spec,
@@ -74,7 +73,7 @@ class Scheduler:
             prepared,
             request_id,
             request_sha256,
-            digest,
+            prepared.rows.sha256,
             progress=job_pb2.Progress(total_steps=prepared.total_steps),
         )
         # A caller that gives up must not leave a job on the disk that nobody here knows.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import BinaryIO
@@ -52,6 +52,11 @@ class JoinedTable:
     def read(self, name: str) -> Column:
         """The column of that name. Raises ColumnError, DataFileError."""
         return joined([table.read(name) for table in self._tables], name=name, files=self._files)
+
+    def blocks(self, names: Sequence[str]) -> Iterator[list[Column]]:
+        """See `Table`."""
+        for table in self._tables:
+            yield from table.blocks(names)
 
 
 def open_files(

@@ -466,7 +466,7 @@ class Training:
             job_id=self.job_id,
             generation=self.generation,
             spec=self.job.spec,
-            feature_count=self.job.features.shape[1],
+            feature_count=self.job.feature_count,
             class_count=self.job.class_count,
             first_shard=shards.start,
             shard_count=len(shards),

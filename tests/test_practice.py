@@ -154,7 +154,7 @@ def test_an_evaluation_uses_the_running_statistics_and_the_model_file_holds_them
         view = prepared.model.statistics.views(training.state.statistics)[statistic.name]
         assert np.array_equal(values[statistic.name], view)
     losses = []
-    for row, target in zip(prepared.features, prepared.targets, strict=True):
+    for row, target in zip(*prepared.rows.in_data_order(), strict=True):
         leaves = values | {"x": row[None].astype(np.float64), "y": target[None].astype(np.float64)}
         losses.append(forward(prepared.model.evaluation_loss, leaves)[prepared.model.evaluation_loss.root].sum())
     rows = prepared.division.training_rows

@@ -38,7 +38,8 @@ def batch_of(job: PreparedJob, step: int) -> tuple[NDArray[Any], NDArray[Any]]:
             for shard in range(job.spec.training.shards)
         ]
     )
-    return job.features[rows], job.targets[rows]
+    features, targets = job.rows.in_data_order()
+    return features[rows], targets[rows]
 
 
 @pytest.mark.parametrize("name", JOBS)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import fcntl
+import math
 import mmap
 import os
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -96,9 +98,15 @@ class Segment:
 
     def vector(self, offset_bytes: int, size: int) -> NDArray[np.float32]:
         """A view of `size` float32 elements. Raises SegmentError where they don't lie in the segment."""
-        if size < 0 or offset_bytes < 0 or offset_bytes % 4 or offset_bytes + 4 * size > self.size_bytes:
+        return self.array(offset_bytes, (size,), np.dtype(np.float32))
+
+    def array(self, offset_bytes: int, shape: tuple[int, ...], kind: np.dtype[Any]) -> NDArray[Any]:
+        """A view of an array of that kind. Raises SegmentError where it doesn't lie in the segment."""
+        size, item_bytes = math.prod(shape), kind.itemsize
+        is_there = 0 <= offset_bytes <= self.size_bytes - item_bytes * size
+        if min(shape) < 0 or offset_bytes % item_bytes or not is_there:
             raise SegmentError(f"{size} elements at byte {offset_bytes} don't lie in {self.size_bytes} bytes")
-        return np.frombuffer(self._map, dtype=np.float32, count=size, offset=offset_bytes)
+        return np.frombuffer(self._map, dtype=kind, count=size, offset=offset_bytes).reshape(shape)
 
     def close(self) -> None:
         """Give the descriptor back; the memory goes once the last view of the last process is gone."""

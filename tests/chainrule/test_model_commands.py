@@ -83,7 +83,7 @@ def test_a_csv_file_of_categories_is_predicted_as_it_was_trained(
     found = [float(line) for line in capsys.readouterr().out.splitlines()[1:]]
     learnt = job.prepared.preprocessing
     parameters = job.prepared.model.layout.views(job.training.state.parameters)
-    outputs = job.prepared.features @ parameters["w"] + parameters["b"]
+    outputs = job.prepared.rows.in_data_order()[0] @ parameters["w"] + parameters["b"]
     assert found == pytest.approx(learnt.target_of(outputs).tolist(), rel=1e-4)
     assert learnt.features[1].categories == ("0123", "123")
 

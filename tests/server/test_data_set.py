@@ -257,7 +257,7 @@ def test_a_job_over_a_file_is_prepared_without_a_copy_in_float64(tmp_path: Path)
     spec.training.epochs = 1
     spec.training.batch_size = 2
     spec.training.shards = 2
-    assert np.array_equal(prepare(spec, data_root=tmp_path).features, FEATURES)
+    assert np.array_equal(prepare(spec, data_root=tmp_path).rows.in_data_order()[0], FEATURES)
     with pytest.raises(InvalidSpec) as caught:
         prepare(spec)
     assert [path for path, _ in caught.value.violations] == ["data.uri"]

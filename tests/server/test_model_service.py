@@ -45,7 +45,7 @@ def test_raw_features_give_a_prediction_in_the_targets_own_unit(server: RunningS
     answer = predict(server, job, [row(*each) for each in data.features.tolist()])
     state = job.training.state
     parameters = job.prepared.model.layout.views(state.parameters)
-    expected = job.prepared.features @ parameters["w"] + parameters["b"]
+    expected = job.prepared.rows.in_data_order()[0] @ parameters["w"] + parameters["b"]
     preprocessing = job.prepared.preprocessing
     assert [each.outputs[0] for each in answer.predictions] == pytest.approx(expected.tolist(), rel=1e-4, abs=1e-5)
     in_unit = expected.astype(float) * preprocessing.target_scale + preprocessing.target_mean
@@ -134,7 +134,7 @@ def test_categories_are_predicted_from_texts_and_null_is_what_the_job_says(
     rows = [row(3.0, "Zug", False), row(4.0, "Bern", True), row(7.0, None, True)]
     answer = predict(server, job, rows)
     parameters = job.prepared.model.layout.views(job.training.state.parameters)
-    expected = prepared_job.features[[3, 4, 20]] @ parameters["w"] + parameters["b"]
+    expected = prepared_job.rows.in_data_order()[0][[3, 4, 20]] @ parameters["w"] + parameters["b"]
     assert [each.outputs[0] for each in answer.predictions] == pytest.approx(expected.tolist(), rel=1e-4, abs=1e-5)
     own = api.Example(features=rows[0], target=struct_pb2.Value(number_value=6.0))
     assert explain(server, job, own=own) == explain(server, job, row=3)
@@ -203,7 +203,8 @@ def test_an_explanation_has_every_nodes_forward_and_backward_value(server: Runni
     job = server.add_finished(prepared(regression_spec()))
     answer = explain(server, job, row=7)
     graph = job.prepared.model.evaluation_loss
-    values = {"x": job.prepared.features[[7]], "y": job.prepared.targets[[7]]}
+    x, y = job.prepared.rows.row(7)
+    values = {"x": x[None], "y": y[None]}
     f = forward(graph, values | job.prepared.model.layout.views(job.training.state.parameters))
     g = backward(graph, f)
     assert len(answer.nodes) == len(graph.nodes)

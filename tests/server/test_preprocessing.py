@@ -13,6 +13,7 @@ from server import encodings
 from server.data_set import DataError, DataSet
 from server.encodings import CategoryEncoding, Encoding, NumberEncoding
 from server.preprocessing import Preprocessing, learn
+from tests.server.whole import prepared
 
 finite = st.floats(allow_nan=False, allow_infinity=False)
 ROWS = np.arange(6)
@@ -34,7 +35,7 @@ def spec(*, features: bool = False, target: bool = False, labels: tuple[float, .
 def test_training_rows_get_mean_0_and_variance_1_and_other_rows_do_not_count() -> None:
     data = numbers()
     learnt = learn(data, spec(features=True, target=True), ROWS)
-    features, targets = learnt.prepare(data)
+    features, targets = prepared(learnt, data)
     for values in (*features[ROWS].T, targets[ROWS]):
         np.testing.assert_allclose([values.mean(), values.std()], [0, 1], atol=1e-6)
     data.features[6:] = 1e9
@@ -44,7 +45,7 @@ def test_training_rows_get_mean_0_and_variance_1_and_other_rows_do_not_count() -
 def test_a_prediction_is_given_back_in_the_targets_own_unit() -> None:
     data = numbers()
     learnt = learn(data, spec(target=True), ROWS)
-    np.testing.assert_allclose(learnt.target_of(learnt.prepare(data)[1]), data.target, rtol=1e-6)
+    np.testing.assert_allclose(learnt.target_of(prepared(learnt, data)[1]), data.target, rtol=1e-6)
 
 
 @pytest.mark.parametrize("value", [7.0, 7.7, 0.1, 1_000_000.1])
@@ -54,7 +55,7 @@ def test_a_constant_column_becomes_0_and_keeps_its_unit(value: float) -> None:
     data.features[7, 0] = value + 1
     data.target[:] = value
     learnt = learn(data, spec(features=True, target=True), ROWS)
-    features, targets = learnt.prepare(data)
+    features, targets = prepared(learnt, data)
     np.testing.assert_allclose(features[:, 0], [0, 0, 0, 0, 0, 0, 0, 1], rtol=1e-6)
     assert np.array_equal(targets, np.zeros(8, np.float32))
 
@@ -65,12 +66,6 @@ def test_statistics_do_not_depend_on_the_layout_in_memory() -> None:
     assert learn(transposed, spec(features=True), ROWS) == learn(data, spec(features=True), ROWS)
 
 
-def test_float32_that_is_left_as_it_is_is_not_copied() -> None:
-    features = np.ones((6, 2), np.float32)
-    data = DataSet("test:float32", features, np.arange(6.0), ("a", "b"))
-    assert learn(data, spec(), ROWS).prepare(data)[0] is features
-
-
 @pytest.mark.parametrize("columns", [1, 2, 5, 8])
 def test_a_large_data_set_is_standardized_in_parts_with_the_same_bits(
     monkeypatch: pytest.MonkeyPatch, columns: int
@@ -79,10 +74,10 @@ def test_a_large_data_set_is_standardized_in_parts_with_the_same_bits(
     data = DataSet("test:parts", features, np.arange(1000.0), tuple("abcdefgh"[:columns]))
     rows = np.arange(900)
     whole = learn(data, spec(features=True), rows)
-    prepared = whole.prepare(data)[0]
+    encoded = prepared(whole, data)[0]
     monkeypatch.setattr(encodings, "PART_ROWS", 64)
     assert learn(data, spec(features=True), rows) == whole
-    assert np.array_equal(whole.prepare(data)[0], prepared)
+    assert np.array_equal(prepared(whole, data)[0], encoded)
     exact = features[:900].astype(np.float64)
     means = [encoding.mean for encoding in whole.features if isinstance(encoding, NumberEncoding)]
     np.testing.assert_allclose(means, exact.mean(axis=0), rtol=1e-14)
@@ -101,7 +96,7 @@ def test_a_value_out_of_the_range_of_float32_is_refused_with_column_and_row() ->
     data = numbers()
     data.features[3, 1] = 1e300
     with pytest.raises(DataError, match=r"b is 1e\+300 in row 3 .* float32"):
-        learn(data, spec(), ROWS).prepare(data)
+        prepared(learn(data, spec(), ROWS), data)
 
 
 @pytest.mark.parametrize("asked", [spec(features=True), spec(target=True)])
@@ -114,7 +109,7 @@ def test_values_whose_variance_float64_cannot_hold_are_refused(asked: job_pb2.Da
 
 def test_labels_are_given_in_the_sorted_order_of_the_classes_and_read_back_from_the_nearest_number() -> None:
     learnt = learn(classes(), spec(labels=(1, -1)), np.arange(4))
-    assert learnt.prepare(classes())[1].tolist() == [1, -1, -1, 1]
+    assert prepared(learnt, classes())[1].tolist() == [1, -1, -1, 1]
     assert learnt.class_count == 0
     assert learnt.target_of(np.array([3.0, -0.1, 0.1])).tolist() == [0, 1, 0]
 
@@ -130,7 +125,7 @@ def test_a_tie_goes_to_the_smaller_label_as_in_the_accuracy(labels: tuple[float,
 
 def test_classes_without_labels_are_integers_and_the_greatest_score_wins() -> None:
     learnt = learn(classes(), spec(), np.arange(4))
-    assert learnt.prepare(classes())[1].dtype == np.int64
+    assert prepared(learnt, classes())[1].dtype == np.int64
     assert learnt.class_count == 2
     assert learnt.target_of(np.array([[0.1, 0.9], [2.0, 1.0]])).tolist() == [1, 0]
 
@@ -168,7 +163,7 @@ def imputing(missing: str) -> job_pb2.DataSpec:
 def test_a_missing_value_becomes_what_the_job_says_learnt_from_the_training_rows(missing: str, fill: float) -> None:
     learnt = learn(table(), imputing(missing), ROWS)
     assert learnt.features == (CategoryEncoding("kind", ("1", "2"), "2"), NumberEncoding("size", fill=fill))
-    features = learnt.prepare(table())[0]
+    features = prepared(learnt, table())[0]
     # The category 3 is in no training row.
     assert features[:, :2].tolist() == [[1, 0], [0, 1], [0, 1], [0, 1], [0, 1], [1, 0], [0, 0], [0, 1]]
     assert features[[1, 6], 2].tolist() == [np.float32(fill)] * 2
@@ -184,7 +179,7 @@ def test_of_equally_frequent_values_the_smallest_is_taken() -> None:
 
 def test_training_rows_have_variance_1_after_missing_values_are_filled() -> None:
     asked = job_pb2.DataSpec(missing="mean", standardize=job_pb2.Standardization(features=True))
-    size = learn(table(), asked, ROWS).prepare(table())[0][ROWS, 2]
+    size = prepared(learn(table(), asked, ROWS), table())[0][ROWS, 2]
     np.testing.assert_allclose([size.mean(), size.std()], [0, 1], atol=1e-6)
 
 
@@ -194,7 +189,7 @@ def test_what_a_user_has_is_transformed_as_the_rows_of_the_data_set_were() -> No
     kinds: list[object] = [1, "2", 2.0, None, np.int64(2), 1, "never seen", np.float32(2)]
     sizes = [3, None, 5.0, np.float64(7), 5, 4, float("nan"), 9]
     found = learnt.transform({"size": sizes, "ignored": [], "kind": kinds})
-    assert np.array_equal(found, learnt.prepare(table())[0])
+    assert np.array_equal(found, prepared(learnt, table())[0])
     assert learnt.transform({"size": [], "kind": []}).shape == (0, 3)
 
 

@@ -19,6 +19,7 @@ from server.columns import MAX_CATEGORIES
 from server.data_root import MAX_FILES
 from server.data_set import DataError, load
 from server.preprocessing import Preprocessing, learn
+from tests.server import whole
 
 pa = pytest.importorskip("pyarrow", reason="reads CSV, Parquet and Arrow files")
 import pyarrow.csv  # noqa: E402
@@ -35,7 +36,7 @@ def prepared(folder: Path, uri: str, *, rows: int | None = None, **spec: Any) ->
     data_spec = job_pb2.DataSpec(uri=f"file:{uri}", standardize=STANDARDIZE, **{"target": "y"} | spec)
     with load(data_spec, data_root=folder) as data:
         learnt = learn(data, data_spec, np.arange(len(data.target) if rows is None else rows))
-        features, targets = learnt.prepare(data)
+        features, targets = whole.prepared(learnt, data)
     return learnt, features, targets
 
 
@@ -268,7 +269,7 @@ def test_a_csv_file_that_cannot_be_used_is_refused_with_what_and_where(
         pytest.raises(DataError, match=f"^file:rows.csv: .*{said}") as caught,
         load(data_spec, data_root=tmp_path) as data,
     ):
-        learn(data, data_spec, np.arange(len(data.target))).prepare(data)
+        whole.prepared(learn(data, data_spec, np.arange(len(data.target))), data)
     assert caught.value.field == field
 
 
