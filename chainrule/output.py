@@ -151,6 +151,7 @@ def job_lines(job: job_pb2.Job) -> list[str]:
     rows += _cost_rows(progress)
     if job.reproducibility:
         rows.append(("bits", job.reproducibility))
+    rows += [("computed with", kind) for kind in job.worker_kinds]
     if job.HasField("result"):
         return [*table_lines(rows), "", *result_lines(job)]
     if progress.step:

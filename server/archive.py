@@ -149,7 +149,7 @@ class Archive:
             path = self.models_folder / f"{job.job_id}.safetensors"
             training = job.training
             trained = TrainedModel.of(job.prepared, training.state, step=training.parameters_step)
-            provenance = Provenance(job.job_id, job.data_sha256, time.time())
+            provenance = Provenance(job.job_id, job.data_sha256, time.time(), job.worker_kinds)
             try:
                 await asyncio.to_thread(lambda: durable_file.write(path, model_file.encode(trained, provenance)))
                 job.model_path = path

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,7 @@ class Checkpoint:
 
     spec_sha256, data_sha256: of the complete spec and of the prepared rows. best: the parameters and statistics that
     early stopping would go back to. published: what workers held, where the job's precision rounds that. trained_s: the
-    time from the first step on, without pauses between servers."""
+    time from the first step on, without pauses between servers. worker_kinds: what has computed for the job."""
 
     job_id: str
     step: int
@@ -53,6 +53,7 @@ class Checkpoint:
     loss: float = 0.0
     validation_loss: float | None = None
     trained_s: float = 0.0
+    worker_kinds: tuple[str, ...] = ()
 
     def tensors(self) -> dict[str, NDArray[Any]]:
         """Every array by its name in the file."""
@@ -77,6 +78,7 @@ class _Numbers:
     trained_s: float
     spec_sha256: str
     data_sha256: str
+    worker_kinds: Sequence[str] = ()
     plateau: dict[str, Any] = field(default_factory=dict)
     stopping: dict[str, Any] = field(default_factory=dict)
 

@@ -6,7 +6,7 @@ import asyncio
 import math
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -133,7 +133,8 @@ class Job:
             if time_s is not None:
                 fraction, seconds = math.modf(time_s)
                 getattr(message, name).CopyFrom(Timestamp(seconds=int(seconds), nanos=int(fraction * 1e9)))
-        message.reproducibility = reproducibility_of(self.spec)
+        message.reproducibility = reproducibility_of(self.spec, self.worker_kinds)
+        message.worker_kinds.extend(self.worker_kinds)
         if self.training is not None and not self.is_final:
             message.progress.CopyFrom(self.progress_now())
             message.progress.steps_per_second = self._steps_per_second(now_s)
@@ -144,6 +145,11 @@ class Job:
             message.waiting_for = waiting.words
             message.waiting.CopyFrom(waiting.message(time.time()))
         return message
+
+    @property
+    def worker_kinds(self) -> tuple[str, ...]:
+        """What has computed for the job, since the server was started or in what it went on from."""
+        return () if self.training is None else self.training.worker_kinds
 
     def _waiting(self) -> Waiting | None:
         """What the job waits for; None while it advances, and once it has ended."""
@@ -184,11 +190,13 @@ class Job:
         return (step - since_step) / (now_s - since_s) if now_s > since_s else 0.0
 
 
-def reproducibility_of(spec: job_pb2.JobSpec) -> str:
-    """What the bits of the trained parameters depend on. spec: complete."""
+def reproducibility_of(spec: job_pb2.JobSpec, worker_kinds: Sequence[str] = ()) -> str:
+    """What the bits of the trained parameters depend on. spec: complete. worker_kinds: what has computed for it."""
     precision = PRECISIONS[spec.training.precision]
     if precision.needs_feedback:
         return f"{precision.name}: the bits depend on the number of workers and on which of them were lost"
+    if len(worker_kinds) > 1:
+        return f"{precision.name}: the workers differ, so the bits depend on who computed what"
     return f"{precision.name}: the same bits on any number of workers of one kind, also when some are lost"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -17,11 +18,12 @@ from server.trained_model import TrainedModel
 @dataclass(frozen=True)
 class Provenance:
     """Where parameters come from. data_sha256: of the prepared rows; empty where it isn't known. time_s: Unix seconds,
-    when the parameters were these."""
+    when the parameters were these. worker_kinds: what computed them."""
 
     job_id: str
     data_sha256: str
     time_s: float
+    worker_kinds: tuple[str, ...] = ()
 
 
 def encode(trained: TrainedModel, provenance: Provenance) -> bytes:
@@ -40,6 +42,7 @@ def encode(trained: TrainedModel, provenance: Provenance) -> bytes:
         "spec": json_format.MessageToJson(trained.spec, preserving_proto_field_name=True, indent=None),
         "spec_sha256": spec_sha256(trained.spec),
         "data_sha256": provenance.data_sha256,
+        "worker_kinds": json.dumps(provenance.worker_kinds) if provenance.worker_kinds else "",
         "preprocessing": trained.preprocessing.to_json(),
         # safetensors sorts its tensors; the vector and its hash follow this order.
         "parameter_order": ",".join(parameter.name for parameter in model.layout.parameters),

@@ -146,7 +146,7 @@ class ModelVersions:
         def content() -> bytes:
             trained = read()
             written_s = next((each.time_s for each in folder.kept() if each.step == step), time.time())
-            return encode(trained, Provenance(job.job_id, job.data_sha256, written_s))
+            return encode(trained, Provenance(job.job_id, job.data_sha256, written_s, job.worker_kinds))
 
         return Source(read, content)
 
@@ -198,7 +198,7 @@ def _of_file(path: Path) -> Source:
 
 
 def _of_copy(job: Job, trained: TrainedModel) -> Source:
-    provenance = Provenance(job.job_id, job.data_sha256, time.time())
+    provenance = Provenance(job.job_id, job.data_sha256, time.time(), job.worker_kinds)
     return Source(lambda: trained, lambda: encode(trained, provenance))
 
 

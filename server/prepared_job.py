@@ -215,6 +215,8 @@ def with_defaults(spec: job_pb2.JobSpec) -> job_pb2.JobSpec:
         training.min_workers = 1
     if not training.HasField("max_workers"):
         training.max_workers = training.shards
+    if not training.HasField("require_identical_workers"):
+        training.require_identical_workers = True
     if not training.HasField("precision"):
         training.precision = "float32"
     if not training.HasField("backend"):

@@ -117,7 +117,7 @@ class Sharing:
         training = job.training
         if training is None:
             self._hold(job, names)
-        elif names != tuple(training.workers) or any(name in relinked for name in names):
+        elif names != training.seated or any(name in relinked for name in names):
             self._set(job, training, names)
         elif training.is_held and job.step_end is None:
             # What it was to give is needed no more.
@@ -133,6 +133,9 @@ class Sharing:
         if (joined or left) and job.job_id in self.running:
             changed = job_pb2.WorkersChanged(joined=joined, left=left, worker_count=len(after))
             self.note_event(job.job_id, job_pb2.JobEvent(workers_changed=changed))
+        for event in training.events:
+            self.note_event(job.job_id, event)
+        training.events.clear()
         for name in after:
             self.pool.book.computes_for(name, job.job_id)
         self.pool.give_up_memory(training.without_room)

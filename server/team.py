@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from chainrule.local_link.segment import SegmentError
 from chainrule.v1 import job_pb2
+from chainrule.v1 import worker_service_pb2 as pb
 from chainrule.wire_codec import OutgoingResponse
 from engine.reduction import Subtree, assign, maximal_subtrees
 from server.exchange import Exchange, SharedExchange, StreamExchange
@@ -24,10 +25,13 @@ ADVANCING_S = 1.0
 
 @dataclass(frozen=True)
 class Seat:
-    """A worker that can be given shards. shares_memory: over its local link it can map the server's segments."""
+    """A worker that can be given shards. shares_memory: over its local link it can map the server's segments.
+
+    hello: what it said of itself."""
 
     name: str
     shares_memory: bool = False
+    hello: pb.Hello = field(default_factory=pb.Hello)
 
 
 @dataclass(frozen=True)
@@ -98,12 +102,23 @@ class Team:
         return all(member.ready for member in self.members.values())
 
     def waiting(
-        self, what: str, *, lease_of: Callable[[str], Lease | None], silent_s: float, gathered_s: float
+        self,
+        what: str,
+        *,
+        lease_of: Callable[[str], Lease | None],
+        refused: Sequence[str] = (),
+        silent_s: float,
+        gathered_s: float,
     ) -> Waiting | None:
         """For whom an order waits; None while it is answered within a second.
 
-        what: the order, for example 'step 3'. silent_s: since it was given. gathered_s: since the team came together.
+        what: the order, for example 'step 3'. refused: who is there but may not compute.
+        silent_s: since it was given. gathered_s: since the team came together.
         """
+        if not self.members and refused:
+            others = f"workers: {', '.join(refused)} may compute other bits than those before, and get no shards"
+            then = "the job goes on with the first that joins and is like them"
+            return Waiting(job_pb2.WAITING_REASON_WORKERS, others, gathered_s, next=then)
         if not self.members:
             then = "the job goes on with the first that joins"
             return Waiting(job_pb2.WAITING_REASON_WORKERS, "workers: none is connected", gathered_s, next=then)
@@ -119,8 +134,8 @@ class Team:
             what = f"partial sums of {what} from {', '.join(owing)}, for {silent_s:.1f} s"
         workers = [Silent.of(name, lease_of(name)) for name in owing]
         odd = {worker.name for worker in workers if worker.words}
-        others = [name for name in self.members if name not in odd]
-        return for_workers(reason, what, workers, others=others, for_s=silent_s)
+        heirs = [name for name in self.members if name not in odd]
+        return for_workers(reason, what, workers, others=heirs, for_s=silent_s)
 
     @property
     def without_room(self) -> list[str]:

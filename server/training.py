@@ -43,6 +43,7 @@ from server.step_cost import StepCosts
 from server.team import Member, Outgoing, Seat, Team
 from server.training_result import result_of, why_not_finite, why_parameters_not_finite
 from server.waiting import Waiting
+from server.worker_kinds import admit, kind_of
 
 GRADIENT = pb.ORDER_KIND_GRADIENT
 EVALUATE_TRAINING = pb.ORDER_KIND_EVALUATE_TRAINING
@@ -76,6 +77,12 @@ class Training:
     # Of a worker, by its name.
     lease_of: Callable[[str], Lease | None] = lambda _: None
     outbox: list[Outgoing] = field(default_factory=list)
+    # What is to be told of the job, until somebody takes it.
+    events: list[job_pb2.JobEvent] = field(default_factory=list)
+    # What has computed for it; its own kind is the first.
+    worker_kinds: tuple[str, ...] = ()
+    # Whom the scheduler has given it; not all of them hold shards.
+    seated: tuple[str, ...] = ()
     progress: job_pb2.Progress = field(default_factory=job_pb2.Progress)
     costs: StepCosts = field(default_factory=StepCosts)
     result: job_pb2.Result | None = None
@@ -113,6 +120,8 @@ class Training:
     _rows: dict[Subtree, int] = field(default_factory=dict)
     _partial_sums: dict[Subtree, PartialSum | None] = field(default_factory=dict)
     _assembly: StepAssembly | None = None
+    _refused: tuple[str, ...] = ()
+    _told_kinds: set[tuple[str, str]] = field(default_factory=set)
     # What workers have failed with since the last step.
     _failures: list[str] = field(default_factory=list)
     _step_times_ms: deque[float] = field(default_factory=lambda: deque(maxlen=MEDIAN_STEPS))
@@ -147,6 +156,7 @@ class Training:
         return self._team.waiting(
             f"step {self.state.step + 1}" if self._order_kind == GRADIENT else "an evaluation",
             lease_of=self.lease_of,
+            refused=self._refused,
             silent_s=(now_ns - self._issued_at_ns) / NS_IN_S,
             gathered_s=(now_ns - self._gathered_at_ns) / NS_IN_S,
         )
@@ -197,10 +207,12 @@ class Training:
         self._rows = {}
         self._assembly = None
         self._pulled_step = -1
-        self.costs.keep_clocks({seat.name for seat in seats})
-        for name in self._team.members.keys() - {seat.name for seat in seats}:
+        self.seated = tuple(seat.name for seat in seats)
+        self.costs.keep_clocks({*self.seated})
+        before = self._team.members
+        self._team = Team.of(self.job, self._admit(seats), self._memory)
+        for name in before.keys() - self._team.members.keys():
             self._send(name, pb.TrainResponse(release=pb.Release(job_id=self.job_id)))
-        self._team = Team.of(self.job, seats, self._memory)
         self._order_rows = OrderRows(self.job, self._team.subtrees)
         self.progress.workers = len(self._team.members)
         if not self._team.members:
@@ -211,6 +223,18 @@ class Training:
             self._send(name, pb.TrainResponse(assignment=assignment), descriptors)
         self._wire_bytes = self._team.wire_bytes
         self.progress.transport = self._team.transport
+
+    def _admit(self, seats: Sequence[Seat]) -> list[Seat]:
+        """Those that may compute for the job; what is odd about the others is kept to be told, once for each."""
+        spec = self.job.spec.training
+        kinds = {seat.name: kind_of(seat.hello, backend=spec.backend) for seat in seats}
+        admission = admit(kinds, self.worker_kinds, must_be_identical=spec.require_identical_workers)
+        self.worker_kinds, self._refused = admission.kinds, admission.refused
+        for event in admission.events:
+            if (event.worker, event.kind) not in self._told_kinds:
+                self._told_kinds.add((event.worker, event.kind))
+                self.events.append(job_pb2.JobEvent(worker_differs=event))
+        return [seat for seat in seats if seat.name in admission.admitted]
 
     def go_on(self) -> None:
         """Begin the step that was held back."""

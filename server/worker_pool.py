@@ -76,7 +76,9 @@ class WorkerPool:
     def seats(self, names: Iterable[str]) -> list[Seat]:
         """The seats of those that have joined."""
         found = ((name, self.links.get(name)) for name in names)
-        return [Seat(name, shares_memory=link.shares_memory) for name, link in found if link is not None]
+        return [
+            Seat(name, link.shares_memory, self.book.connected[name].hello) for name, link in found if link is not None
+        ]
 
     def give_up_memory(self, names: Iterable[str]) -> None:
         """There is no room to share memory with these workers: they are reached over gRPC until they join again."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import signal
 import sys
@@ -9,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from threadpoolctl import threadpool_info
 
 from chainrule.client import Client
 from chainrule.v1 import job_pb2
@@ -18,6 +20,10 @@ from tests.cluster.support import Processes, wait_for
 pytestmark = pytest.mark.cluster
 LEASE_S = 2.5
 HANGING = Path(__file__).with_name("hanging_worker.py")
+
+
+def is_openblas() -> bool:
+    return any(library.get("internal_api") == "openblas" for library in threadpool_info())
 
 
 def losses(client: Client, job_id: str) -> dict[str, list[job_pb2.WorkerLost]]:
@@ -215,3 +221,62 @@ def test_list_workers_tells_who_they_are_and_what_they_do(processes: Processes) 
         assert worker.instructions
         assert worker.host
         assert abs(worker.connect_time.seconds - time.time()) < 600
+
+
+@pytest.mark.skipif(not is_openblas(), reason="numpy's BLAS here is not OpenBLAS, whose kernel can be chosen")
+def test_a_worker_with_another_blas_kernel_gets_no_shards_and_changes_no_bit(
+    processes: Processes, reference: Reference, tmp_path: Path
+) -> None:
+    from safetensors import safe_open
+
+    address = processes.server()
+    worker = ("-P", "-m", "worker", "--server", address)
+    processes.worker("first", address)
+    spec = endless()
+    spec.training.min_workers = 1
+    with Client(address) as client:
+        wait_for(lambda: processes.joined("first", 1))
+        job_id = client.create_job(spec).job_id
+        processes.start_program("odd", sys.executable, *worker, "--name", "odd", OPENBLAS_CORETYPE="Nehalem")
+        processes.worker("like", address)
+        wait_for(lambda: processes.joined("odd", 1) and processes.joined("like", 1))
+        wait_for(lambda: client.get_job(job_id).progress.workers == 2)
+        job = last(client, job_id)
+        assert job.result.parameters_sha256 == reference(spec)
+        (differs,) = [
+            event.worker_differs
+            for update in client.watch_updates(job_id, after_event=0)
+            for event in update.events
+            if event.HasField("worker_differs")
+        ]
+        assert (differs.worker, differs.is_refused) == ("odd", True)
+        assert "Nehalem" in differs.kind
+        assert list(job.worker_kinds) == [differs.job_kind]
+        with safe_open(client.download_model(job_id, tmp_path / "model.safetensors"), framework="numpy") as file:
+            assert json.loads(file.metadata()["worker_kinds"]) == [differs.job_kind]
+        # Where they need not be identical it computes, and the job says so.
+        spec.training.require_identical_workers = False
+        spec.training.min_workers = 3
+        spec.training.epochs = 3
+        job = last(client, client.create_job(spec).job_id)
+        assert len(job.worker_kinds) == 2
+        assert job.reproducibility == "float32: the workers differ, so the bits depend on who computed what"
+
+
+@pytest.mark.skipif(not is_openblas(), reason="as above")
+def test_a_job_whose_like_are_gone_waits_for_them_and_says_so(processes: Processes, reference: Reference) -> None:
+    address = processes.server()
+    processes.worker("first", address)
+    spec = endless()
+    spec.training.min_workers = 1
+    with Client(address) as client:
+        wait_for(lambda: processes.joined("first", 1))
+        job_id = client.create_job(spec).job_id
+        wait_for(lambda: steps_after(client, job_id, 10))
+        options = ("-P", "-m", "worker", "--server", address, "--name", "odd")
+        processes.start_program("odd", sys.executable, *options, OPENBLAS_CORETYPE="Nehalem")
+        wait_for(lambda: processes.joined("odd", 1))
+        processes.started["first"].kill()
+        wait_for(lambda: "odd may compute other bits" in client.get_job(job_id).waiting_for)
+        processes.worker("like", address)
+        assert last(client, job_id).result.parameters_sha256 == reference(spec)
