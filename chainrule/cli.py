@@ -397,6 +397,28 @@ def explain(
 
 
 @app.command()
+def export(
+    job: Annotated[
+        str, typer.Argument(metavar="JOB", help="A job's id, or a model file: MODEL.safetensors needs no server.")
+    ],
+    output: Annotated[
+        Path,
+        typer.Option("--output", "-o", metavar="FILE", help=".onnx, .npz, .safetensors, .svg, .html, .dot or .mmd."),
+    ],
+    step: Step = None,
+    best: Best = False,
+    last: Last = False,
+    server: Server = DEFAULT_SERVER,
+    as_json: Json = False,
+) -> None:
+    """Write a model for other programs: as ONNX, as arrays, or as a picture of its graph."""
+    from chainrule.commands import export, models
+
+    version = models.version_of(step, best=best, last=last)
+    export.export(server, job, output, version=version, as_json=as_json)
+
+
+@app.command()
 def graph(
     job_file: JobFile,
     output: Annotated[
