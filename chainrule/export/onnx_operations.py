@@ -1,7 +1,8 @@
 """Each operation that a prediction can use, beside what it is in ONNX (opset 18).
 
 A rule takes the writer, the node and the names of the operands' values, aligned as the engine aligns them, and gives
-the name of the result. A value is (rows, *shape) where the node is batched and (*shape) where it is not, as in the engine.
+the name of the result. A value is (rows, *shape) where the node is batched and (*shape) where it is not, as in the
+engine.
 """
 
 from __future__ import annotations
