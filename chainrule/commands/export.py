@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from chainrule.client import Client, Version, check_output
+from chainrule.client import Client, Version
 from chainrule.commands.graph import SUFFIXES as PICTURES
 from chainrule.commands.graph import check_picture_file
 from chainrule.commands.models import MODEL_SUFFIX
@@ -19,6 +19,7 @@ from chainrule.export.onnx import write_onnx
 from chainrule.export.picture import write_model_picture
 from chainrule.failures import WRONG_INPUT, CommandFailed, wrong_input
 from chainrule.output import print_json, print_line
+from chainrule.whole_file import check_output
 
 WRITERS: dict[str, Callable[[ModelFile, Path], None]] = {
     ".onnx": write_onnx,
