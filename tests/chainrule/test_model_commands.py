@@ -91,7 +91,7 @@ def test_a_csv_file_of_categories_is_predicted_as_it_was_trained(
 def test_many_lines_go_in_several_calls(
     server: RunningServer, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("chainrule.commands.models.CALL_ROWS", 4)
+    monkeypatch.setattr("chainrule.rows.CALL_ROWS", 4)
     job = finished(server, regression_spec())
     text = "a,b,c\n" + "".join(f"{number},1,2\n" for number in range(10))
     assert call("predict", job.job_id, csv_file(tmp_path, text)) == 0
@@ -185,7 +185,7 @@ def test_an_explanation_is_drawn_or_printed(server: RunningServer, tmp_path: Pat
 
 def test_health_is_an_exit_code(server: RunningServer, capsys: Any) -> None:
     assert call("health", "--json") == 0
-    services = {f"chainrule.v1.{name}Service": "SERVING" for name in ("Job", "Data", "Model", "Worker")}
+    services = {f"chainrule.v1.{name}Service": "SERVING" for name in ("Job", "Data", "Model", "Cluster", "Worker")}
     assert json.loads(capsys.readouterr().out) == {"status": "SERVING", "services": services}
     asyncio.run_coroutine_threadsafe(server.health.enter_graceful_shutdown(), server.loop).result(30)
     assert call("health") == 1
