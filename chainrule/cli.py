@@ -119,6 +119,13 @@ def server(
         float | None,
         typer.Option("--checkpoint-every-s", metavar="S", help="Seconds between two checkpoints of a job; 30."),
     ] = None,
+    keep_checkpoints: Annotated[
+        int | None,
+        typer.Option("--keep-checkpoints", metavar="N", min=1, help="A job's last checkpoints, besides the best; 2."),
+    ] = None,
+    keep_jobs: Annotated[
+        int | None, typer.Option("--keep-jobs", metavar="N", min=1, help="Forget ended jobs but the last N; none.")
+    ] = None,
     metrics_port: Annotated[
         int | None,
         typer.Option("--metrics-port", min=0, max=65535, help="Answer Prometheus at this port; 0 takes a free one."),
@@ -143,6 +150,9 @@ def server(
         options += ["--max-data-set-bytes", str(max_data_set_bytes)]
     if checkpoint_every_s is not None:
         options += ["--checkpoint-every-s", str(checkpoint_every_s)]
+    for name, count in (("--keep-checkpoints", keep_checkpoints), ("--keep-jobs", keep_jobs)):
+        if count is not None:
+            options += [name, str(count)]
     if metrics_port is not None:
         options += ["--metrics-port", str(metrics_port), "--metrics-host", metrics_host]
     _become("server", [*options, *_log_options(log_format, log_level)])

@@ -29,6 +29,7 @@ from chainrule.local_link.listener import Listener, why_unsupported
 from chainrule.logs import add_log_options, log_event, start_logging
 from chainrule.process import available_processors, stop_event
 from server.archive import Archive
+from server.checkpoint_folder import KEPT_LAST
 from server.data_root import default_data_root
 from server.data_set_store import DataSetStore
 from server.home import Home, HomeError
@@ -75,6 +76,17 @@ def main() -> int:
         help="seconds between two checkpoints of a job; 0: only those that a job asks for",
     )
     parser.add_argument(
+        "--keep-checkpoints",
+        type=int,
+        default=KEPT_LAST,
+        help="the last checkpoints of a job that are kept, besides the best, until it ends",
+    )
+    parser.add_argument(
+        "--keep-jobs",
+        type=int,
+        help="so many jobs that have ended are kept; older ones are forgotten, with events, model and checkpoints",
+    )
+    parser.add_argument(
         "--transport", choices=["auto", "grpc"], default="auto", help="grpc: share memory with no worker"
     )
     parser.add_argument(
@@ -96,6 +108,9 @@ def main() -> int:
         parser.error(f"--metrics-port must be from 0 to 65535, got {arguments.metrics_port}")
     if not 0 <= arguments.checkpoint_every_s < math.inf:
         parser.error(f"--checkpoint-every-s must be at least 0, got {arguments.checkpoint_every_s:g}")
+    for option, count in (("--keep-checkpoints", arguments.keep_checkpoints), ("--keep-jobs", arguments.keep_jobs)):
+        if count is not None and count < 1:
+            parser.error(f"{option} must be at least 1, got {count}")
     if arguments.max_data_set_bytes < 0:
         parser.error(f"--max-data-set-bytes must be at least 0, got {arguments.max_data_set_bytes}")
     if not 0.5 <= arguments.lease_s <= 3600:
@@ -127,11 +142,13 @@ async def _serve(arguments: argparse.Namespace) -> int:
             arguments.checkpoint_every_s,
             Journal(store),
             functools.partial(prepare, data_root=arguments.data_root, data_sets=data_sets),
+            kept_checkpoints=arguments.keep_checkpoints,
         ),
         share_memory=local_links is not None,
         thread_count=thread_count,
         pool=pool,
         workers=WorkerPool(book=WorkerBook(arguments.lease_s)),
+        kept_jobs=arguments.keep_jobs,
     )
     metrics = None if arguments.metrics_port is None else _metrics_endpoint()
     interceptors = [] if metrics is None else [metrics.rpcs]

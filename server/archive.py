@@ -19,7 +19,7 @@ from chainrule.logs import log_event
 from chainrule.v1 import job_pb2
 from server import durable_file, model_file
 from server.checkpoint import Checkpoint
-from server.checkpoint_folder import CheckpointFolder
+from server.checkpoint_folder import KEPT_LAST, CheckpointFolder
 from server.errors import InvalidSpec, NotFound, StorageFull, WrongState
 from server.jobs import Job
 from server.journal import Journal
@@ -46,6 +46,8 @@ class Archive:
     checkpoint_every_s: float = 0.0
     journal: Journal = field(default_factory=lambda: Journal(Store(IN_MEMORY)))
     prepare: Callable[..., PreparedJob] = prepare
+    # The last checkpoints of a job that has not ended; at least 1.
+    kept_checkpoints: int = KEPT_LAST
     totals: Totals = field(default_factory=Totals)
 
     def jobs(self) -> list[Job]:
@@ -207,7 +209,7 @@ class Archive:
     def _checkpoints(self, job: Job) -> CheckpointFolder:
         if self.checkpoints_folder is None:
             raise TypeError("this server writes no checkpoints")
-        return CheckpointFolder(self.checkpoints_folder / job.job_id)
+        return CheckpointFolder(self.checkpoints_folder / job.job_id, self.kept_checkpoints)
 
     def _drop_checkpoints(self, job: Job) -> None:
         """Of a job that has ended only the model is needed; one that failed may be looked into."""

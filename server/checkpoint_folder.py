@@ -1,4 +1,4 @@
-"""A job's checkpoints: the last two and the best are kept, a damaged one is set aside and the one before it used."""
+"""A job's checkpoints: the last few and the best are kept, a damaged one is set aside and the one before it used."""
 
 from __future__ import annotations
 
@@ -35,6 +35,8 @@ class CheckpointFolder:
     """The folder of one job, which is made by the first checkpoint. All methods block on the disk."""
 
     path: Path
+    # At least 1. The best is kept besides.
+    kept_last: int = KEPT_LAST
     # By step: the last validation loss that was known, infinity without one.
     _losses: dict[int, float] = field(default_factory=dict)
 
@@ -102,7 +104,7 @@ class CheckpointFolder:
         for step in steps:
             if step not in self._losses:
                 self._note_loss(step, checkpoint_file.read_validation_loss(self._file(step)))
-        kept = {*steps[-KEPT_LAST:], min(steps, key=lambda step: (self._losses[step], -step))}
+        kept = {*steps[-self.kept_last :], min(steps, key=lambda step: (self._losses[step], -step))}
         for step in steps:
             if step not in kept:
                 self._file(step).unlink(missing_ok=True)

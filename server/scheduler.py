@@ -24,12 +24,13 @@ from chainrule.v1 import worker_service_pb2 as pb
 from chainrule.wire_codec import RawPart, Request
 from server.archive import Archive
 from server.checkpoint import Checkpoint
-from server.errors import InvalidSpec, NotFound, OutOfRange, ProtocolError, WrongState
+from server.errors import InvalidSpec, NotFound, OutOfRange, ProtocolError, StorageFull, WrongState
 from server.jobs import Job, JobBook
 from server.links import Link
 from server.loss import CONNECTION_LOST, Loss
 from server.prepared_job import PreparedJob
 from server.resume import DataChanged, restore
+from server.retention import beyond
 from server.sharing import Sharing
 from server.step_cost import StepCosts
 from server.training import Training, TrainingFailed
@@ -51,8 +52,11 @@ class Scheduler:
     # Large updates are made by so many threads, those of the pool and the event loop's own.
     thread_count: int = 1
     pool: Executor | None = None
+    # So many jobs that have ended are remembered, at least 1; None: all of them.
+    kept_jobs: int | None = None
     workers: WorkerPool = field(default_factory=WorkerPool)
     _is_stopping: bool = False
+    _forgetting: asyncio.Task[None] | None = None
     _submitting: asyncio.Lock = field(default_factory=asyncio.Lock)
     # Rows are read again for one job after the other: they are large.
     _reading: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -86,6 +90,7 @@ class Scheduler:
             if job.state == RUNNING:
                 self._sharing.add(job)
                 self._begin(job)
+        self._forgetting = asyncio.get_running_loop().create_task(self._forget_old())
         self._share()
 
     async def pause(self, job: Job) -> None:
@@ -424,3 +429,14 @@ class Scheduler:
                 message = f"it was cancelled, but has no model: {error}{self.archive.kept_checkpoint(job)}"
                 job.error = status_pb2.Status(code=code_pb2.FAILED_PRECONDITION, message=message)
         await self.archive.keep_model(job, state)
+        await self._forget_old()
+
+    async def _forget_old(self) -> None:
+        for job in beyond(self.book.all(), self.kept_jobs):
+            try:
+                await self._delete(job)
+            except NotFound:
+                continue  # its owner was quicker
+            except StorageFull as error:
+                log.warning("job %s: %s; it is tried again when the next job ends", job.job_id, error)
+                return

@@ -80,6 +80,8 @@ class JobService(job_service_pb2_grpc.JobServiceServicer):
             events = []
             if job.last_event > last:
                 events = await self.scheduler.archive.journal.events(job.job_id, after=last)
+                if not events:
+                    raise NotFound(f"job {job.job_id} was deleted")
                 last = events[-1].number
             yield api.WatchJobResponse(job=_message(job), events=events, last_event=last)
             if is_final and job.last_event <= last:

@@ -93,6 +93,14 @@ def test_the_last_two_and_the_best_are_kept_also_across_a_restart(tmp_path: Path
     assert sorted(path.name for path in again.path.iterdir()) == [f"{step:012d}.safetensors" for step in (2, 5, 6)]
 
 
+def test_as_many_checkpoints_are_kept_as_the_operator_says_besides_the_best(tmp_path: Path) -> None:
+    folders = {kept: CheckpointFolder(tmp_path / str(kept), kept) for kept in (1, 3)}
+    for folder in folders.values():
+        for step, loss in {1: 0.2, 2: 0.9, 3: 0.5, 4: 0.7, 5: 0.3}.items():
+            folder.write(checkpoint(step, validation_loss=loss))
+    assert {kept: folder.steps() for kept, folder in folders.items()} == {1: [1, 5], 3: [1, 3, 4, 5]}
+
+
 def test_a_damaged_checkpoint_and_one_of_another_job_are_set_aside(tmp_path: Path) -> None:
     folder = CheckpointFolder(tmp_path / "job")
     for step in (1, 2):

@@ -41,6 +41,33 @@ def test_an_ended_job_is_forgotten_here_and_on_the_disk(server: RunningServer) -
     assert list(store.last_events()) == [other]
 
 
+def test_a_server_forgets_all_ended_jobs_but_the_last_and_none_that_goes_on(server: RunningServer) -> None:
+    waits = create(server)
+    server.scheduler.kept_jobs = 2
+    ended = [cancelled(server) for _ in range(5)]
+    left = server.jobs.ListJobs(api.ListJobsRequest(), timeout=TIMEOUT_S).jobs
+    assert [job.job_id for job in reversed(left)] == [waits.job_id, *ended[-2:]]
+    store = server.scheduler.archive.journal.store
+    assert [record.job_id for record in store.jobs()] == [waits.job_id, *ended[-2:]]
+
+
+def test_a_disk_that_refuses_keeps_the_job_until_another_ends(
+    server: RunningServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(self: object, job_id: str) -> bool:
+        raise StoreError("disk I/O error")
+
+    server.scheduler.kept_jobs = 1
+    first = cancelled(server)
+    with monkeypatch.context() as patch:
+        patch.setattr("server.store.Store.delete", broken)
+        second = cancelled(server)
+    ids = {job.job_id for job in server.jobs.ListJobs(api.ListJobsRequest(), timeout=TIMEOUT_S).jobs}
+    assert ids == {first, second}
+    third = cancelled(server)
+    assert [job.job_id for job in server.jobs.ListJobs(api.ListJobsRequest(), timeout=TIMEOUT_S).jobs] == [third]
+
+
 def test_its_model_goes_too(server: RunningServer) -> None:
     job_id = cancelled(server)
     job = server.run(lambda: server.scheduler.book.find(job_id))
