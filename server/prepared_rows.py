@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from chainrule.local_link.segment import Segment, SegmentError
+from chainrule.v1 import worker_service_pb2 as pb
 from engine.microbatch import ShardRows
 from engine.sharding import Division
 from server.columns import Rows
@@ -51,6 +53,17 @@ class PreparedRows:
         """The rows of one shard: views."""
         stretch = self._stretches[validation][number]
         return ShardRows(self.features[stretch], self.targets[stretch], self.numbers[stretch])
+
+    def share(self, assignment: pb.Assignment) -> tuple[int, ...]:
+        """Describe the rows in the assignment of a worker that shares memory; the descriptor that goes with it."""
+        if self.segment is None:
+            return ()
+        targets_at, numbers_at = _ends(self.features.nbytes, self.targets.nbytes)
+        assignment.shared_memory.rows.size_bytes = self.segment.size_bytes
+        assignment.shared_memory.rows.targets_offset_bytes = targets_at
+        assignment.shared_memory.rows.numbers_offset_bytes = numbers_at
+        assignment.shared_memory.rows.validation_shard_sizes.extend(len(rows) for rows in self.division.validation)
+        return (self.segment.descriptor,)
 
     def row(self, number: int) -> tuple[NDArray[np.float32], Any]:
         """Features and target of the row with that number in the data set, which counts from 0."""
@@ -109,19 +122,13 @@ def _memory(
     row_count: int, width: int, target_type: np.dtype[Any]
 ) -> tuple[NDArray[np.float32], NDArray[Any], NDArray[np.int64], Segment | None]:
     """Room for features, targets and row numbers, in a segment where they are many."""
-    kinds = [
-        ((row_count, width), np.dtype(np.float32)),
-        ((row_count,), target_type),
-        ((row_count,), np.dtype(np.int64)),
-    ]
-    offsets = [0]
-    for shape, kind in kinds:
-        size_bytes = int(np.prod(shape)) * kind.itemsize
-        offsets.append(offsets[-1] + -(-size_bytes // ALIGNMENT_BYTES) * ALIGNMENT_BYTES)
+    float32, int64 = np.dtype(np.float32), np.dtype(np.int64)
+    kinds = (((row_count, width), float32), ((row_count,), target_type), ((row_count,), int64))
+    ends = _ends(*(math.prod(shape) * kind.itemsize for shape, kind in kinds))
     segment = None
-    if offsets[-1] >= SHARED_BYTES:
+    if ends[-1] >= SHARED_BYTES:
         try:
-            segment = Segment.create(offsets[-1], name="chainrule-rows")
+            segment = Segment.create(ends[-1], name="chainrule-rows")
             segment.seal_read_only()
         except SegmentError as error:
             log.warning("the rows can't be in shared memory, so they go over gRPC: %s", error)
@@ -129,10 +136,14 @@ def _memory(
     if segment is None:
         features, targets, numbers = (np.empty(shape, dtype=kind) for shape, kind in kinds)
     else:
-        features, targets, numbers = (
-            segment.array(offset, shape, kind) for offset, (shape, kind) in zip(offsets, kinds, strict=False)
-        )
+        places = zip((0, *ends), kinds, strict=False)
+        features, targets, numbers = (segment.array(start, shape, kind) for start, (shape, kind) in places)
     return features, targets, numbers, segment
+
+
+def _ends(*sizes_bytes: int) -> list[int]:
+    """Where each array ends, aligned, that lies behind the others in a segment."""
+    return list(accumulate(-(-size_bytes // ALIGNMENT_BYTES) * ALIGNMENT_BYTES for size_bytes in sizes_bytes))
 
 
 def _stretches(shards: Sequence[NDArray[np.int64]], start: int) -> list[slice]:

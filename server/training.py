@@ -220,6 +220,8 @@ class Training:
         for name, member in self._team.members.items():
             assignment = self._assignment(member.shards)
             descriptors = member.exchange.share(assignment)
+            if descriptors:
+                descriptors += self.job.rows.share(assignment)
             self._send(name, pb.TrainResponse(assignment=assignment), descriptors)
         self._wire_bytes = self._team.wire_bytes
         self.progress.transport = self._team.transport

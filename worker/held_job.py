@@ -18,6 +18,7 @@ from engine.parameters import Vector
 from engine.precision import PRECISIONS
 from engine.reduction import PartialSum, Subtree, maximal_subtrees
 from engine.sharding import BatchSchedule
+from worker.shared_rows import SharedRows, rows_of
 from worker.vectors import Outlet, OwnVectors, SharedVectors, Vectors
 
 # (shard, whether the validation rows) → the rows, read from the server.
@@ -31,6 +32,7 @@ class HeldJob:
     assignment: pb.Assignment
     computer: MicrobatchComputer
     vectors: Vectors
+    rows: SharedRows | None = None
 
     @classmethod
     def accept(
@@ -55,13 +57,16 @@ class HeldJob:
         size = computer.model.layout.size
         subtrees = _subtrees(assignment)
         if assignment.HasField("shared_memory"):
-            shared = SharedVectors(subtrees, size, assignment.shared_memory, descriptors, computer.precision)
-            return cls(assignment, computer, shared)
+            rows = rows_of(assignment, descriptors)
+            vector_descriptors = descriptors if rows is None else descriptors[:-1]
+            shared = SharedVectors(subtrees, size, assignment.shared_memory, vector_descriptors, computer.precision)
+            return cls(assignment, computer, shared, rows)
         vectors = None if before is None else before.vectors
         return cls(assignment, computer, OwnVectors(subtrees, size, link, computer.precision, before=vectors))
 
     def load(self, read_shard: ReadShard) -> None:
-        """Read the shards that aren't held yet, and drop those of other workers."""
+        """Read the shards that aren't held yet, where memory is shared or by read_shard; drop those of others."""
+        read = read_shard if self.rows is None else self.rows.shard
         first, count = self.assignment.first_shard, self.assignment.shard_count
         mine = range(first, first + count)
         computer = self.computer
@@ -71,7 +76,7 @@ class HeldJob:
                 del held[shard]
             for shard in mine:
                 if shard not in held:
-                    held[shard] = read_shard(shard, is_validation)
+                    held[shard] = read(shard, is_validation)
         computer.training, computer.validation = training, validation
 
     def receive_part(self, part: RawPart) -> None:

@@ -27,7 +27,7 @@ class SegmentError(Exception):
 class Segment:
     """A piece of shared memory, mapped into this process. Its views keep it mapped for as long as they live."""
 
-    def __init__(self, descriptor: int, size_bytes: int, *, writable: bool) -> None:
+    def __init__(self, descriptor: int, size_bytes: int, *, writable: bool, populate: bool = True) -> None:
         """Take over a descriptor that is known to be right; use `create` or `open`."""
         # Ours only once it is mapped: until then whoever gave it closes it.
         self.descriptor = -1
@@ -35,7 +35,7 @@ class Segment:
         self.writable = writable
         protection = mmap.PROT_READ | (mmap.PROT_WRITE if writable else 0)
         # Populated: the first step must not wait for a page at a time.
-        flags = mmap.MAP_SHARED | getattr(mmap, "MAP_POPULATE", 0)
+        flags = mmap.MAP_SHARED | (getattr(mmap, "MAP_POPULATE", 0) if populate else 0)
         self._map = mmap.mmap(descriptor, size_bytes, flags=flags, prot=protection)
         self.descriptor = descriptor
 
@@ -67,9 +67,10 @@ class Segment:
             raise SegmentError(f"shared memory of {size_bytes} bytes can't be had: {error.strerror}") from error
 
     @classmethod
-    def open(cls, descriptor: int, size_bytes: int, *, writable: bool) -> Segment:
+    def open(cls, descriptor: int, size_bytes: int, *, writable: bool, populate: bool = True) -> Segment:
         """A segment that another process made and handed over. The descriptor stays the caller's.
 
+        populate: False where only a part of it will be looked at.
         Raises SegmentError where it has another size, could be cut short, or can't be mapped."""
         try:
             actual_bytes = os.fstat(descriptor).st_size
@@ -82,7 +83,7 @@ class Segment:
             )
         own = os.dup(descriptor)
         try:
-            return cls(own, size_bytes, writable=writable)
+            return cls(own, size_bytes, writable=writable, populate=populate)
         except OSError as error:
             os.close(own)
             raise SegmentError(f"shared memory can't be mapped: {error.strerror}") from error

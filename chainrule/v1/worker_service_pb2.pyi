@@ -144,12 +144,26 @@ class Assignment(_message.Message):
     def __init__(self, job_id: _Optional[str] = ..., generation: _Optional[int] = ..., spec: _Optional[_Union[_job_pb2.JobSpec, _Mapping]] = ..., feature_count: _Optional[int] = ..., class_count: _Optional[int] = ..., first_shard: _Optional[int] = ..., shard_count: _Optional[int] = ..., shard_sizes: _Optional[_Iterable[int]] = ..., shared_memory: _Optional[_Union[SharedMemory, _Mapping]] = ...) -> None: ...
 
 class SharedMemory(_message.Message):
-    __slots__ = ("parameters_size_bytes", "gradients_size_bytes")
+    __slots__ = ("parameters_size_bytes", "gradients_size_bytes", "rows")
     PARAMETERS_SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
     GRADIENTS_SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    ROWS_FIELD_NUMBER: _ClassVar[int]
     parameters_size_bytes: int
     gradients_size_bytes: int
-    def __init__(self, parameters_size_bytes: _Optional[int] = ..., gradients_size_bytes: _Optional[int] = ...) -> None: ...
+    rows: SharedRows
+    def __init__(self, parameters_size_bytes: _Optional[int] = ..., gradients_size_bytes: _Optional[int] = ..., rows: _Optional[_Union[SharedRows, _Mapping]] = ...) -> None: ...
+
+class SharedRows(_message.Message):
+    __slots__ = ("size_bytes", "targets_offset_bytes", "numbers_offset_bytes", "validation_shard_sizes")
+    SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    TARGETS_OFFSET_BYTES_FIELD_NUMBER: _ClassVar[int]
+    NUMBERS_OFFSET_BYTES_FIELD_NUMBER: _ClassVar[int]
+    VALIDATION_SHARD_SIZES_FIELD_NUMBER: _ClassVar[int]
+    size_bytes: int
+    targets_offset_bytes: int
+    numbers_offset_bytes: int
+    validation_shard_sizes: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, size_bytes: _Optional[int] = ..., targets_offset_bytes: _Optional[int] = ..., numbers_offset_bytes: _Optional[int] = ..., validation_shard_sizes: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class Place(_message.Message):
     __slots__ = ("segment", "offset_bytes", "size_bytes")
