@@ -53,11 +53,12 @@ def test_workers_that_map_the_rows_and_those_that_read_them_train_the_same_bits(
         ):
             job = client.create_job(parse_job(JOB))
             mapping = set()
-            for update in client.watch_job(job.job_id):
+            for _ in client.watch_job(job.job_id):
                 mapping |= {process for process in cluster.process_ids[1:] if maps_rows(process)}
-            assert update.state == job_pb2.JOB_STATE_SUCCEEDED, update.error
+            job = client.get_job(job.job_id)
+            assert job.state == job_pb2.JOB_STATE_SUCCEEDED, job.error
             assert len(mapping) == (worker_count if transport == "auto" else 0)
-            hashes.add(update.result.parameters_sha256)
+            hashes.add(job.result.parameters_sha256)
     assert len(hashes) == 1
 
 
