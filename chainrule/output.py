@@ -13,11 +13,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 from google.rpc import status_pb2
 
-from chainrule.text import number, one_line, size, table_lines, workers
+from chainrule.text import duration, number, one_line, size, table_lines, workers
 from chainrule.v1 import job_pb2
 
 FINAL_STATES = (job_pb2.JOB_STATE_SUCCEEDED, job_pb2.JOB_STATE_FAILED, job_pb2.JOB_STATE_CANCELLED)
@@ -58,7 +59,7 @@ def state_number(name: str) -> job_pb2.JobState:
 
 
 def fields_of(message: Message) -> dict[str, Any]:
-    """A message as JSON values: the proto's field names, states without prefix, times as ISO 8601.
+    """A message as JSON values: the proto's field names, states without prefix, times as ISO 8601, durations as '4.2s'.
 
     Fields that know whether they are set are left out where they aren't."""
     found: dict[str, Any] = {}
@@ -70,7 +71,7 @@ def fields_of(message: Message) -> dict[str, Any]:
             found[each.name] = [fields_of(item) if isinstance(item, Message) else item for item in value]
         elif each.has_presence and not message.HasField(each.name):
             continue
-        elif isinstance(value, Timestamp):
+        elif isinstance(value, Timestamp | Duration):
             found[each.name] = value.ToJsonString()
         elif isinstance(value, status_pb2.Status):
             found[each.name] = {"code": value.code, "message": value.message}
@@ -148,6 +149,8 @@ def job_lines(job: job_pb2.Job) -> list[str]:
         rows.append(("error", job.error.message))
     if not is_final and progress.steps_per_second:
         rows.append(("speed", f"{progress.steps_per_second:.0f} steps/s, {workers(progress.workers)}"))
+    if job.HasField("time_left"):
+        rows.append(("time left", f"about {duration(job.time_left.ToTimedelta().total_seconds())}"))
     rows += _cost_rows(progress)
     if job.reproducibility:
         rows.append(("bits", job.reproducibility))

@@ -104,5 +104,7 @@ def facts(job: job_pb2.Job, *, loss_name: str = "validation loss", digits: int =
     if progress.steps_per_second <= 0:
         # Every step waits for its partial sums; that is worth a word only where steps stand still.
         return [*parts, f"waits for {job.waiting_for}" if job.waiting_for else workers(progress.workers)]
-    left_s = max(progress.total_steps - progress.step, 0) / progress.steps_per_second
-    return [*parts, f"{progress.steps_per_second:.0f} steps/s", workers(progress.workers), f"ETA {duration(left_s)}"]
+    parts += [f"{progress.steps_per_second:.0f} steps/s", workers(progress.workers)]
+    return (
+        [*parts, f"ETA {duration(job.time_left.ToTimedelta().total_seconds())}"] if job.HasField("time_left") else parts
+    )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +16,7 @@ from chainrule.v1 import job_pb2
 from engine.precision import PRECISIONS
 from server.errors import InvalidSpec, NotFound
 from server.journal import RETRY_S, Journal
+from server.pace import Pace
 from server.prepared_job import PreparedJob
 from server.recorder import Recorder
 from server.store import JobRecord
@@ -25,6 +25,8 @@ from server.waiting import Waiting
 
 FINAL = (job_pb2.JOB_STATE_SUCCEEDED, job_pb2.JOB_STATE_FAILED, job_pb2.JOB_STATE_CANCELLED)
 LONGEST_REQUEST_ID = 128
+# Ten years: what is said to take longer isn't known.
+LONGEST_LEFT_S = 10 * 365 * 86_400.0
 REREADING = "its data to be read again"
 
 
@@ -66,7 +68,7 @@ class Job:
     # The number of the last event that is stored.
     last_event: int = 0
     changed: asyncio.Event = field(default_factory=asyncio.Event)
-    _marks: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=16))
+    pace: Pace = field(default_factory=Pace)
 
     @classmethod
     def of_record(cls, record: JobRecord, *, last_event: int, model_path: Path) -> Job:
@@ -137,7 +139,7 @@ class Job:
         message.worker_kinds.extend(self.worker_kinds)
         if self.training is not None and not self.is_final:
             message.progress.CopyFrom(self.progress_now())
-            message.progress.steps_per_second = self._steps_per_second(now_s)
+            self._tell_pace(message, now_s)
         if self.state == job_pb2.JOB_STATE_SUCCEEDED and self.result is not None:
             message.result.CopyFrom(self.result)
         waiting = self._waiting()
@@ -178,16 +180,12 @@ class Job:
             progress.step_cost.CopyFrom(cost)
         return progress
 
-    def _steps_per_second(self, now_s: float) -> float:
-        if self.training is None or self.is_final:
-            return 0.0
-        step = self.training.progress.step
-        if not self._marks or now_s - self._marks[-1][0] > 0.05:
-            self._marks.append((now_s, step))
-        while len(self._marks) > 2 and now_s - self._marks[0][0] > 1.5:
-            self._marks.popleft()
-        since_s, since_step = self._marks[0]
-        return (step - since_step) / (now_s - since_s) if now_s > since_s else 0.0
+    def _tell_pace(self, message: job_pb2.Job, now_s: float) -> None:
+        step, total_steps = message.progress.step, message.progress.total_steps
+        message.progress.steps_per_second = self.pace.steps_per_second(now_s, step)
+        left_s = self.pace.left_s(now_s, step, total_steps) if message.progress.workers else None
+        if left_s is not None and self.step_end is None and self.ending is None:
+            message.time_left.FromNanoseconds(int(min(left_s, LONGEST_LEFT_S) * 1e9))
 
 
 def reproducibility_of(spec: job_pb2.JobSpec, worker_kinds: Sequence[str] = ()) -> str:

@@ -22,6 +22,7 @@ from chainrule.logs import log_event
 from chainrule.v1 import job_pb2
 from chainrule.v1 import worker_service_pb2 as pb
 from chainrule.wire_codec import RawPart, Request
+from engine.reduction import PartialSum
 from server.archive import Archive
 from server.checkpoint import Checkpoint
 from server.errors import InvalidSpec, NotFound, OutOfRange, ProtocolError, StorageFull, WrongState
@@ -295,7 +296,7 @@ class Scheduler:
             # The server's incarnation, in the upper bits, with room for 2^32 generations below.
             generation=secrets.randbits(31) << 32,
             restore=None if checkpoint is None else functools.partial(restore, checkpoint=checkpoint),
-            step_ended=None if job.recorder is None else job.recorder.step_ended,
+            step_ended=functools.partial(_step_ended, job),
         )
 
     def _start(self, job: Job, training: Training) -> None:
@@ -440,3 +441,9 @@ class Scheduler:
             except StorageFull as error:
                 log.warning("job %s: %s; it is tried again when the next job ends", job.job_id, error)
                 return
+
+
+def _step_ended(job: Job, training: Training, evaluation: PartialSum | None) -> None:
+    job.pace.mark(time.monotonic(), training.state.step)
+    if job.recorder is not None:
+        job.recorder.step_ended(training, evaluation)

@@ -133,6 +133,7 @@ class Sharing:
         if (joined or left) and job.job_id in self.running:
             changed = job_pb2.WorkersChanged(joined=joined, left=left, worker_count=len(after))
             self.note_event(job.job_id, job_pb2.JobEvent(workers_changed=changed))
+            job.pace.restart()
         for event in training.events:
             self.note_event(job.job_id, event)
         training.events.clear()

@@ -34,6 +34,7 @@ def test_a_job_that_was_paused_and_resumed_has_the_bits_of_an_undisturbed_run(tm
             wait_until(client, job_id, step=step)
             paused = client.pause_job(job_id)
             assert (paused.state, paused.progress.workers, paused.waiting_for) == (PAUSED, 0, "")
+            assert not paused.HasField("time_left")
             assert client.pause_job(job_id).state == PAUSED
             steps.append(paused.progress.step)
             time.sleep(0.2)

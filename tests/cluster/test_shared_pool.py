@@ -58,6 +58,7 @@ def test_a_higher_priority_takes_workers_at_a_steps_end_and_a_lower_one_gets_the
     with RestartableServer(tmp_path / "home", workers=3) as server, Client(server.address) as client:
         low = client.create_job(job_spec("low", epochs=2 * LONG))
         wait_for(lambda: workers_of(client, [low]) == [3], server)
+        wait_for(lambda: client.get_job(low.job_id).time_left.ToNanoseconds() > 0, server)
         spec = job_spec("high", epochs=SHORT)
         spec.priority, spec.training.min_workers, spec.training.max_workers = 1, 2, 2
         high = client.create_job(spec)
