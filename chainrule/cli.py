@@ -66,6 +66,24 @@ Step = Annotated[
 Best = Annotated[bool, typer.Option("--best", help="Those with the lowest validation loss that is known.")]
 Last = Annotated[bool, typer.Option("--last", help="The last ones, also of a job that runs.")]
 
+# What one server takes; each has an environment variable too, such as CHAINRULE_MAX_JOBS.
+MaxActiveJobs = Annotated[
+    int | None, typer.Option("--max-active-jobs", metavar="N", help="Jobs that have not ended; 1,000.")
+]
+MaxJobs = Annotated[int | None, typer.Option("--max-jobs", metavar="N", help="Jobs that are kept; 100,000.")]
+MaxParameters = Annotated[
+    int | None, typer.Option("--max-parameters", metavar="N", help="Parameters of a job; 250,000,000.")
+]
+MaxDataBytes = Annotated[
+    int | None, typer.Option("--max-data-bytes", metavar="N", help="Bytes of a job's prepared features; 2^34.")
+]
+MaxDataSetBytes = Annotated[
+    int | None, typer.Option("--max-data-set-bytes", metavar="N", help="What uploaded data sets may take; 2^40.")
+]
+MaxMessageBytes = Annotated[
+    int | None, typer.Option("--max-message-bytes", metavar="N", help="Bytes of a client's message; 2^22.")
+]
+
 
 @app.callback(invoke_without_command=True)
 def _options(version: Annotated[bool, typer.Option("--version", help="Print the version and end.")] = False) -> None:
@@ -112,9 +130,12 @@ def server(
         Path | None,
         typer.Option("--data-root", metavar="DIR", help="The folder whose files jobs may read; CHAINRULE_DATA_ROOT."),
     ] = None,
-    max_data_set_bytes: Annotated[
-        int | None, typer.Option("--max-data-set-bytes", metavar="N", help="What uploaded data sets may take; 2^40.")
-    ] = None,
+    max_active_jobs: MaxActiveJobs = None,
+    max_jobs: MaxJobs = None,
+    max_parameters: MaxParameters = None,
+    max_data_bytes: MaxDataBytes = None,
+    max_data_set_bytes: MaxDataSetBytes = None,
+    max_message_bytes: MaxMessageBytes = None,
     checkpoint_every_s: Annotated[
         float | None,
         typer.Option("--checkpoint-every-s", metavar="S", help="Seconds between two checkpoints of a job; 30."),
@@ -146,8 +167,17 @@ def server(
         options += ["--home", str(home)]
     if data_root is not None:
         options += ["--data-root", str(data_root)]
-    if max_data_set_bytes is not None:
-        options += ["--max-data-set-bytes", str(max_data_set_bytes)]
+    limits = {
+        "--max-active-jobs": max_active_jobs,
+        "--max-jobs": max_jobs,
+        "--max-parameters": max_parameters,
+        "--max-data-bytes": max_data_bytes,
+        "--max-data-set-bytes": max_data_set_bytes,
+        "--max-message-bytes": max_message_bytes,
+    }
+    for option, limit in limits.items():
+        if limit is not None:
+            options += [option, str(limit)]
     if checkpoint_every_s is not None:
         options += ["--checkpoint-every-s", str(checkpoint_every_s)]
     for name, count in (("--keep-checkpoints", keep_checkpoints), ("--keep-jobs", keep_jobs)):

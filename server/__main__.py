@@ -36,12 +36,13 @@ from server.home import Home, HomeError
 from server.jobs import JobBook
 from server.journal import Journal
 from server.lease import DEFAULT_LEASE_S
+from server.limits import add_limit_options, limits_of
 from server.local_links import LocalLinks
 from server.prepared_job import prepare
 from server.rpc_server import make_server
 from server.scheduler import Scheduler
 from server.store import Store, StoreError
-from server.uploads import DEFAULT_MAX_BYTES, Uploads
+from server.uploads import Uploads
 from server.worker_book import WorkerBook
 from server.worker_pool import WorkerPool
 
@@ -63,12 +64,6 @@ def main() -> int:
     parser.add_argument("--socket", type=Path, metavar="PATH", help="listen on this Unix socket too")
     parser.add_argument("--home", type=Path, default=os.environ.get("CHAINRULE_HOME") or Path.home() / ".chainrule")
     parser.add_argument("--data-root", type=Path, default=default_data_root(), help="what jobs' file: URIs may read")
-    parser.add_argument(
-        "--max-data-set-bytes",
-        type=int,
-        default=DEFAULT_MAX_BYTES,
-        help="what uploaded data sets, and uploads under way, may take together",
-    )
     parser.add_argument(
         "--checkpoint-every-s",
         type=float,
@@ -99,6 +94,7 @@ def main() -> int:
         "--metrics-host", default="127.0.0.1", metavar="HOST", help="whoever reaches it may read the metrics"
     )
     parser.add_argument("--exit-with-stdin", action="store_true", help="end when standard input ends")
+    add_limit_options(parser)
     add_log_options(parser)
     arguments = parser.parse_args()
     start_logging("server", log_format=arguments.log_format, log_level=arguments.log_level)
@@ -111,10 +107,12 @@ def main() -> int:
     for option, count in (("--keep-checkpoints", arguments.keep_checkpoints), ("--keep-jobs", arguments.keep_jobs)):
         if count is not None and count < 1:
             parser.error(f"{option} must be at least 1, got {count}")
-    if arguments.max_data_set_bytes < 0:
-        parser.error(f"--max-data-set-bytes must be at least 0, got {arguments.max_data_set_bytes}")
     if not 0.5 <= arguments.lease_s <= 3600:
         parser.error(f"--lease-s must be from 0.5 to 3600, got {arguments.lease_s:g}")
+    try:
+        arguments.limits = limits_of(arguments)
+    except ValueError as error:
+        parser.error(str(error))
     if arguments.data_root is not None and not arguments.data_root.is_dir():
         return _refuse(f"--data-root: there is no folder {arguments.data_root}; make it or name another")
     return asyncio.run(_serve(arguments))
@@ -126,7 +124,7 @@ async def _serve(arguments: argparse.Namespace) -> int:
         home = Home(arguments.home)
         store = Store(home.database)
         data_sets = DataSetStore(home.data_sets)
-        uploads = Uploads(home.uploads, data_sets, max_bytes=arguments.max_data_set_bytes)
+        uploads = Uploads(home.uploads, data_sets, max_bytes=arguments.limits.max_data_set_bytes)
     except OSError as error:
         return _refuse(f"the folder {arguments.home} can't be used: {error.strerror}; choose another --home")
     except (HomeError, StoreError) as error:
@@ -149,6 +147,7 @@ async def _serve(arguments: argparse.Namespace) -> int:
         pool=pool,
         workers=WorkerPool(book=WorkerBook(arguments.lease_s)),
         kept_jobs=arguments.keep_jobs,
+        limits=arguments.limits,
     )
     metrics = None if arguments.metrics_port is None else _metrics_endpoint()
     interceptors = [] if metrics is None else [metrics.rpcs]

@@ -17,7 +17,7 @@ from chainrule.logs import log_event
 from chainrule.v1 import job_pb2
 from chainrule.v1 import worker_service_pb2 as pb
 from chainrule.wire_codec import RawPart, Request
-from server.errors import InvalidRequest, LeaseExpired, ServiceError
+from server.errors import LeaseExpired, ServiceError
 from server.lease import Lease
 from server.links import SocketLink, StreamLink
 from server.loss import CONNECTION_LOST, Loss
@@ -112,7 +112,7 @@ class ConnectedWorker:
                     return
                 else:
                     self._receive(request)
-        except InvalidRequest as error:
+        except ServiceError as error:
             self._failure = error
         finally:
             self.stream.close()

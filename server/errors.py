@@ -136,7 +136,8 @@ CODES: dict[type[ServiceError], grpc.StatusCode] = {
 
 
 def status_of(error: ServiceError) -> status_pb2.Status:
-    """The google.rpc.Status of an error: ErrorInfo with its reason, and BadRequest where fields are wrong.
+    """The google.rpc.Status of an error: ErrorInfo with its reason, and BadRequest where fields are wrong, or
+    QuotaFailure where a limit is reached.
 
     Short enough for the trailers of a call, of which clients take 8 KiB; fields that find no room are counted."""
     details = [any_pb2.Any()]
@@ -144,6 +145,12 @@ def status_of(error: ServiceError) -> status_pb2.Status:
     if isinstance(error, InvalidRequest):
         details.append(any_pb2.Any())
         details[1].Pack(_bad_request(error.violations))
+    elif isinstance(error, LimitExceeded):
+        violation = error_details_pb2.QuotaFailure.Violation(
+            subject="server", description=shortened(str(error), MESSAGE_BYTES)
+        )
+        details.append(any_pb2.Any())
+        details[1].Pack(error_details_pb2.QuotaFailure(violations=[violation]))
     number: int = CODES[type(error)].value[0]
     return status_pb2.Status(code=number, message=shortened(str(error), MESSAGE_BYTES), details=details)
 

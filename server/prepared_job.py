@@ -36,6 +36,7 @@ from engine.synchronous_sgd import ParameterState, UpdateRecipe
 from server import column_choice, data_set, labels
 from server.data_set_store import DataSetStore
 from server.errors import InvalidSpec
+from server.limits import Limits
 from server.prepared_rows import PreparedRows, lay_out
 from server.preprocessing import Preprocessing, learn
 from server.start import Start, StartError, read_start
@@ -124,11 +125,13 @@ def prepare(
     data_root: Path | None = None,
     data_sets: DataSetStore | None = None,
     start_path: Path | None = None,
+    limits: Limits | None = None,
 ) -> PreparedJob:
     """The prepared job of a spec. data_root, data_sets: see `data_set.load`.
 
     start_path: the file of `model.start`, where it is known; else `model.start.model` is looked up below data_root.
-    Raises InvalidSpec with every field that is wrong."""
+    limits: of a new job; None: it was accepted before.
+    Raises InvalidSpec with every field that is wrong, LimitExceeded before the memory is spent."""
     complete = with_defaults(spec)
     violations = _violations(complete)
     if violations:
@@ -145,6 +148,8 @@ def prepare(
                 is_number = data.classes is None
                 complete.data.standardize.CopyFrom(job_pb2.Standardization(features=True, target=is_number))
             preprocessing = learn(data, complete.data, division.training_rows)
+            if limits is not None:
+                limits.check_data(row_count=len(data.target), place_count=preprocessing.width)
             rows = lay_out(data, preprocessing, division)
         batches = BatchSchedule(
             seed=complete.training.seed,
@@ -155,6 +160,8 @@ def prepare(
         early_stopping = _early_stopping(complete.training)
         class_count = preprocessing.class_count
         model = build_model(complete, feature_count=preprocessing.width, class_count=class_count)
+        if limits is not None:
+            limits.check_parameters(model.layout.size)
         recipe = replace(recipe, frozen=model.layout.frozen_ranges)
         start = None
         if complete.model.HasField("start"):

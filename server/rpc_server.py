@@ -21,6 +21,8 @@ from server.standard_services import add_standard_services
 from server.unreadable import ReadableRequests
 from server.uploads import Uploads
 
+LENGTH_READ = 4
+
 
 async def make_server(
     scheduler: Scheduler,
@@ -34,8 +36,11 @@ async def make_server(
 
     interceptors: they come before ours."""
     # Without so_reuseport = 0 a second server would share the port, and each would get half of the calls.
-    options = [("grpc.so_reuseport", 0), *KEEPALIVE_OPTIONS]
-    server = grpc.aio.server(interceptors=[*interceptors, ReadableRequests()], options=options)
+    limits = scheduler.limits
+    # What is a little too long is refused by us, with the name of the setting; what is far too long by gRPC, unread.
+    most_bytes = LENGTH_READ * limits.max_message_bytes
+    options = [("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", most_bytes), *KEEPALIVE_OPTIONS]
+    server = grpc.aio.server(interceptors=[*interceptors, ReadableRequests(limits)], options=options)
     jobs = JobService(scheduler, data_root, uploads.data_sets)
     job_service_pb2_grpc.add_JobServiceServicer_to_server(jobs, server)
     data_service_pb2_grpc.add_DataServiceServicer_to_server(DataService(scheduler, uploads), server)

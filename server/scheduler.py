@@ -27,6 +27,7 @@ from server.archive import Archive
 from server.checkpoint import Checkpoint
 from server.errors import InvalidSpec, NotFound, OutOfRange, ProtocolError, StorageFull, WrongState
 from server.jobs import Job, JobBook
+from server.limits import Limits
 from server.links import Link
 from server.loss import CONNECTION_LOST, Loss
 from server.prepared_job import PreparedJob
@@ -55,6 +56,7 @@ class Scheduler:
     pool: Executor | None = None
     # So many jobs that have ended are remembered, at least 1; None: all of them.
     kept_jobs: int | None = None
+    limits: Limits = field(default_factory=Limits)
     workers: WorkerPool = field(default_factory=WorkerPool)
     _is_stopping: bool = False
     _forgetting: asyncio.Task[None] | None = None
@@ -70,7 +72,7 @@ class Scheduler:
         """Put a job in the queue; it is on the disk when it is returned. request_sha256: of the spec as it was sent.
 
         A job that a request with this id made before is returned in place of a second one.
-        Raises StorageFull, and InvalidSpec where that job has another spec."""
+        Raises StorageFull, LimitExceeded, and InvalidSpec where that job has another spec."""
         job = Job(
             self.book.new_id(),
             prepared.spec,
@@ -83,6 +85,10 @@ class Scheduler:
         )
         # A caller that gives up must not leave a job on the disk that nobody here knows.
         return await asyncio.shield(asyncio.create_task(self._add(job)))
+
+    def check_room(self) -> None:
+        """Raise LimitExceeded where there is no room for one more job."""
+        self.limits.check_new_job(active_jobs=len(self.book.active()), jobs=len(self.book.all()))
 
     def restore(self) -> None:
         """Take up every job of the archive again: those that ran, then the queue. Raises StoreError."""
@@ -258,6 +264,7 @@ class Scheduler:
             known = self.book.of_request(job.request_id, job.request_sha256)
             if known is not None:
                 return known
+            self.check_room()
             await self.archive.add(job)
             self.book.add(job)
         self._share()

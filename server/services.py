@@ -47,6 +47,8 @@ class JobService(job_service_pb2_grpc.JobServiceServicer):
         job = self.scheduler.book.of_request(request_id, request_sha256)
         if job is not None and not request.validate_only:
             return api.CreateJobResponse(job=_message(job))
+        if not request.validate_only:
+            self.scheduler.check_room()
         spec, start_path = request.spec, None
         if spec.model.start.job:
             spec.model.start.job, start_path = self._start(spec.model.start.job)
@@ -54,7 +56,12 @@ class JobService(job_service_pb2_grpc.JobServiceServicer):
         with self.data_sets.held(spec.data.uri) as pinned:
             spec.data.uri = pinned
             prepared = await asyncio.to_thread(
-                prepare, spec, data_root=self.data_root, data_sets=self.data_sets, start_path=start_path
+                prepare,
+                spec,
+                data_root=self.data_root,
+                data_sets=self.data_sets,
+                start_path=start_path,
+                limits=self.scheduler.limits,
             )
             if request.validate_only:
                 checked = job_pb2.Job(spec=prepared.spec, progress=job_pb2.Progress(total_steps=prepared.total_steps))

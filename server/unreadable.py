@@ -1,16 +1,17 @@
-"""Bytes that are no message of their type: INVALID_ARGUMENT to the caller, where gRPC itself would say INTERNAL."""
+"""Bytes that are no message of their type, or too many: a status that says so, where gRPC itself would say INTERNAL."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import grpc
 from google.protobuf.message import DecodeError
 
-from server.errors import InvalidRequest, abort
+from server.errors import InvalidRequest, ServiceError, abort
+from server.limits import Limits
 from server.surrounded import surrounded
 
 
@@ -18,11 +19,14 @@ from server.surrounded import surrounded
 class _Unreadable:
     """What stands for a request that can't be read."""
 
-    why: str
+    error: ServiceError
 
 
+@dataclass(frozen=True)
 class ReadableRequests(grpc.aio.ServerInterceptor):
-    """Lets methods see only requests that could be read. A stream of requests raises InvalidRequest where one can't."""
+    """Lets methods see only requests that could be read. A stream of requests raises the error where one couldn't."""
+
+    limits: Limits = field(default_factory=Limits)
 
     async def intercept_service(
         self,
@@ -34,36 +38,34 @@ class ReadableRequests(grpc.aio.ServerInterceptor):
         if handler is None or handler.request_deserializer is None:
             return handler
         if handler.request_streaming:
-            return handler._replace(request_deserializer=_raising(handler.request_deserializer))
-        return surrounded(handler._replace(request_deserializer=_safely(handler.request_deserializer)), _refusing)
+            return handler._replace(request_deserializer=self._raising(handler.request_deserializer))
+        return surrounded(handler._replace(request_deserializer=self._safely(handler.request_deserializer)), _refusing)
 
+    def _safely(self, deserialize: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
+        raising = self._raising(deserialize)
 
-def _safely(deserialize: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
-    def read(content: bytes) -> Any:
-        try:
-            return deserialize(content)
-        except DecodeError as error:
-            return _Unreadable(str(error))
+        def read(content: bytes) -> Any:
+            try:
+                return raising(content)
+            except ServiceError as error:
+                return _Unreadable(error)
 
-    return read
+        return read
 
+    def _raising(self, deserialize: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
+        def read(content: bytes) -> Any:
+            self.limits.check_message(len(content))
+            try:
+                return deserialize(content)
+            except DecodeError as error:
+                why = f"the request can't be read: {error}; texts must be UTF-8"
+                raise InvalidRequest([("", why)]) from None
 
-def _raising(deserialize: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
-    def read(content: bytes) -> Any:
-        try:
-            return deserialize(content)
-        except DecodeError as error:
-            raise _refusal(_Unreadable(str(error))) from None
-
-    return read
+        return read
 
 
 @contextlib.asynccontextmanager
 async def _refusing(request: Any, context: Any) -> AsyncIterator[None]:
     if isinstance(request, _Unreadable):
-        await abort(context, _refusal(request))
+        await abort(context, request.error)
     yield
-
-
-def _refusal(request: _Unreadable) -> InvalidRequest:
-    return InvalidRequest([("", f"the request can't be read: {request.why}; texts must be UTF-8")])
