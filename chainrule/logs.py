@@ -31,7 +31,7 @@ _ATTRIBUTE = "event_of_chainrule"
 def log_event(name: str, **fields: str | int | float) -> dict[str, Any]:
     """The `extra` of a log record: `log.info("worker %s left", name, extra=log_event("worker_left", worker=name))`.
 
-    Fields are the same everywhere: job (its id), step, worker (its name), size_bytes, duration_s."""
+    Fields are the same everywhere: job (its id), step, worker (its name), data_set (its SHA-256), size_bytes."""
     return {_ATTRIBUTE: {"event": name, **fields}}
 
 
@@ -75,14 +75,16 @@ def write_without_lock(message: str, *, name: str) -> None:
 
 
 def _log_uncaught(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
-    log.error("an exception that nobody caught ends the process", exc_info=(kind, error, traceback))
+    uncaught = (kind, error, traceback)
+    log.error("an exception that nobody caught ends the process", exc_info=uncaught, extra=log_event("uncaught"))
 
 
 def _log_uncaught_of_thread(arguments: threading.ExceptHookArgs) -> None:
     if arguments.exc_value is not None and arguments.exc_type is not SystemExit:
         name = "unknown" if arguments.thread is None else arguments.thread.name
         uncaught = (arguments.exc_type, arguments.exc_value, arguments.exc_traceback)
-        log.error("an exception that nobody caught ends thread %s", name, exc_info=uncaught)
+        message = "an exception that nobody caught ends thread %s"
+        log.error(message, name, exc_info=uncaught, extra=log_event("uncaught"))
 
 
 class TextLines(logging.Formatter):

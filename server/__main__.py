@@ -222,7 +222,7 @@ def _local_links() -> LocalLinks | None:
             return LocalLinks(Listener())
     except OSError as error:
         reason = str(error.strerror)
-    log.warning("memory is shared with no worker: %s", reason)
+    log.warning("memory is shared with no worker: %s", reason, extra=log_event("no_shared_memory"))
     return None
 
 

@@ -195,7 +195,8 @@ class Archive:
                 await asyncio.to_thread(self._checkpoints(job).remove)
         except OSError as error:
             # The job is gone whatever becomes of its files, whose names are never used again.
-            log.warning("job %s: its files can't be removed: %s", job.job_id, error)
+            extra = log_event("files_not_removed", job=job.job_id)
+            log.warning("job %s: its files can't be removed: %s", job.job_id, error, extra=extra)
 
     def _prepare_again(self, job: Job) -> PreparedJob:
         if job.spec.model.HasField("start"):
@@ -218,7 +219,8 @@ class Archive:
         try:
             self._checkpoints(job).remove()
         except OSError as error:
-            log.warning("job %s: its checkpoints can't be removed: %s", job.job_id, error)
+            extra = log_event("files_not_removed", job=job.job_id)
+            log.warning("job %s: its checkpoints can't be removed: %s", job.job_id, error, extra=extra)
 
 
 def _state_event(job: Job, state: job_pb2.JobState) -> job_pb2.JobEvent:

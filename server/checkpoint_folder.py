@@ -9,6 +9,7 @@ import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from chainrule.logs import log_event
 from server import checkpoint as checkpoint_file
 from server import durable_file
 from server.checkpoint import Checkpoint, DamagedCheckpoint
@@ -82,7 +83,8 @@ class CheckpointFolder:
             except DamagedCheckpoint as error:
                 aside = path.with_name(path.name + DAMAGED_SUFFIX)
                 path.replace(aside)
-                log.warning("the checkpoint %s is damaged and was set aside: %s", path, error)
+                extra = log_event("checkpoint_damaged", job=self.path.name, step=step)
+                log.warning("the checkpoint %s is damaged and was set aside: %s", path, error, extra=extra)
                 damaged.append((aside.name, str(error)))
             else:
                 return found, damaged

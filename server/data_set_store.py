@@ -17,6 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
+from chainrule.logs import log_event
 from server.data_root import DataFileError
 from server.data_set_record import CONTENT, FEWEST_DIGITS, DataSetRecord, ending_of
 from server.durable_file import sync_folder
@@ -74,7 +75,8 @@ class DataSetStore:
             except OSError as error:
                 raise StorageFull(f"the data set can't be stored: {error.strerror}; finish the upload again") from error
             self._records[record.sha256] = record
-        log.info("data set %s (%s, %d bytes) is there", record.sha256[:12], record.name, record.size_bytes)
+        extra = log_event("data_set_stored", data_set=record.sha256, size_bytes=record.size_bytes)
+        log.info("data set %s (%s, %d bytes) is there", record.sha256[:12], record.name, record.size_bytes, extra=extra)
 
     def give_name(self, sha256: str, name: str, *, now_s: float) -> DataSetRecord:
         """The data set with one more name. Raises NotFound, StorageFull, InvalidRequest for another ending."""
@@ -107,7 +109,7 @@ class DataSetStore:
             except OSError as error:
                 raise StorageFull(f"the data set can't be deleted, and wasn't: {error.strerror}") from error
             del self._records[sha256]
-        log.info("data set %s is deleted", sha256[:12])
+        log.info("data set %s is deleted", sha256[:12], extra=log_event("data_set_deleted", data_set=sha256))
         # Whoever reads it has it open.
         shutil.rmtree(gone, ignore_errors=True)
 
@@ -170,7 +172,8 @@ class DataSetStore:
             if (path / CONTENT).stat().st_size != record.size_bytes:
                 raise ValueError(f"{path / CONTENT} has not {record.size_bytes} bytes")
         except (OSError, ValueError) as error:
-            log.warning("data set %s is damaged and set aside: %s", path.name, error)
+            extra = log_event("data_set_damaged", data_set=path.name)
+            log.warning("data set %s is damaged and set aside: %s", path.name, error, extra=extra)
             aside = path.with_suffix(DAMAGED)
             shutil.rmtree(aside, ignore_errors=True)
             path.rename(aside)

@@ -27,6 +27,8 @@ import grpc
 from google.protobuf import any_pb2
 from google.rpc import error_details_pb2, status_pb2
 
+from chainrule.logs import log_event
+
 log = logging.getLogger(__name__)
 # Of the streaming call that is being served: where it comes from, as gRPC writes it.
 peer: ContextVar[str] = ContextVar("peer", default="")
@@ -184,7 +186,7 @@ async def abort(context: Any, error: Exception) -> None:
         status = status_of(error)
         details = (("grpc-status-details-bin", status.SerializeToString()),)
         await context.abort(CODES[type(error)], status.message, trailing_metadata=details)
-    log.error("an error of the server itself", exc_info=error)
+    log.error("an error of the server itself", exc_info=error, extra=log_event("internal_error"))
     await context.abort(grpc.StatusCode.INTERNAL, "an error of the server itself; its log says more")
 
 

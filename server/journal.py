@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+from chainrule.logs import log_event
 from chainrule.v1 import job_pb2
 from server.store import JobRecord, MetricRow, NamedEvent, Store, StoreError
 
@@ -125,7 +126,8 @@ class Journal:
             async with asyncio.timeout(CLOSE_TIMEOUT_S):
                 await self.written()
         except TimeoutError:
-            log.error("some events and metrics could not be stored: %s", self.trouble)
+            extra = log_event("store_failing")
+            log.error("some events and metrics could not be stored: %s", self.trouble, extra=extra)
         if self._writing is not None:
             self._writing.cancel()
         self._thread.shutdown(wait=True)
@@ -153,7 +155,9 @@ class Journal:
                     # Whatever it is, what was noted is kept, and who waits for it is not told that it is stored.
                     if not self.trouble:
                         what = None if isinstance(error, StoreError) else error
-                        log.error("jobs can't be stored; it is tried again and again: %s", error, exc_info=what)
+                        extra = log_event("store_failing")
+                        message = "jobs can't be stored; it is tried again and again: %s"
+                        log.error(message, error, exc_info=what, extra=extra)
                     self.trouble = str(error)
                     self._is_troubled.set()
                     self._noted = batch.before(self._noted)

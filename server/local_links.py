@@ -12,6 +12,7 @@ from google.protobuf.message import DecodeError
 from chainrule.local_link.link import Connection, LinkClosed, close_all
 from chainrule.local_link.listener import TOKEN_BYTES, Listener, Proof
 from chainrule.local_link.segment import SegmentError
+from chainrule.logs import log_event
 from chainrule.v1 import worker_service_pb2 as pb
 
 log = logging.getLogger(__name__)
@@ -54,7 +55,8 @@ class LocalLinks:
             connection = self._listener.accept_nowait()
         except OSError as error:
             # The loop would call again at once, for as long as no descriptor is free.
-            log.error("no local link can be accepted: %s; trying again in %g s", error.strerror, ACCEPT_PAUSE_S)
+            extra, message = log_event("local_link_failed"), "no local link can be accepted: %s; trying again in %g s"
+            log.error(message, error.strerror, ACCEPT_PAUSE_S, extra=extra)
             loop = asyncio.get_running_loop()
             loop.remove_reader(self._listener.fileno())
             loop.call_later(ACCEPT_PAUSE_S, self._listen)
@@ -77,7 +79,9 @@ class LocalLinks:
                 if not proof.holds(answer.link_proof.value) or future.done():
                     raise LinkClosed("its proof is wrong, or too late")
         except (LinkClosed, TimeoutError, DecodeError, SegmentError, OSError) as error:
-            log.warning("a process on this machine was refused a local link: %s", str(error) or "it was silent")
+            extra = log_event("local_link_refused")
+            reason = str(error) or "it was silent"
+            log.warning("a process on this machine was refused a local link: %s", reason, extra=extra)
             connection.close()
         except asyncio.CancelledError:
             connection.close()

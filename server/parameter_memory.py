@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from chainrule.local_link.segment import Segment, SegmentError
+from chainrule.logs import log_event
 from chainrule.v1 import worker_service_pb2 as pb
 from engine.parameters import Vector
 
@@ -37,7 +38,8 @@ class ParameterMemory:
                 segment = Segment.create(2 * slot_bytes(size), name="chainrule-parameters")
                 segment.seal_read_only()
             except SegmentError as error:
-                log.warning("the parameters can't be in shared memory, so they go over gRPC: %s", error)
+                extra = log_event("no_shared_memory")
+                log.warning("the parameters can't be in shared memory, so they go over gRPC: %s", error, extra=extra)
             else:
                 first, second = segment.vector(0, size), segment.vector(slot_bytes(size), size)
                 return cls((first, second), segment)

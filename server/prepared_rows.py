@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chainrule.local_link.segment import Segment, SegmentError
+from chainrule.logs import log_event
 from chainrule.v1 import worker_service_pb2 as pb
 from engine.microbatch import ShardRows
 from engine.sharding import Division
@@ -131,7 +132,8 @@ def _memory(
             segment = Segment.create(ends[-1], name="chainrule-rows")
             segment.seal_read_only()
         except SegmentError as error:
-            log.warning("the rows can't be in shared memory, so they go over gRPC: %s", error)
+            extra = log_event("no_shared_memory")
+            log.warning("the rows can't be in shared memory, so they go over gRPC: %s", error, extra=extra)
             segment = None
     if segment is None:
         features, targets, numbers = (np.empty(shape, dtype=kind) for shape, kind in kinds)

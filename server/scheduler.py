@@ -446,7 +446,8 @@ class Scheduler:
             except NotFound:
                 continue  # its owner was quicker
             except StorageFull as error:
-                log.warning("job %s: %s; it is tried again when the next job ends", job.job_id, error)
+                extra = log_event("job_not_forgotten", job=job.job_id)
+                log.warning("job %s: %s; it is tried again when the next job ends", job.job_id, error, extra=extra)
                 return
 
 

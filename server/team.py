@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from chainrule.local_link.segment import SegmentError
+from chainrule.logs import log_event
 from chainrule.v1 import job_pb2
 from chainrule.v1 import worker_service_pb2 as pb
 from chainrule.wire_codec import OutgoingResponse
@@ -86,7 +87,8 @@ class Team:
                 try:
                     return SharedExchange(subtrees, size, memory)
                 except SegmentError as error:
-                    log.warning("%s's vectors go over gRPC: %s", seat.name, error)
+                    extra = log_event("no_shared_memory", worker=seat.name)
+                    log.warning("%s's vectors go over gRPC: %s", seat.name, error, extra=extra)
             return StreamExchange(subtrees, size, job.precision)
 
         return cls(seats, job.spec.training.shards, exchange_of)

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from chainrule.logs import log_event
 from server.data_set_record import CONTENT, DataSetRecord, ending_of, name_problem, sha256_problem
 from server.data_set_store import DataSetStore
 from server.errors import InvalidRequest, LimitExceeded, NotFound, OutOfRange, StorageFull, WrongState
@@ -160,6 +161,7 @@ class Uploads:
                         "upload %s (%s) got no bytes for long and is dropped",
                         upload.folder.name[:12],
                         upload.record.name,
+                        extra=log_event("upload_dropped", data_set=upload.folder.name),
                     )
                     self._forget(upload)
 

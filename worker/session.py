@@ -264,7 +264,8 @@ def _tell_failure(link: Link, assignment: pb.Assignment, error: Exception) -> No
     """Tell the server why this worker can't go on with a job. Raises LinkLost."""
     # Any worker would find the same wrong with a formula or a setting.
     is_of_job = isinstance(error, EngineError)
-    log.error("job %s can't be computed here", assignment.job_id, exc_info=None if is_of_job else error)
+    extra, unexpected = log_event("job_failed", job=assignment.job_id), None if is_of_job else error
+    log.error("job %s can't be computed here", assignment.job_id, exc_info=unexpected, extra=extra)
     failure = pb.Failure(
         job_id=assignment.job_id,
         generation=assignment.generation,

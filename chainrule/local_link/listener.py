@@ -22,6 +22,7 @@ import numpy as np
 
 from chainrule.local_link.link import Connection, LinkClosed, close_all
 from chainrule.local_link.segment import Segment, SegmentError
+from chainrule.logs import log_event
 
 log = logging.getLogger(__name__)
 TOKEN_BYTES = 16
@@ -86,7 +87,8 @@ class Listener:
         connection = Connection(accepted)
         user_id = connection.peer_user_id()
         if user_id not in (os.getuid(), 0):
-            log.warning("a process of user %d was refused a local link", user_id)
+            extra = log_event("local_link_refused")
+            log.warning("a process of user %d was refused a local link", user_id, extra=extra)
             connection.close()
             return None
         return connection

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import ast
 import io
 import json
 import logging
@@ -12,11 +13,13 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
 from chainrule.logs import JsonLines, TextLines, add_log_options, log_event
 
+ROOT = Path(__file__).resolve().parents[2]
 FORGED = "gone\n2026-03-01 12:00:00,000 server INFO job 1 succeeded\r\x1b[2K\u2028\x85ever"
 Log = Callable[[logging.Formatter], tuple[logging.Logger, io.StringIO]]
 
@@ -105,6 +108,20 @@ raise ValueError("end")
         ("error", "ValueError: end"),
     ]
     assert (done.returncode, "thread update" in lines[1]["message"]) == (1, True)
+
+
+@pytest.mark.parametrize("package", ["chainrule", "server", "worker"])
+def test_every_event_that_is_logged_has_a_name(package: str) -> None:
+    """log.info(…, extra=log_event("worker_left", worker=name)): without it a JSON log can't be searched."""
+    nameless = [
+        f"{path.relative_to(ROOT)}:{call.lineno}"
+        for path in sorted((ROOT / package).rglob("*.py"))
+        for call in ast.walk(ast.parse(path.read_text()))
+        if isinstance(call, ast.Call)
+        and re.fullmatch(r"log\.(debug|info|warning|error|exception)", ast.unparse(call.func))
+        and "extra" not in {keyword.arg for keyword in call.keywords}
+    ]
+    assert nameless == []
 
 
 def options(arguments: list[str]) -> tuple[str, str]:
