@@ -418,7 +418,17 @@ def predict(
 @app.command()
 def explain(
     job: JobId,
-    row: Annotated[int, typer.Option("--row", metavar="I", help="The example: a row of the job's data, from 0.")] = 0,
+    row: Annotated[
+        int | None,
+        typer.Option("--row", metavar="I", help="The example: a row of the job's data; 0 where none is given."),
+    ] = None,
+    shard: Annotated[
+        int | None,
+        typer.Option("--shard", metavar="I", help="Instead: this shard's next microbatch, counted from 0."),
+    ] = None,
+    reduced: Annotated[
+        bool, typer.Option("--reduced", help="Instead: the next step's gradient, reduced over all shards.")
+    ] = False,
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", metavar="FILE", help="A picture: .svg, .html, .dot, .mmd or .png."),
@@ -433,7 +443,10 @@ def explain(
     from chainrule.commands import models
 
     version = models.version_of(step, best=best, last=last)
-    models.explain(server, job, row=row, output=output, version=version, as_json=as_json)
+    if reduced:
+        models.explain_reduction(server, job, others=(row, shard, output), version=version, as_json=as_json)
+    else:
+        models.explain(server, job, row=row, shard=shard, output=output, version=version, as_json=as_json)
 
 
 @app.command()

@@ -218,13 +218,19 @@ class Client(DataCalls):
         return response
 
     def explain(
-        self, job_id: str, *, row: int, max_values: int | None = None, version: Version | None = None
+        self,
+        job_id: str,
+        *,
+        row: int | None = None,
+        shard: int | None = None,
+        max_values: int | None = None,
+        version: Version | None = None,
     ) -> model_api.ExplainResponse:
-        """Every node's forward and backward value for a row of the job's data.
+        """Every node's forward and backward value for a row of the job's data, or for a shard's microbatch.
 
-        version: of the model, the last where none is given. Raises JobNotFound, InvalidJob, PreconditionFailed where
-        the job has no model."""
-        request = model_api.ExplainRequest(job_id=job_id, row=row, max_values=max_values)
+        row, shard: one of them, counted from 0. version: of the model, the last where none is given. Raises
+        JobNotFound, InvalidJob, PreconditionFailed where the job has no model."""
+        request = model_api.ExplainRequest(job_id=job_id, row=row, shard=shard, max_values=max_values)
         _set_version(request, version)
         return self.explain_example(request)
 
@@ -232,6 +238,19 @@ class Client(DataCalls):
         """The same for any example: a row of the job's data, or one of the caller's own."""
         with self._errors(self._timeout_s):
             response: model_api.ExplainResponse = self._models.Explain(request, timeout=self._timeout_s)
+        return response
+
+    def explain_reduction(
+        self, job_id: str, *, max_values: int | None = None, version: Version | None = None
+    ) -> model_api.ExplainReductionResponse:
+        """The reduced gradient of the step after the parameters, with what each shard adds to it.
+
+        version: of the model, the last where none is given. Raises JobNotFound, PreconditionFailed."""
+        request = model_api.ExplainReductionRequest(job_id=job_id, max_values=max_values)
+        _set_version(request, version)
+        timeout_s = max(self._timeout_s, CREATE_TIMEOUT_S)
+        with self._errors(timeout_s):
+            response: model_api.ExplainReductionResponse = self._models.ExplainReduction(request, timeout=timeout_s)
         return response
 
     def delete_job(self, job_id: str) -> str:
@@ -319,7 +338,11 @@ def predict_request(
 
 
 def _set_version(
-    request: api.DownloadModelRequest | model_api.PredictRequest | model_api.ExplainRequest, version: Version | None
+    request: api.DownloadModelRequest
+    | model_api.PredictRequest
+    | model_api.ExplainRequest
+    | model_api.ExplainReductionRequest,
+    version: Version | None,
 ) -> None:
     if isinstance(version, int):
         request.version.step = version

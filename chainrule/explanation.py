@@ -20,16 +20,23 @@ MAX_TEXT = 200
 
 
 def explanation_of(
-    graph: Graph, values: Mapping[str, NDArray[Any]], *, prediction: Node | None = None, max_values: int = 16
+    graph: Graph,
+    values: Mapping[str, NDArray[Any]],
+    *,
+    prediction: Node | None = None,
+    max_values: int = 16,
+    all_rows: bool = False,
 ) -> api.ExplainResponse:
-    """The nodes of a loss's graph for one example, without a job's id.
+    """The nodes of a loss's graph for one example, without a job's id; all_rows: for all rows together.
 
-    values: of each leaf by name; inputs have one row. prediction: the node to point at, if it is in the graph."""
+    values: of each leaf by name; inputs have one row, or with all_rows any number. prediction: the node to point at, if
+    it is in the graph."""
     from engine.backpropagation import backward, forward, is_differentiated, local_partial
     from engine.operations import OPERATIONS
 
     f = forward(graph, values)
-    g = backward(graph, f)
+    rows = next((len(f[node]) for node in graph.inputs), None)
+    g = backward(graph, f, row_count=rows)
     place = {node: number for number, node in enumerate(graph.nodes)}
     response = api.ExplainResponse()
     if prediction in place:
@@ -43,10 +50,10 @@ def explanation_of(
             text="" if node.is_leaf else shortened(node.text, MAX_TEXT),
             rule="" if operation is None else operation.formula,
             shape=node.shape,
-            forward=summary_of(_example(node, f[node]), max_values),
+            forward=summary_of(f[node] if all_rows else _example(node, f[node]), max_values),
         )
         if node in g:
-            explained.backward.CopyFrom(summary_of(_example(node, g[node]), max_values))
+            explained.backward.CopyFrom(summary_of(g[node] if all_rows else _example(node, g[node]), max_values))
         for index, operand in enumerate(node.operands):
             edge = explained.operands.add(node=place[operand], letter=letter_of(index))
             if operation is not None and is_differentiated(operand):

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from chainrule.explanation import explanation_of
 from chainrule.v1 import model_service_pb2 as api
+from engine.backpropagation import dropout_masks
 from engine.graph import Graph
 from server.errors import InvalidRequest, WrongState
 from server.prepared_job import PreparedJob
@@ -25,14 +26,20 @@ MAX_VALUES_TOGETHER = 250_000
 MAX_NODES = 3_000
 # f, g, and the partial derivatives of two operands.
 TENSORS_OF_NODE = 4
+# Of all nodes of a microbatch together: each is held twice, as f and as g, and its partial derivatives for a while.
+MAX_MICROBATCH_ELEMENTS = 20_000_000
 
 
 def explain(
     trained: TrainedModel, request: api.ExplainRequest, job: PreparedJob | None, stop: Stop
 ) -> api.ExplainResponse:
-    """The explanation, without the job's id. job: where `row` is looked up; None where none is asked for.
+    """The explanation, without the job's id. job: where `row` and `shard` are looked up; None where none is asked for.
 
     Raises InvalidRequest, WrongState where the graph is too large, Stopped."""
+    if request.WhichOneof("example") == "shard":
+        if job is None:
+            raise TypeError("a shard is asked for without the job's rows")
+        return explain_microbatch(trained, request, job, stop)
     graph = trained.model.evaluation_loss
     max_values = _max_values(request, graph)
     match request.WhichOneof("example"):
@@ -46,7 +53,8 @@ def explain(
         case "own":
             x, y = _own_example(request.own, trained.preprocessing)
         case _:
-            raise InvalidRequest([("example", "is missing; give a row of the job's data, or an example of your own")])
+            message = "is missing; give a row of the job's data, a shard, or an example of your own"
+            raise InvalidRequest([("example", message)])
     model = trained.model
     values: dict[str, NDArray[Any]] = {"x": x[np.newaxis], "y": np.asarray(y)[np.newaxis]}
     values |= model.layout.views(trained.parameters) | model.statistics.views(trained.statistics)
@@ -57,14 +65,46 @@ def explain(
     return response
 
 
-def _max_values(request: api.ExplainRequest, graph: Graph) -> int:
+def explain_microbatch(
+    trained: TrainedModel, request: api.ExplainRequest, job: PreparedJob, stop: Stop
+) -> api.ExplainResponse:
+    """As `explain`, for the rows of a shard in the step after the parameters."""
+    model, graph = trained.model, trained.model.loss
+    shard, step = request.shard, trained.step + 1
+    shard_count = job.spec.training.shards
+    if shard >= shard_count:
+        raise InvalidRequest([("shard", f"there is no shard {shard}; the job has shards 0 to {shard_count - 1}")])
+    epoch, step_in_epoch = job.schedule.position(step)
+    held = job.shard(shard, validation=False)
+    chosen = job.schedule.order(shard, epoch)[job.schedule.rows(step_in_epoch)]
+    if not len(chosen):
+        raise WrongState(f"shard {shard} has no rows left in step {step}; take another shard")
+    max_values = _max_values(request, graph, row_count=len(chosen))
+    elements = len(chosen) * sum(math.prod(node.shape) for node in graph.nodes if node.batched)
+    if elements > MAX_MICROBATCH_ELEMENTS:
+        raise WrongState(
+            f"the microbatch has {elements} values in all nodes, and at most {MAX_MICROBATCH_ELEMENTS} are looked at; "
+            "explain a row"
+        )
+    stop.check()
+    values: dict[str, NDArray[Any]] = {"x": held.features[chosen], "y": held.targets[chosen]}
+    values |= model.layout.views(trained.parameters)
+    values |= dropout_masks(graph.nodes, row_count=len(chosen), randomness=(job.schedule.seed, step, shard))
+    prediction = None if model.prediction is None else model.prediction.root
+    response = explanation_of(graph, values, prediction=prediction, max_values=max_values, all_rows=True)
+    response.step = trained.step
+    response.rows.extend(held.numbers[chosen].tolist())
+    return response
+
+
+def _max_values(request: api.ExplainRequest, graph: Graph, *, row_count: int = 1) -> int:
     count = len(graph.nodes)
     if count > MAX_NODES:
         raise WrongState(f"the graph has {count} nodes, and at most {MAX_NODES} can be explained in one answer")
     most = request.max_values if request.HasField("max_values") else DEFAULT_VALUES
     if most > MAX_VALUES:
         raise InvalidRequest([("max_values", f"must be at most {MAX_VALUES}, got {most}")])
-    together = TENSORS_OF_NODE * sum(min(most, math.prod(node.shape)) for node in graph.nodes)
+    together = TENSORS_OF_NODE * sum(min(most, row_count * math.prod(node.shape)) for node in graph.nodes)
     if most > DEFAULT_VALUES and together > MAX_VALUES_TOGETHER:
         raise InvalidRequest(
             [("max_values", f"the answer could hold {together} values, more than {MAX_VALUES_TOGETHER}; ask for fewer")]

@@ -13,6 +13,7 @@ from server.errors import unary
 from server.explanation import explain
 from server.model_versions import ModelVersions
 from server.prediction import predict
+from server.reduction_explanation import explain_reduction
 from server.scheduler import Scheduler
 from server.stopping import Stop
 
@@ -42,8 +43,20 @@ class ModelService(model_service_pb2_grpc.ModelServiceServicer):
         source = await self._versions.find(job, request.version)
         # Reading the rows of an ended job again is work as well, and waits for its turn.
         async with self._turn:
-            rows = await self.scheduler.archive.with_rows(job) if request.HasField("row") else None
+            rows = await self.scheduler.archive.with_rows(job) if _needs_rows(request) else None
         response = await self._compute(lambda stop: explain(source.model(), request, rows, stop))
+        response.job_id = job.job_id
+        return response
+
+    @unary
+    async def ExplainReduction(  # noqa: N802
+        self, request: api.ExplainReductionRequest
+    ) -> api.ExplainReductionResponse:
+        job = self.scheduler.book.find(request.job_id)
+        source = await self._versions.find(job, request.version)
+        async with self._turn:
+            rows = await self.scheduler.archive.with_rows(job)
+        response = await self._compute(lambda stop: explain_reduction(source.model(), request, rows, stop))
         response.job_id = job.job_id
         return response
 
@@ -63,3 +76,7 @@ class ModelService(model_service_pb2_grpc.ModelServiceServicer):
                 return await asyncio.to_thread(work, stop)
             finally:
                 stop.set()
+
+
+def _needs_rows(request: api.ExplainRequest) -> bool:
+    return request.WhichOneof("example") in ("row", "shard")

@@ -18,7 +18,7 @@ from chainrule.commands.graph import check_picture_file, write_picture
 from chainrule.errors import InvalidJob
 from chainrule.failures import WRONG_INPUT, CommandFailed, wrong_input
 from chainrule.graph_picture.picture import Picture, name_of
-from chainrule.graph_picture.values import picture_of_explanation
+from chainrule.graph_picture.values import picture_of_explanation, shape_text, summary
 from chainrule.output import fields_of, print_json, print_line
 from chainrule.rows import rows_in_a_call
 from chainrule.server_code import ask
@@ -92,17 +92,33 @@ def predict(
 
 
 def explain(
-    server: str, job_id: str, *, row: int, output: Path | None, version: Version | None = None, as_json: bool
+    server: str,
+    job_id: str,
+    *,
+    row: int | None,
+    shard: int | None = None,
+    output: Path | None,
+    version: Version | None = None,
+    as_json: bool,
 ) -> None:
-    """Draw a model's graph for a row of its job's data, or print the nodes. Raises CommandFailed."""
+    """Draw a model's graph for a row of its job's data, or a shard's microbatch, or print the nodes.
+
+    Raises CommandFailed."""
     if output is not None:
         check_picture_file(output)
-    if not 0 <= row < 1 << 63:
+    if row is not None and shard is not None:
+        raise wrong_input("--shard", "excludes --row; keep one of the two")
+    if row is not None and not 0 <= row < 1 << 63:
         raise wrong_input("--row", f"must be a row of the job's data, counted from 0, got {row}")
+    if shard is not None and not 0 <= shard < 1 << 31:
+        raise wrong_input("--shard", f"must be a shard of the job, counted from 0, got {shard}")
+    if shard is None and row is None:
+        row = 0
     with Client(server) as client:
-        answer = client.explain(job_id, row=row, version=version)
+        answer = client.explain(job_id, row=row, shard=shard, version=version)
         name = client.get_job(answer.job_id).spec.name
-    title = one_line(f"{name} ({answer.job_id}): row {row}, parameters of step {answer.step}")
+    what = f"row {row}" if shard is None else f"{len(answer.rows)} rows of shard {shard} in step {answer.step + 1}"
+    title = one_line(f"{name} ({answer.job_id}): {what}, parameters of step {answer.step}")
     picture = picture_of_explanation(answer, title)
     if output is not None:
         write_picture(picture, output)
@@ -112,6 +128,38 @@ def explain(
         print_line(str(output))
     else:
         _print_boxes(picture)
+
+
+def explain_reduction(
+    server: str, job_id: str, *, others: Sequence[object], version: Version | None = None, as_json: bool
+) -> None:
+    """Print the next step's gradient: each subtree of shards, then each parameter. Raises CommandFailed.
+
+    others: options that name something else to explain, which must not be given."""
+    if any(each is not None for each in others):
+        raise wrong_input("--reduced", "excludes --row, --shard and --output: it is a table over all shards")
+    with Client(server) as client:
+        answer = client.explain_reduction(job_id, version=version)
+    if as_json:
+        print_json(fields_of(answer))
+        return
+    print_line(f"{answer.job_id}: the gradient of step {answer.step}, {answer.row_count} rows, loss {answer.loss:.6g}")
+    print_line()
+    rows = [("SHARDS", "ROWS", "LOSS", "NORM")]
+    for each in answer.tree:
+        last = each.first_shard + each.shard_count - 1
+        name = f"{each.first_shard}" if each.shard_count == 1 else f"{each.first_shard} to {last}"
+        rows.append((name, str(each.row_count), f"{each.loss:.6g}", f"{each.norm:.6g}"))
+    for line in table_lines(rows):
+        print_line(line)
+    print_line()
+    rows = [("PARAMETER", "SHAPE", "NORM", "MEAN GRADIENT")]
+    for parameter in answer.parameters:
+        shape = shape_text(parameter.shape)
+        what = "frozen" if parameter.frozen else summary(parameter.gradient, is_number=not parameter.shape)
+        rows.append((parameter.name, shape, f"{parameter.norm:.6g}", what))
+    for line in table_lines(rows):
+        print_line(line)
 
 
 def _print_boxes(picture: Picture) -> None:

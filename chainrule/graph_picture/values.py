@@ -50,7 +50,7 @@ def picture_of_explanation(explanation: api.ExplainResponse, title: str) -> Pict
 
 def summary(value: api.TensorValue, *, is_number: bool) -> str:
     """A number itself; of an array the mean and its first values."""
-    if is_number:
+    if is_number and value.value_count == 1:
         return number(value.values[0])
     shown = ", ".join(number(each, 3) for each in value.values[:SHOWN_VALUES])
     if value.value_count <= SHOWN_VALUES:

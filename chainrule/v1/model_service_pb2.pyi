@@ -61,18 +61,20 @@ class Prediction(_message.Message):
     def __init__(self, value: _Optional[float] = ..., class_name: _Optional[str] = ..., outputs: _Optional[_Iterable[float]] = ...) -> None: ...
 
 class ExplainRequest(_message.Message):
-    __slots__ = ("job_id", "row", "own", "max_values", "version")
+    __slots__ = ("job_id", "row", "own", "shard", "max_values", "version")
     JOB_ID_FIELD_NUMBER: _ClassVar[int]
     ROW_FIELD_NUMBER: _ClassVar[int]
     OWN_FIELD_NUMBER: _ClassVar[int]
+    SHARD_FIELD_NUMBER: _ClassVar[int]
     MAX_VALUES_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     job_id: str
     row: int
     own: Example
+    shard: int
     max_values: int
     version: _model_pb2.ModelVersion
-    def __init__(self, job_id: _Optional[str] = ..., row: _Optional[int] = ..., own: _Optional[_Union[Example, _Mapping]] = ..., max_values: _Optional[int] = ..., version: _Optional[_Union[_model_pb2.ModelVersion, _Mapping]] = ...) -> None: ...
+    def __init__(self, job_id: _Optional[str] = ..., row: _Optional[int] = ..., own: _Optional[_Union[Example, _Mapping]] = ..., shard: _Optional[int] = ..., max_values: _Optional[int] = ..., version: _Optional[_Union[_model_pb2.ModelVersion, _Mapping]] = ...) -> None: ...
 
 class Example(_message.Message):
     __slots__ = ("features", "target")
@@ -83,16 +85,74 @@ class Example(_message.Message):
     def __init__(self, features: _Optional[_Union[_struct_pb2.ListValue, _Mapping]] = ..., target: _Optional[_Union[_struct_pb2.Value, _Mapping]] = ...) -> None: ...
 
 class ExplainResponse(_message.Message):
-    __slots__ = ("job_id", "step", "nodes", "prediction_node")
+    __slots__ = ("job_id", "step", "nodes", "prediction_node", "rows")
     JOB_ID_FIELD_NUMBER: _ClassVar[int]
     STEP_FIELD_NUMBER: _ClassVar[int]
     NODES_FIELD_NUMBER: _ClassVar[int]
     PREDICTION_NODE_FIELD_NUMBER: _ClassVar[int]
+    ROWS_FIELD_NUMBER: _ClassVar[int]
     job_id: str
     step: int
     nodes: _containers.RepeatedCompositeFieldContainer[ExplainedNode]
     prediction_node: int
-    def __init__(self, job_id: _Optional[str] = ..., step: _Optional[int] = ..., nodes: _Optional[_Iterable[_Union[ExplainedNode, _Mapping]]] = ..., prediction_node: _Optional[int] = ...) -> None: ...
+    rows: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, job_id: _Optional[str] = ..., step: _Optional[int] = ..., nodes: _Optional[_Iterable[_Union[ExplainedNode, _Mapping]]] = ..., prediction_node: _Optional[int] = ..., rows: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class ExplainReductionRequest(_message.Message):
+    __slots__ = ("job_id", "max_values", "version")
+    JOB_ID_FIELD_NUMBER: _ClassVar[int]
+    MAX_VALUES_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    job_id: str
+    max_values: int
+    version: _model_pb2.ModelVersion
+    def __init__(self, job_id: _Optional[str] = ..., max_values: _Optional[int] = ..., version: _Optional[_Union[_model_pb2.ModelVersion, _Mapping]] = ...) -> None: ...
+
+class ExplainReductionResponse(_message.Message):
+    __slots__ = ("job_id", "step", "row_count", "loss", "parameters", "norm", "tree")
+    JOB_ID_FIELD_NUMBER: _ClassVar[int]
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    ROW_COUNT_FIELD_NUMBER: _ClassVar[int]
+    LOSS_FIELD_NUMBER: _ClassVar[int]
+    PARAMETERS_FIELD_NUMBER: _ClassVar[int]
+    NORM_FIELD_NUMBER: _ClassVar[int]
+    TREE_FIELD_NUMBER: _ClassVar[int]
+    job_id: str
+    step: int
+    row_count: int
+    loss: float
+    parameters: _containers.RepeatedCompositeFieldContainer[ParameterGradient]
+    norm: float
+    tree: _containers.RepeatedCompositeFieldContainer[SubtreeGradient]
+    def __init__(self, job_id: _Optional[str] = ..., step: _Optional[int] = ..., row_count: _Optional[int] = ..., loss: _Optional[float] = ..., parameters: _Optional[_Iterable[_Union[ParameterGradient, _Mapping]]] = ..., norm: _Optional[float] = ..., tree: _Optional[_Iterable[_Union[SubtreeGradient, _Mapping]]] = ...) -> None: ...
+
+class ParameterGradient(_message.Message):
+    __slots__ = ("name", "shape", "gradient", "norm", "frozen")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    SHAPE_FIELD_NUMBER: _ClassVar[int]
+    GRADIENT_FIELD_NUMBER: _ClassVar[int]
+    NORM_FIELD_NUMBER: _ClassVar[int]
+    FROZEN_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    shape: _containers.RepeatedScalarFieldContainer[int]
+    gradient: TensorValue
+    norm: float
+    frozen: bool
+    def __init__(self, name: _Optional[str] = ..., shape: _Optional[_Iterable[int]] = ..., gradient: _Optional[_Union[TensorValue, _Mapping]] = ..., norm: _Optional[float] = ..., frozen: _Optional[bool] = ...) -> None: ...
+
+class SubtreeGradient(_message.Message):
+    __slots__ = ("first_shard", "shard_count", "row_count", "loss", "norm")
+    FIRST_SHARD_FIELD_NUMBER: _ClassVar[int]
+    SHARD_COUNT_FIELD_NUMBER: _ClassVar[int]
+    ROW_COUNT_FIELD_NUMBER: _ClassVar[int]
+    LOSS_FIELD_NUMBER: _ClassVar[int]
+    NORM_FIELD_NUMBER: _ClassVar[int]
+    first_shard: int
+    shard_count: int
+    row_count: int
+    loss: float
+    norm: float
+    def __init__(self, first_shard: _Optional[int] = ..., shard_count: _Optional[int] = ..., row_count: _Optional[int] = ..., loss: _Optional[float] = ..., norm: _Optional[float] = ...) -> None: ...
 
 class ExplainedNode(_message.Message):
     __slots__ = ("operation", "symbol", "name", "text", "rule", "shape", "forward", "backward", "operands")

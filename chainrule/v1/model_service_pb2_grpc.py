@@ -44,6 +44,11 @@ class ModelServiceStub:
                 request_serializer=chainrule_dot_v1_dot_model__service__pb2.ExplainRequest.SerializeToString,
                 response_deserializer=chainrule_dot_v1_dot_model__service__pb2.ExplainResponse.FromString,
                 _registered_method=True)
+        self.ExplainReduction = channel.unary_unary(
+                '/chainrule.v1.ModelService/ExplainReduction',
+                request_serializer=chainrule_dot_v1_dot_model__service__pb2.ExplainReductionRequest.SerializeToString,
+                response_deserializer=chainrule_dot_v1_dot_model__service__pb2.ExplainReductionResponse.FromString,
+                _registered_method=True)
         self.ListCheckpoints = channel.unary_unary(
                 '/chainrule.v1.ModelService/ListCheckpoints',
                 request_serializer=chainrule_dot_v1_dot_model__service__pb2.ListCheckpointsRequest.SerializeToString,
@@ -67,6 +72,18 @@ class ModelServiceServicer:
         """The loss of one example, node by node: forward values from the leaves to the loss, backward values from the loss to
         the leaves. The graph is the one that is evaluated: without dropout, and with running statistics.
         Nothing is stored; safe to repeat. INVALID_ARGUMENT for a row that the job's data doesn't have.
+        With a shard: of all rows of a shard's microbatch together, in the graph that is trained, with dropout.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ExplainReduction(self, request, context):
+        """The reduced gradient of the step that follows the parameters: what every shard's microbatch adds, how the sums go
+        along the tree, and the mean gradient that comes out. It is computed here, beside the training, which it doesn't
+        touch: in float32, bfloat16 and float16 it is, to the bit, what the workers push for that step.
+        Nothing is stored; safe to repeat. FAILED_PRECONDITION where the parameters or the shards are too many for that, or
+        where the gradient is not finite.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -91,6 +108,11 @@ def add_ModelServiceServicer_to_server(servicer, server):
                     servicer.Explain,
                     request_deserializer=chainrule_dot_v1_dot_model__service__pb2.ExplainRequest.FromString,
                     response_serializer=chainrule_dot_v1_dot_model__service__pb2.ExplainResponse.SerializeToString,
+            ),
+            'ExplainReduction': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExplainReduction,
+                    request_deserializer=chainrule_dot_v1_dot_model__service__pb2.ExplainReductionRequest.FromString,
+                    response_serializer=chainrule_dot_v1_dot_model__service__pb2.ExplainReductionResponse.SerializeToString,
             ),
             'ListCheckpoints': grpc.unary_unary_rpc_method_handler(
                     servicer.ListCheckpoints,
@@ -152,6 +174,33 @@ class ModelService:
             '/chainrule.v1.ModelService/Explain',
             chainrule_dot_v1_dot_model__service__pb2.ExplainRequest.SerializeToString,
             chainrule_dot_v1_dot_model__service__pb2.ExplainResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExplainReduction(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/chainrule.v1.ModelService/ExplainReduction',
+            chainrule_dot_v1_dot_model__service__pb2.ExplainReductionRequest.SerializeToString,
+            chainrule_dot_v1_dot_model__service__pb2.ExplainReductionResponse.FromString,
             options,
             channel_credentials,
             insecure,

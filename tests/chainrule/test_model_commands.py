@@ -239,3 +239,20 @@ def test_a_version_of_a_model_is_downloaded_predicted_and_explained_by_its_step(
     assert "excludes --best" in capsys.readouterr().err
     assert call("predict", path, csv_file(tmp_path, "a,b,c\n1,2,3\n"), "--best") == 2
     assert "are for jobs" in capsys.readouterr().err
+
+
+def test_a_shards_microbatch_and_the_reduced_gradient_are_explained(
+    server: RunningServer, tmp_path: Path, capsys: Any
+) -> None:
+    job = finished(server, regression_spec())
+    step = job.training.state.step
+    assert call("explain", job.job_id, "--shard", "1", "-o", tmp_path / "graph.svg") == 0
+    assert f"4 rows of shard 1 in step {step + 1}" in (tmp_path / "graph.svg").read_text()
+    capsys.readouterr()
+    assert call("explain", job.job_id, "--reduced") == 0
+    out = capsys.readouterr().out
+    assert f"the gradient of step {step + 1}, 8 rows" in out
+    assert [line.split("  ")[0] for line in out.splitlines()[3:6]] == ["0", "1", "0 to 1"]
+    assert call("explain", job.job_id, "--reduced", "--shard", "0") == 2
+    assert call("explain", job.job_id, "--row", "1", "--shard", "0") == 2
+    assert "excludes --row" in capsys.readouterr().err
