@@ -95,6 +95,10 @@ def event_text(event: job_pb2.JobEvent) -> str:
             return f"warning: a checkpoint was damaged and is set aside as {damaged.file}: {damaged.reason}"
         case "worker_lost":
             return f"worker {event.worker_lost.worker} is lost: {event.worker_lost.details}"
+        case "shards_moved":
+            moved = event.shards_moved
+            shares = ", ".join(f"{share.worker} {share.shard_count}" for share in moved.shares)
+            return f"{moved.slow_worker} takes {moved.times_slower:.1f} times as long as the fastest; shards: {shares}"
         case "worker_differs":
             differs = event.worker_differs
             then = "it gets no shards" if differs.is_refused else "the bits depend on who computes what"

@@ -89,6 +89,8 @@ class ConnectedWorker:
             if why:
                 where = self.scheduler.where(self.name)
                 self._cut_off(LeaseExpired(f"{why}; its lease of {self.lease.lease_s:g} s is over{where}"))
+            else:
+                self.scheduler.look_after(self.name)
 
     def _unlink(self, reason: str) -> None:
         """The local link is lost; if the worker isn't, it goes on with the stream."""

@@ -40,6 +40,7 @@ from server.limits import Limits
 from server.prepared_rows import PreparedRows, lay_out
 from server.preprocessing import Preprocessing, learn
 from server.start import Start, StartError, read_start
+from server.stragglers import DEFAULT_FACTOR, LEAST_FACTOR
 
 MAX_SHARDS = 1024
 MAX_EPOCHS = 10_000_000
@@ -224,6 +225,8 @@ def with_defaults(spec: job_pb2.JobSpec) -> job_pb2.JobSpec:
         training.max_workers = training.shards
     if not training.HasField("require_identical_workers"):
         training.require_identical_workers = True
+    if not training.stragglers.HasField("factor"):
+        training.stragglers.factor = DEFAULT_FACTOR
     if not training.HasField("precision"):
         training.precision = "float32"
     if not training.HasField("backend"):
@@ -305,6 +308,10 @@ def _violations(spec: job_pb2.JobSpec) -> list[tuple[str, str]]:
     if backend == "numba":
         installed = importlib.util.find_spec("numba") is not None
         check(installed, "training.backend", "numba is not installed here; pip install 'chainrule[numba]'")
+    factor = training.stragglers.factor
+    is_right = factor == 0 or (math.isfinite(factor) and factor >= LEAST_FACTOR)
+    message = f"must be at least {LEAST_FACTOR:g}, or 0 to let shards never move, got {factor:g}"
+    check(is_right, "training.stragglers.factor", message)
     learning_rate = training.optimizer.learning_rate
     check(
         math.isfinite(learning_rate) and learning_rate > 0,

@@ -157,6 +157,10 @@ class Scheduler:
         training = self.training_of(name)
         return (False, False) if training is None else training.owes(name)
 
+    def look_after(self, name: str) -> None:
+        """Called now and then for every worker: see whether its job's shards are in the right hands."""
+        self._sharing.look_after(name)
+
     def where(self, name: str) -> str:
         """Where the job of a worker is, in words that end a sentence; empty without one."""
         training = self.training_of(name)

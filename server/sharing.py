@@ -60,6 +60,12 @@ class Sharing:
         """Let a job that has just begun have the workers that were laid by."""
         self._apply(job, self._held[job.job_id], ())
 
+    def look_after(self, worker: str) -> None:
+        """Let the shards of a worker's job move where that makes its steps shorter."""
+        job = self.job_of(worker)
+        if job is not None and job.training is not None and job.training.look_after():
+            self._set(job, job.training, job.training.seated)
+
     def flush(self, training: Training) -> None:
         """Send what a training wants to send."""
         self.pool.send(training.outbox)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from chainrule.local_link.segment import SegmentError
@@ -11,7 +11,7 @@ from chainrule.logs import log_event
 from chainrule.v1 import job_pb2
 from chainrule.v1 import worker_service_pb2 as pb
 from chainrule.wire_codec import OutgoingResponse
-from engine.reduction import Subtree, assign, maximal_subtrees
+from engine.reduction import Subtree, maximal_subtrees
 from server.exchange import Exchange, SharedExchange, StreamExchange
 from server.lease import Lease
 from server.parameter_memory import ParameterMemory
@@ -61,24 +61,30 @@ class Member:
 
 
 class Team:
-    """Shards divided among workers; any that are more than the shards get none.
+    """Shards divided among workers: those of `ranges`, by their names.
 
     exchange_of: makes the exchange of a seat for its subtrees."""
 
     def __init__(
-        self, seats: Sequence[Seat], shard_count: int, exchange_of: Callable[[Seat, list[Subtree]], Exchange]
+        self,
+        seats: Sequence[Seat],
+        ranges: Mapping[str, range],
+        exchange_of: Callable[[Seat, list[Subtree]], Exchange],
     ) -> None:
         self.members: dict[str, Member] = {}
-        seats = seats[:shard_count]
-        ranges = assign(shard_count=shard_count, worker_count=len(seats)) if seats else []
-        for seat, shards in zip(seats, ranges, strict=True):
+        for seat in seats:
+            if seat.name not in ranges:
+                continue
+            shards = ranges[seat.name]
             subtrees = maximal_subtrees(first=shards.start, stop=shards.stop)
             exchange = exchange_of(seat, subtrees)
             lacks_room = seat.shares_memory and not isinstance(exchange, SharedExchange)
             self.members[seat.name] = Member(shards, subtrees, exchange, lacks_room)
 
     @classmethod
-    def of(cls, job: PreparedJob, seats: Sequence[Seat], memory: ParameterMemory | None) -> Team:
+    def of(
+        cls, job: PreparedJob, seats: Sequence[Seat], ranges: Mapping[str, range], memory: ParameterMemory | None
+    ) -> Team:
         """The team of a job. memory: where its parameters are; None where memory can't be shared."""
 
         def exchange_of(seat: Seat, subtrees: list[Subtree]) -> Exchange:
@@ -91,7 +97,7 @@ class Team:
                     log.warning("%s's vectors go over gRPC: %s", seat.name, error, extra=extra)
             return StreamExchange(subtrees, size, job.precision)
 
-        return cls(seats, job.spec.training.shards, exchange_of)
+        return cls(seats, ranges, exchange_of)
 
     @property
     def subtrees(self) -> list[Subtree]:

@@ -33,6 +33,7 @@ from engine.precision import FLOAT32
 from engine.published import PublishedParameters
 from engine.reduction import PartialSum, Subtree, covers, finish
 from engine.synchronous_sgd import ParameterState
+from server.balance import Balance, event_of
 from server.errors import ProtocolError, WorkerFailed
 from server.lease import Lease
 from server.order_rows import OrderRows
@@ -57,6 +58,7 @@ NS_IN_MS = 1e6
 NS_IN_S = 1e9
 MEDIAN_STEPS = 100_000
 MOST_FAILURES = 3
+LOOK_INTERVAL_S = 0.2
 
 
 class TrainingFailed(Exception):
@@ -121,6 +123,7 @@ class Training:
     _partial_sums: dict[Subtree, PartialSum | None] = field(default_factory=dict)
     _assembly: StepAssembly | None = None
     _refused: tuple[str, ...] = ()
+    _looked_at_s: float = 0.0
     _told_kinds: set[tuple[str, str]] = field(default_factory=set)
     # What workers have failed with since the last step.
     _failures: list[str] = field(default_factory=list)
@@ -136,7 +139,11 @@ class Training:
         self.published = PublishedParameters(precision, self.state.parameters, memory=shared)
         self.progress.total_steps = self.job.total_steps
         self._root = Subtree(0, self.job.spec.training.shards)
-        self._team = Team.of(self.job, [], None)
+        training = self.job.spec.training
+        # Under int8 who computes what decides the bits: there it must not depend on time.
+        factor = 0.0 if self.job.precision.needs_feedback else training.stragglers.factor
+        self._balance = Balance(factor)
+        self._team = Team.of(self.job, [], {}, None)
         self._order_rows = OrderRows(self.job, [])
         if self.restore is not None:
             self.restore(self)
@@ -210,7 +217,9 @@ class Training:
         self.seated = tuple(seat.name for seat in seats)
         self.costs.keep_clocks({*self.seated})
         before = self._team.members
-        self._team = Team.of(self.job, self._admit(seats), self._memory)
+        admitted = self._admit(seats)
+        ranges = self._balance.ranges([seat.name for seat in admitted], self._root.count)
+        self._team = Team.of(self.job, admitted, ranges, self._memory)
         for name in before.keys() - self._team.members.keys():
             self._send(name, pb.TrainResponse(release=pb.Release(job_id=self.job_id)))
         self._order_rows = OrderRows(self.job, self._team.subtrees)
@@ -225,6 +234,22 @@ class Training:
             self._send(name, pb.TrainResponse(assignment=assignment), descriptors)
         self._wire_bytes = self._team.wire_bytes
         self.progress.transport = self._team.transport
+
+    def look_after(self) -> bool:
+        """Whether shards are to move because a worker is slow, or is to be tried again: then call `set_workers`."""
+        now_s = self.clock_ns() / NS_IN_S
+        if now_s - self._looked_at_s < LOOK_INTERVAL_S or self.is_held or not self._team.is_ready:
+            return False
+        self._looked_at_s = now_s
+        members = self._team.members
+        idle = [name for name in self.seated if name not in members and name not in self._refused]
+        speeds = {name: member.speed for name, member in members.items()}
+        move = self._balance.look(now_s, speeds, {name: len(member.shards) for name, member in members.items()})
+        if move is None:
+            return self._balance.forgives(now_s, idle)
+        names = [name for name in self.seated if name not in self._refused]
+        self.events.append(event_of(move, self._balance.ranges(names, self._root.count)))
+        return True
 
     def _admit(self, seats: Sequence[Seat]) -> list[Seat]:
         """Those that may compute for the job; what is odd about the others is kept to be told, once for each."""

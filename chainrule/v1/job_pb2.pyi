@@ -165,7 +165,7 @@ class Standardization(_message.Message):
     def __init__(self, features: _Optional[bool] = ..., target: _Optional[bool] = ...) -> None: ...
 
 class TrainingSpec(_message.Message):
-    __slots__ = ("epochs", "batch_size", "shards", "seed", "optimizer", "schedule", "penalties", "clipping", "early_stopping", "min_workers", "precision", "backend", "checkpoint_every_steps", "max_workers", "require_identical_workers")
+    __slots__ = ("epochs", "batch_size", "shards", "seed", "optimizer", "schedule", "penalties", "clipping", "early_stopping", "min_workers", "precision", "backend", "checkpoint_every_steps", "max_workers", "require_identical_workers", "stragglers")
     EPOCHS_FIELD_NUMBER: _ClassVar[int]
     BATCH_SIZE_FIELD_NUMBER: _ClassVar[int]
     SHARDS_FIELD_NUMBER: _ClassVar[int]
@@ -181,6 +181,7 @@ class TrainingSpec(_message.Message):
     CHECKPOINT_EVERY_STEPS_FIELD_NUMBER: _ClassVar[int]
     MAX_WORKERS_FIELD_NUMBER: _ClassVar[int]
     REQUIRE_IDENTICAL_WORKERS_FIELD_NUMBER: _ClassVar[int]
+    STRAGGLERS_FIELD_NUMBER: _ClassVar[int]
     epochs: int
     batch_size: int
     shards: int
@@ -196,7 +197,14 @@ class TrainingSpec(_message.Message):
     checkpoint_every_steps: int
     max_workers: int
     require_identical_workers: bool
-    def __init__(self, epochs: _Optional[int] = ..., batch_size: _Optional[int] = ..., shards: _Optional[int] = ..., seed: _Optional[int] = ..., optimizer: _Optional[_Union[Optimizer, _Mapping]] = ..., schedule: _Optional[_Union[Schedule, _Mapping]] = ..., penalties: _Optional[_Union[Penalties, _Mapping]] = ..., clipping: _Optional[_Union[Clipping, _Mapping]] = ..., early_stopping: _Optional[_Union[EarlyStopping, _Mapping]] = ..., min_workers: _Optional[int] = ..., precision: _Optional[str] = ..., backend: _Optional[str] = ..., checkpoint_every_steps: _Optional[int] = ..., max_workers: _Optional[int] = ..., require_identical_workers: _Optional[bool] = ...) -> None: ...
+    stragglers: Stragglers
+    def __init__(self, epochs: _Optional[int] = ..., batch_size: _Optional[int] = ..., shards: _Optional[int] = ..., seed: _Optional[int] = ..., optimizer: _Optional[_Union[Optimizer, _Mapping]] = ..., schedule: _Optional[_Union[Schedule, _Mapping]] = ..., penalties: _Optional[_Union[Penalties, _Mapping]] = ..., clipping: _Optional[_Union[Clipping, _Mapping]] = ..., early_stopping: _Optional[_Union[EarlyStopping, _Mapping]] = ..., min_workers: _Optional[int] = ..., precision: _Optional[str] = ..., backend: _Optional[str] = ..., checkpoint_every_steps: _Optional[int] = ..., max_workers: _Optional[int] = ..., require_identical_workers: _Optional[bool] = ..., stragglers: _Optional[_Union[Stragglers, _Mapping]] = ...) -> None: ...
+
+class Stragglers(_message.Message):
+    __slots__ = ("factor",)
+    FACTOR_FIELD_NUMBER: _ClassVar[int]
+    factor: float
+    def __init__(self, factor: _Optional[float] = ...) -> None: ...
 
 class Optimizer(_message.Message):
     __slots__ = ("name", "learning_rate", "momentum", "decay", "beta1", "beta2", "epsilon", "weight_decay")
@@ -407,7 +415,7 @@ class Metric(_message.Message):
     def __init__(self, name: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
 
 class JobEvent(_message.Message):
-    __slots__ = ("number", "time", "state_changed", "workers_changed", "checkpoint_written", "checkpoint_failed", "checkpoint_damaged", "resumed", "worker_lost", "worker_differs")
+    __slots__ = ("number", "time", "state_changed", "workers_changed", "checkpoint_written", "checkpoint_failed", "checkpoint_damaged", "resumed", "worker_lost", "worker_differs", "shards_moved")
     NUMBER_FIELD_NUMBER: _ClassVar[int]
     TIME_FIELD_NUMBER: _ClassVar[int]
     STATE_CHANGED_FIELD_NUMBER: _ClassVar[int]
@@ -418,6 +426,7 @@ class JobEvent(_message.Message):
     RESUMED_FIELD_NUMBER: _ClassVar[int]
     WORKER_LOST_FIELD_NUMBER: _ClassVar[int]
     WORKER_DIFFERS_FIELD_NUMBER: _ClassVar[int]
+    SHARDS_MOVED_FIELD_NUMBER: _ClassVar[int]
     number: int
     time: _timestamp_pb2.Timestamp
     state_changed: StateChanged
@@ -428,7 +437,8 @@ class JobEvent(_message.Message):
     resumed: Resumed
     worker_lost: WorkerLost
     worker_differs: WorkerDiffers
-    def __init__(self, number: _Optional[int] = ..., time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., state_changed: _Optional[_Union[StateChanged, _Mapping]] = ..., workers_changed: _Optional[_Union[WorkersChanged, _Mapping]] = ..., checkpoint_written: _Optional[_Union[CheckpointWritten, _Mapping]] = ..., checkpoint_failed: _Optional[_Union[CheckpointFailed, _Mapping]] = ..., checkpoint_damaged: _Optional[_Union[CheckpointDamaged, _Mapping]] = ..., resumed: _Optional[_Union[Resumed, _Mapping]] = ..., worker_lost: _Optional[_Union[WorkerLost, _Mapping]] = ..., worker_differs: _Optional[_Union[WorkerDiffers, _Mapping]] = ...) -> None: ...
+    shards_moved: ShardsMoved
+    def __init__(self, number: _Optional[int] = ..., time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., state_changed: _Optional[_Union[StateChanged, _Mapping]] = ..., workers_changed: _Optional[_Union[WorkersChanged, _Mapping]] = ..., checkpoint_written: _Optional[_Union[CheckpointWritten, _Mapping]] = ..., checkpoint_failed: _Optional[_Union[CheckpointFailed, _Mapping]] = ..., checkpoint_damaged: _Optional[_Union[CheckpointDamaged, _Mapping]] = ..., resumed: _Optional[_Union[Resumed, _Mapping]] = ..., worker_lost: _Optional[_Union[WorkerLost, _Mapping]] = ..., worker_differs: _Optional[_Union[WorkerDiffers, _Mapping]] = ..., shards_moved: _Optional[_Union[ShardsMoved, _Mapping]] = ...) -> None: ...
 
 class WorkerLost(_message.Message):
     __slots__ = ("worker", "reason", "details")
@@ -469,6 +479,24 @@ class WorkersChanged(_message.Message):
     left: _containers.RepeatedScalarFieldContainer[str]
     worker_count: int
     def __init__(self, joined: _Optional[_Iterable[str]] = ..., left: _Optional[_Iterable[str]] = ..., worker_count: _Optional[int] = ...) -> None: ...
+
+class ShardsMoved(_message.Message):
+    __slots__ = ("slow_worker", "times_slower", "shares")
+    SLOW_WORKER_FIELD_NUMBER: _ClassVar[int]
+    TIMES_SLOWER_FIELD_NUMBER: _ClassVar[int]
+    SHARES_FIELD_NUMBER: _ClassVar[int]
+    slow_worker: str
+    times_slower: float
+    shares: _containers.RepeatedCompositeFieldContainer[ShardShare]
+    def __init__(self, slow_worker: _Optional[str] = ..., times_slower: _Optional[float] = ..., shares: _Optional[_Iterable[_Union[ShardShare, _Mapping]]] = ...) -> None: ...
+
+class ShardShare(_message.Message):
+    __slots__ = ("worker", "shard_count")
+    WORKER_FIELD_NUMBER: _ClassVar[int]
+    SHARD_COUNT_FIELD_NUMBER: _ClassVar[int]
+    worker: str
+    shard_count: int
+    def __init__(self, worker: _Optional[str] = ..., shard_count: _Optional[int] = ...) -> None: ...
 
 class CheckpointWritten(_message.Message):
     __slots__ = ("step", "size_bytes")
