@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import socket
 import subprocess
@@ -109,6 +110,34 @@ def test_a_job_has_labels_of_its_own_only_while_it_runs(server: RestartableServe
     assert first["chainrule_jobs", "running"] == 1
     assert after["chainrule_jobs", "cancelled"] == 1
     assert not [key for key in after if job_id in key]
+
+
+def test_a_server_and_its_workers_log_every_event_as_a_line_of_json(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CHAINRULE_LOG_FORMAT", "json")
+    with RestartableServer(tmp_path / "home", workers=2) as server, Client(server.address) as client:
+        job_id = client.create_job(spec(epochs=20)).job_id
+        *_, job = client.watch_job(job_id)
+        written = [
+            event.checkpoint_written.step
+            for update in client.watch_updates(job_id, after_event=0)
+            for event in update.events
+            if event.HasField("checkpoint_written")
+        ]
+        lines = [json.loads(line) for line in server.log().splitlines()]
+    assert {line["process"] for line in lines} == {"server", "worker-0", "worker-1"}
+    assert all(line["event"] and line["message"] for line in lines)
+
+    def told(name: str, *fields: str) -> list[tuple[object, ...]]:
+        return [tuple(line[field] for field in fields) for line in lines if line["event"] == name]
+
+    assert sorted(told("worker_joined", "worker")) == [("worker-0",), ("worker-1",)]
+    assert sorted(told("joined", "process", "worker")) == [("worker-0", "worker-0"), ("worker-1", "worker-1")]
+    assert told("job_started", "job") == [(job_id,)]
+    assert told("checkpoint_written", "job", "step") == [(job_id, step) for step in written]
+    assert written
+    assert told("job_ended", "job", "step", "state") == [(job_id, job.progress.step, "JOB_STATE_SUCCEEDED")]
 
 
 def test_the_documentation_lists_every_metric_as_it_is(server: RestartableServer) -> None:
