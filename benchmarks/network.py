@@ -150,8 +150,8 @@ def _our_ms(
     grpc_alone = ["--transport=grpc"] if supports("server", "--transport") else []
     # Not by `chainrule server`: they end with their standard input, and so with a benchmark that is killed.
     serve = _process(
-        "server", f"--host={server.address}", f"--port={PORT}", f"--home={folder / 'home'}", f"--data-root={folder}",
-        *grpc_alone,
+        "server", f"--host={server.address}", f"--port={PORT}", "--insecure", f"--home={folder / 'home'}",
+        f"--data-root={folder}", *grpc_alone,
     )  # fmt: skip
     with started(server.inside(serve), stdin=subprocess.PIPE) as serving, contextlib.ExitStack() as running:
         if serving.stdout is None or not serving.stdout.readline():

@@ -6,8 +6,6 @@ import json
 import re
 from typing import Any
 
-import grpc
-
 from chainrule.errors import AddressError
 
 DEFAULT_ADDRESS = "127.0.0.1:50051"
@@ -41,8 +39,8 @@ RETRY_POLICY = {
 }
 
 
-def channel_options(address: str, *, repeats: bool) -> list[tuple[str, Any]]:
-    """The options of a channel to the address.
+def channel_options(*, repeats: bool) -> list[tuple[str, Any]]:
+    """The options of a client's channel.
 
     repeats: whether calls that are safe to repeat are made again, a few times, where nobody answers."""
     options: list[tuple[str, Any]] = [*_CHANNEL_OPTIONS, ("grpc.enable_retries", int(repeats))]
@@ -52,14 +50,7 @@ def channel_options(address: str, *, repeats: bool) -> list[tuple[str, Any]]:
         ]
         config = {"methodConfig": [{"name": names, "retryPolicy": RETRY_POLICY}]}
         options.append(("grpc.service_config", json.dumps(config)))
-    if _is_loopback(address):
-        options.append(("grpc.enable_http_proxy", 0))
     return options
-
-
-def open_channel(address: str, *, repeats: bool = False) -> grpc.Channel:
-    """A channel to HOST:PORT; nothing is sent before the first call. Raises AddressError."""
-    return grpc.insecure_channel(checked_address(address), options=channel_options(address, repeats=repeats))
 
 
 def checked_address(address: str) -> str:
@@ -68,8 +59,3 @@ def checked_address(address: str) -> str:
     if found is None or not 1 <= int(found["port"]) <= 65535:
         raise AddressError(f"{address!r} is no server address; write HOST:PORT, for example {DEFAULT_ADDRESS}")
     return address
-
-
-def _is_loopback(address: str) -> bool:
-    host = address.rpartition(":")[0].strip("[]").lower()
-    return host in ("localhost", "::1") or host.startswith("127.")

@@ -15,6 +15,7 @@ import typer
 
 from chainrule.cli_datasets import app as datasets
 from chainrule.cli_options import DEFAULT_SERVER, Json, Server
+from chainrule.cli_security import add_security_options, certificates, token
 from chainrule.errors import ChainruleError
 from chainrule.failures import FAILED, WRONG_INPUT, CommandFailed, interrupted, report
 
@@ -28,6 +29,9 @@ app = typer.Typer(
 )
 
 app.add_typer(datasets, name="datasets")
+
+app.add_typer(certificates, name="certificates")
+app.add_typer(token, name="token")
 
 JobFile = Annotated[Path, typer.Argument(metavar="JOB.toml", help="The job file.")]
 JobId = Annotated[str, typer.Argument(metavar="JOB", help="The job's id, or its first 4 characters or more.")]
@@ -559,7 +563,9 @@ def run(arguments: list[str]) -> int:
     """Run one command line; return its exit code. Failures are printed, never raised."""
     as_json = "--json" in arguments
     try:
-        code = typer.main.get_command(app).main(arguments or ["--help"], prog_name="chainrule", standalone_mode=False)
+        command = typer.main.get_command(app)
+        add_security_options(command)
+        code = command.main(arguments or ["--help"], prog_name="chainrule", standalone_mode=False)
     except CommandFailed as failure:
         return report(failure, as_json=as_json)
     except ChainruleError as error:

@@ -7,6 +7,7 @@ that find a dead server. It knows nothing of files but the model that it downloa
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,9 +18,11 @@ from typing import Any, Literal, Self
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from chainrule.channel import DEFAULT_ADDRESS, checked_address, open_channel
+from chainrule.channel import DEFAULT_ADDRESS, channel_options, checked_address
+from chainrule.credentials import Credentials
 from chainrule.data_client import DataCalls
 from chainrule.errors import ServerError, ServerTimeout, ServerUnavailable
+from chainrule.secure_channel import open_channel
 from chainrule.statuses import translated
 from chainrule.v1 import cluster_service_pb2 as cluster_api
 from chainrule.v1 import cluster_service_pb2_grpc, job_pb2, job_service_pb2_grpc, model_pb2, model_service_pb2_grpc
@@ -42,12 +45,22 @@ SERVICES = tuple(f"chainrule.v1.{name}Service" for name in ("Cluster", "Job", "D
 class Client(DataCalls):
     """Calls of one server. timeout_s: the deadline of a short call. repeats: see `chainrule.channel`.
 
+    credentials: TLS and token; where none are given, what the environment says (CHAINRULE_TLS_CA,
+    CHAINRULE_TOKEN_FILE, …). Raises AddressError, CredentialsError.
     Every method raises ServerError, of the subclass that fits."""
 
-    def __init__(self, address: str = DEFAULT_ADDRESS, *, timeout_s: float = 20.0, repeats: bool = False) -> None:
+    def __init__(
+        self,
+        address: str = DEFAULT_ADDRESS,
+        *,
+        timeout_s: float = 20.0,
+        repeats: bool = False,
+        credentials: Credentials | None = None,
+    ) -> None:
         self.address = checked_address(address)
         self._timeout_s = timeout_s
-        self._channel = open_channel(address, repeats=repeats)
+        self._credentials = Credentials.from_environment(os.environ) if credentials is None else credentials
+        self._channel = open_channel(self.address, self._credentials, channel_options(repeats=repeats))
         self._cluster = cluster_service_pb2_grpc.ClusterServiceStub(self._channel)
         self._models = model_service_pb2_grpc.ModelServiceStub(self._channel)
         self._stub = job_service_pb2_grpc.JobServiceStub(self._channel)
@@ -308,7 +321,7 @@ class Client(DataCalls):
         try:
             yield
         except grpc.RpcError as error:
-            raise translated(error, self.address, timeout_s) from None
+            raise translated(error, self.address, timeout_s, self._credentials) from None
         except ValueError as error:
             # gRPC says so where the channel was closed.
             raise ServerUnavailable(f"the connection to {self.address} is closed ({error})") from None

@@ -7,24 +7,30 @@ from typing import Any
 
 from chainrule.channel import DEFAULT_ADDRESS
 from chainrule.client import Client
+from chainrule.credentials import Credentials
 from chainrule.job import Job
 from chainrule.job_description import Spec, job_spec
 from chainrule.output import state_number
 
 
-def connect(address: str = DEFAULT_ADDRESS, *, timeout_s: float = 20.0) -> Connection:
-    """A connection to the server at HOST:PORT; nothing is sent before the first call. Raises AddressError.
+def connect(
+    address: str = DEFAULT_ADDRESS, *, timeout_s: float = 20.0, credentials: Credentials | None = None
+) -> Connection:
+    """A connection to the server at HOST:PORT; nothing is sent before the first call.
 
-    timeout_s: the deadline of a short call. `with connect(…) as client:` closes it at the end."""
-    return Connection(address, timeout_s=timeout_s)
+    timeout_s: the deadline of a short call. credentials: TLS and token; none: what the environment says.
+    `with connect(…) as client:` closes it at the end. Raises AddressError, CredentialsError."""
+    return Connection(address, timeout_s=timeout_s, credentials=credentials)
 
 
 class Connection(Client):
     """A connection to one server, with the calls of `Client` too. Calls that are safe to repeat are made again, with
     growing pauses, for at least some seconds where nobody answers: a server may be starting again."""
 
-    def __init__(self, address: str = DEFAULT_ADDRESS, *, timeout_s: float = 20.0) -> None:
-        super().__init__(address, timeout_s=timeout_s, repeats=True)
+    def __init__(
+        self, address: str = DEFAULT_ADDRESS, *, timeout_s: float = 20.0, credentials: Credentials | None = None
+    ) -> None:
+        super().__init__(address, timeout_s=timeout_s, repeats=True, credentials=credentials)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.address}>"

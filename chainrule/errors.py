@@ -5,6 +5,7 @@ ChainruleError
 ├── AddressError             a server address that isn't HOST:PORT
 ├── ModelFileError           a model file that can't be written
 ├── DataFileError            a file of rows that can't be read to be uploaded
+├── CredentialsError         a certificate, key or token that can't be used
 ├── ClusterError             a process of a local cluster that didn't start, or died
 ├── ExpressionError          a Python expression that is no formula
 ├── RowsError                rows that can't be sent to a model
@@ -16,6 +17,8 @@ ChainruleError
     ├── InvalidJob           the job is wrong; `violations` holds every wrong field
     ├── JobNotFound          no such job
     ├── PreconditionFailed   the job's state doesn't allow the call
+    ├── NotAuthenticated     the server doesn't know who calls
+    ├── NotAllowed           the caller's role doesn't allow the call
     ├── ServerUnavailable    nobody answers at the address, or the connection broke
     └── ServerTimeout        the answer didn't come in time
 
@@ -62,6 +65,10 @@ class ModelFileError(ChainruleError):
 
 class DataFileError(ChainruleError):
     """A file of rows that can't be read to be uploaded."""
+
+
+class CredentialsError(ChainruleError):
+    """A certificate, key or token that can't be used."""
 
 
 class ClusterError(ChainruleError):
@@ -118,6 +125,14 @@ class JobNotFound(ServerError):
 
 class PreconditionFailed(ServerError):
     """The job's state doesn't allow the call."""
+
+
+class NotAuthenticated(ServerError):
+    """The server doesn't know who calls."""
+
+
+class NotAllowed(ServerError):
+    """The caller's role doesn't allow the call."""
 
 
 class ServerUnavailable(ServerError):

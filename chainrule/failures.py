@@ -14,6 +14,7 @@ from typing import Any
 from chainrule.errors import (
     AddressError,
     ChainruleError,
+    CredentialsError,
     DataFileError,
     InvalidJob,
     JobFileError,
@@ -27,7 +28,7 @@ from chainrule.text import one_line
 FAILED = 1
 WRONG_INPUT = 2
 INTERRUPTED = 130
-_WRONG_INPUT_ERRORS = (JobFileError, DataFileError, AddressError, InvalidJob, JobNotFound)
+_WRONG_INPUT_ERRORS = (JobFileError, DataFileError, AddressError, CredentialsError, InvalidJob, JobNotFound)
 
 
 class CommandFailed(Exception):

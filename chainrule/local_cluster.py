@@ -29,7 +29,7 @@ class LocalCluster(Connection):
         self.data_root = None if data_root is None else Path(data_root)
         self._processes = LocalProcesses(workers, self.data_root, transport)
         self._processes.start()
-        super().__init__(self._processes.address, timeout_s=timeout_s)
+        super().__init__(self._processes.address, timeout_s=timeout_s, credentials=self._processes.credentials)
 
     def __enter__(self) -> Self:
         self._processes.catch_signals()

@@ -28,6 +28,7 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, NamedTuple, TextIO
 
+from chainrule.credentials import VARIABLES, Credentials
 from chainrule.errors import ClusterError
 from chainrule.process import BLAS_THREAD_VARIABLES
 
@@ -92,6 +93,8 @@ class LocalProcesses:
     data_root: Path | None = None
     transport: str = "auto"
     address: str = field(default="", init=False)
+    # What a client needs, whatever the environment says of other servers.
+    credentials: Credentials = field(default=Credentials(), init=False)
     _children: list[Child] = field(default_factory=list, init=False)
     _home: tempfile.TemporaryDirectory[str] | None = field(default=None, init=False)
     _lock: TextIO | None = field(default=None, init=False)
@@ -207,6 +210,8 @@ class LocalProcesses:
         # -P: a module of the same name in the current folder must not shadow ours.
         command = [sys.executable, "-P", "-m", module, *options, "--exit-with-stdin"]
         environment = os.environ | dict.fromkeys(BLAS_THREAD_VARIABLES, "1")
+        for variable in VARIABLES:
+            environment.pop(variable, None)  # they are for another server
         try:
             with log_path.open("wb") as log:
                 process = subprocess.Popen(

@@ -11,18 +11,24 @@ import grpc
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
+from chainrule.credentials import Credentials
 from chainrule.errors import (
     InvalidJob,
     JobNotFound,
+    NotAllowed,
+    NotAuthenticated,
     PreconditionFailed,
     ServerError,
     ServerTimeout,
     ServerUnavailable,
 )
+from chainrule.secure_channel import why_no_connection
 
 
-def translated(error: grpc.RpcError, address: str, timeout_s: float) -> ServerError:
-    """The typed error of a gRPC status and its google.rpc details."""
+def translated(error: grpc.RpcError, address: str, timeout_s: float, credentials: Credentials) -> ServerError:
+    """The typed error of a gRPC status and its google.rpc details.
+
+    credentials: those of the channel; where nobody could be reached they are looked at for the reason."""
     call = cast(grpc.Call, error)
     code = call.code()
     message = call.details() or code.name
@@ -34,10 +40,16 @@ def translated(error: grpc.RpcError, address: str, timeout_s: float) -> ServerEr
             return JobNotFound(message, reason=reason)
         case grpc.StatusCode.FAILED_PRECONDITION:
             return PreconditionFailed(message, reason=reason)
+        case grpc.StatusCode.UNAUTHENTICATED:
+            return NotAuthenticated(f"the server at {address} doesn't let this call in: {message}", reason=reason)
+        case grpc.StatusCode.PERMISSION_DENIED:
+            return NotAllowed(message, reason=reason)
         case grpc.StatusCode.CANCELLED:
             return ServerUnavailable(f"the server at {address} ended the call ({message})", reason=reason)
         case grpc.StatusCode.UNAVAILABLE:
             why = message.rpartition("Failed to connect to remote host: ")[2]
+            if "Connection refused" not in why and (trouble := why_no_connection(address, credentials)) is not None:
+                return ServerUnavailable(trouble, reason="TLS")
             if "errors resolving" in why or "DNS resolution failed" in why:
                 why = "its host name is unknown"
             return ServerUnavailable(

@@ -25,9 +25,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import grpc.aio
+
+from chainrule.errors import CredentialsError
 from chainrule.local_link.listener import Listener, why_unsupported
 from chainrule.logs import add_log_options, log_event, start_logging
 from chainrule.process import available_processors, stop_event
+from chainrule.tokens import TokenError
 from server.archive import Archive
 from server.checkpoint_folder import KEPT_LAST
 from server.data_root import default_data_root
@@ -37,8 +41,10 @@ from server.jobs import JobBook
 from server.journal import Journal
 from server.lease import DEFAULT_LEASE_S
 from server.limits import add_limit_options, limits_of
+from server.listening import CannotListen, listen, listen_on_socket, warn_of_expiry
 from server.local_links import LocalLinks
 from server.prepared_job import prepare
+from server.protection import add_protection_options, protection_of
 from server.rpc_server import make_server
 from server.scheduler import Scheduler
 from server.store import Store, StoreError
@@ -62,6 +68,7 @@ def main() -> int:
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=50051, help="0 takes a free one")
     parser.add_argument("--socket", type=Path, metavar="PATH", help="listen on this Unix socket too")
+    add_protection_options(parser)
     parser.add_argument("--home", type=Path, default=os.environ.get("CHAINRULE_HOME") or Path.home() / ".chainrule")
     parser.add_argument("--data-root", type=Path, default=default_data_root(), help="what jobs' file: URIs may read")
     parser.add_argument(
@@ -121,13 +128,14 @@ def main() -> int:
 async def _serve(arguments: argparse.Namespace) -> int:
     stop = stop_event(exit_with_stdin=arguments.exit_with_stdin)
     try:
+        certificate, authentication = protection_of(arguments)
         home = Home(arguments.home)
         store = Store(home.database)
         data_sets = DataSetStore(home.data_sets)
         uploads = Uploads(home.uploads, data_sets, max_bytes=arguments.limits.max_data_set_bytes)
     except OSError as error:
         return _refuse(f"the folder {arguments.home} can't be used: {error.strerror}; choose another --home")
-    except (HomeError, StoreError) as error:
+    except (CannotListen, CredentialsError, TokenError, HomeError, StoreError) as error:
         return _refuse(str(error))
     local_links = _local_links() if arguments.transport == "auto" else None
     thread_count = min(MAX_UPDATE_THREADS, available_processors())
@@ -150,24 +158,19 @@ async def _serve(arguments: argparse.Namespace) -> int:
         limits=arguments.limits,
     )
     metrics = None if arguments.metrics_port is None else _metrics_endpoint()
-    interceptors = [] if metrics is None else [metrics.rpcs]
+    interceptors: list[grpc.aio.ServerInterceptor] = [] if metrics is None else [metrics.rpcs]
+    if authentication is not None:
+        interceptors.append(authentication)
     server, health = await make_server(
         scheduler, uploads, data_root=arguments.data_root, local_links=local_links, interceptors=interceptors
     )
-    host = f"[{arguments.host}]" if ":" in arguments.host else arguments.host
     try:
-        port = server.add_insecure_port(f"{host}:{arguments.port}")
-    except RuntimeError:
-        return _refuse(
-            f"{host}:{arguments.port} can't be listened on: the port is in use or the address isn't this machine's; "
-            "choose another --port (0 takes a free one)"
-        )
-    if arguments.socket is not None:
-        try:
-            server.add_insecure_port(f"unix:{arguments.socket}")
-        except RuntimeError:
-            return _refuse(f"--socket: {arguments.socket} can't be listened on; is it used, or its path too long?")
-    addresses = {"address": f"{host}:{port}"}
+        address = listen(server, arguments.host, arguments.port, certificate)
+        if arguments.socket is not None:
+            listen_on_socket(server, arguments.socket)
+    except CannotListen as error:
+        return _refuse(str(error))
+    addresses = {"address": address}
     if metrics is not None:
         try:
             addresses["metrics_address"] = metrics.start(
@@ -182,11 +185,15 @@ async def _serve(arguments: argparse.Namespace) -> int:
         return _refuse(str(error))
     await server.start()
     print(json.dumps(addresses), flush=True)  # noqa: T201 - the answer to whoever started us
-    log.info("listening on %s:%d, home %s", host, port, arguments.home, extra=log_event("listening"))
-    cleaning = asyncio.create_task(_drop_abandoned(uploads))
+    how = "in the clear" if certificate is None else "with TLS"
+    log.info("listening on %s %s, home %s", address, how, arguments.home, extra=log_event("listening"))
+    tasks = [asyncio.create_task(_drop_abandoned(uploads))]
+    if certificate is not None:
+        tasks.append(asyncio.create_task(warn_of_expiry(certificate)))
     await stop.wait()
     log.info("stopping", extra=log_event("stopping"))
-    cleaning.cancel()
+    for task in tasks:
+        task.cancel()
     await health.enter_graceful_shutdown()
     await scheduler.stop()
     scheduler.close()

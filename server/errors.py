@@ -12,6 +12,8 @@ ServiceError
 ├── StorageFull       no room on the server's disk for what was to be stored
 ├── LeaseExpired      a worker that was silent, or stood still, for too long
 ├── WorkerFailed      a worker that can't go on, through no fault of the job
+├── Unauthenticated   a caller that nobody knows
+├── PermissionDenied  a caller whose role doesn't allow the call
 └── ProtocolError     a worker's message that breaks the contract
 """
 
@@ -115,6 +117,18 @@ class WorkerFailed(ServiceError):
     reason = "WORKER_FAILED"
 
 
+class Unauthenticated(ServiceError):
+    """A caller that shows no token or certificate, or one that nobody here knows."""
+
+    reason = "UNAUTHENTICATED"
+
+
+class PermissionDenied(ServiceError):
+    """A caller that is known, whose role doesn't allow the call."""
+
+    reason = "PERMISSION_DENIED"
+
+
 class ProtocolError(ServiceError):
     """A message that breaks the contract in worker_service.proto."""
 
@@ -131,6 +145,8 @@ CODES: dict[type[ServiceError], grpc.StatusCode] = {
     DamagedFile: grpc.StatusCode.DATA_LOSS,
     LimitExceeded: grpc.StatusCode.RESOURCE_EXHAUSTED,
     StorageFull: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    Unauthenticated: grpc.StatusCode.UNAUTHENTICATED,
+    PermissionDenied: grpc.StatusCode.PERMISSION_DENIED,
     ProtocolError: grpc.StatusCode.INVALID_ARGUMENT,
     LeaseExpired: grpc.StatusCode.ABORTED,
     WorkerFailed: grpc.StatusCode.ABORTED,

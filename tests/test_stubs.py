@@ -5,9 +5,15 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from google.protobuf import descriptor_pool
+from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
+
+from server.permissions import EVERYBODY, PERMISSIONS
+from server.standard_services import SERVICES
 
 ROOT = Path(__file__).resolve().parents[1]
 PINNED = "1.85.1"
@@ -32,3 +38,15 @@ def test_the_checked_in_stubs_are_what_the_protos_compile_to(tmp_path: Path) -> 
     }
     assert checked_in.keys() == fresh.keys()
     assert [name for name in fresh if fresh[name] != checked_in[name]] == [], "run python tools/generate_stubs.py"
+
+
+def test_every_method_of_the_contract_says_which_roles_may_call_it() -> None:
+    """A new RPC gets its line in server/permissions.py; without one it is for admins alone."""
+    methods = {f"/{name}/{method.name}" for name in SERVICES for method in _methods(name)}
+    assert methods == {method for method in PERMISSIONS if method.startswith("/chainrule.")}
+    assert all(roles <= EVERYBODY for roles in PERMISSIONS.values())
+
+
+def _methods(service: str) -> Sequence[MethodDescriptor]:
+    found: ServiceDescriptor = descriptor_pool.Default().FindServiceByName(service)
+    return list(found.methods)

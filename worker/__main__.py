@@ -14,6 +14,8 @@ import os
 import socket
 import sys
 
+from chainrule.credentials import Credentials
+from chainrule.errors import CredentialsError
 from chainrule.logs import add_log_options, log_event, start_logging
 from chainrule.process import Stopped, StopSignal
 from worker.session import TRANSPORTS, Refused, ServerGone, Session
@@ -43,8 +45,15 @@ def main() -> int:
     start_logging(arguments.name, log_format=arguments.log_format, log_level=arguments.log_level)
     stop = StopSignal(exit_with_stdin=arguments.exit_with_stdin)
     try:
-        Session(arguments.server, arguments.name, arguments.connect_timeout_s, stop, arguments.transport).run()
-    except (ServerGone, Refused) as error:
+        Session(
+            arguments.server,
+            arguments.name,
+            arguments.connect_timeout_s,
+            stop,
+            arguments.transport,
+            Credentials.from_environment(os.environ),
+        ).run()
+    except (CredentialsError, ServerGone, Refused) as error:
         sys.stderr.write(f"error: {error}\n")
         return 1
     except Stopped:

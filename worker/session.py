@@ -16,11 +16,13 @@ from dataclasses import dataclass, field
 import grpc
 
 from chainrule import wire
+from chainrule.credentials import Credentials
 from chainrule.local_link.link import close_all
 from chainrule.local_link.listener import CannotShare, connect
 from chainrule.local_link.segment import SegmentError
 from chainrule.logs import log_event
 from chainrule.process import Stopped, StopSignal
+from chainrule.secure_channel import open_channel, why_no_connection
 from chainrule.v1 import worker_service_pb2 as pb
 from chainrule.v1 import worker_service_pb2_grpc
 from chainrule.wire_codec import RawPart
@@ -40,7 +42,14 @@ FIRST_BACKOFF_S = 0.05
 LONGEST_BACKOFF_S = 2.0
 LONGEST_MESSAGE = 1000
 TRANSPORTS = ("auto", "grpc", "shared-memory")
-REFUSALS = (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.FAILED_PRECONDITION)
+# How long a connection may take before it is asked whether TLS is what fails.
+TLS_LOOK_S = 2.0
+REFUSALS = (
+    grpc.StatusCode.INVALID_ARGUMENT,
+    grpc.StatusCode.FAILED_PRECONDITION,
+    grpc.StatusCode.UNAUTHENTICATED,
+    grpc.StatusCode.PERMISSION_DENIED,
+)
 
 
 class ServerGone(Exception):
@@ -60,6 +69,7 @@ class Session:
     connect_timeout_s: float
     stop: StopSignal
     transport: str = "auto"
+    credentials: Credentials = field(default_factory=Credentials)
     jitter: Callable[[], float] = random.random
     _held: dict[str, HeldJob] = field(default_factory=dict)
 
@@ -68,15 +78,12 @@ class Session:
         self._signs = SignsOfLife(self.stop.farewell)
 
     def run(self) -> None:
-        """Work until an exception ends it. Raises ServerGone, Refused, Stopped."""
-        options: list[tuple[str, int]] = [*wire.KEEPALIVE_OPTIONS]
-        if self.address.startswith(("127.", "localhost", "[::1]", "unix:")):
-            options.append(("grpc.enable_http_proxy", 0))
+        """Work until an exception ends it. Raises ServerGone, Refused, Stopped, CredentialsError."""
         log.info("connecting to %s", self.address, extra=log_event("connecting", worker=self.name))
         backoff_s = FIRST_BACKOFF_S
         away_since_s = time.monotonic()
         while True:
-            with grpc.insecure_channel(self.address, options=options) as channel:
+            with open_channel(self.address, self.credentials, wire.KEEPALIVE_OPTIONS) as channel:
                 self._connect(channel, left_s=self.connect_timeout_s - (time.monotonic() - away_since_s))
                 connected_s = time.monotonic()
                 stream = StreamLink(channel)
@@ -105,9 +112,16 @@ class Session:
 
     def _connect(self, channel: grpc.Channel, *, left_s: float) -> None:
         ready = grpc.channel_ready_future(channel)
+        until_s = time.monotonic() + max(left_s, 0.001)
         try:
             with self.stop.waiting():
-                ready.result(max(left_s, 0.001))
+                try:
+                    ready.result(min(TLS_LOOK_S, max(left_s, 0.001)))
+                except grpc.FutureTimeoutError:
+                    # TLS that fails now fails for ever, and gRPC wouldn't say so.
+                    if (trouble := why_no_connection(self.address, self.credentials)) is not None:
+                        raise Refused(trouble) from None
+                    ready.result(max(until_s - time.monotonic(), 0.001))
         except grpc.FutureTimeoutError:
             raise ServerGone(
                 f"no server answers at {self.address} (waited {self.connect_timeout_s:g} s); start one with "

@@ -142,7 +142,10 @@ class Check:
 def _make_the_step(spec: job_pb2.JobSpec, worker_count: int, model_path: Path, data_root: Path) -> None:
     """Run a job of one step on a cluster of its own and write its parameters. Raises ChainruleError, CommandFailed."""
     spec.training.min_workers = worker_count
-    with LocalProcesses(workers=worker_count, data_root=data_root) as cluster, Client(cluster.address) as client:
+    with (
+        LocalProcesses(workers=worker_count, data_root=data_root) as cluster,
+        Client(cluster.address, credentials=cluster.credentials) as client,
+    ):
         try:
             job = _wait_for_end(client, cluster, client.create_job(spec))
             # A step that was made is all that is wanted, whatever the evaluation after it met.

@@ -90,7 +90,7 @@ class Training:
         with (
             ProgressDisplay() as display,
             LocalProcesses(self.worker_count, self.data_root or self.job_file.parent, self.transport) as cluster,
-            Client(cluster.address) as client,
+            Client(cluster.address, credentials=cluster.credentials) as client,
         ):
             self.job = client.create_job(spec)
             path = self.output or default_model_path(self.job)

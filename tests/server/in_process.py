@@ -23,6 +23,7 @@ from server.archive import Archive
 from server.data_set import DataSet
 from server.data_set_store import DataSetStore
 from server.jobs import Job, JobBook
+from server.listening import ReloadingCertificate, listen
 from server.prepared_job import PreparedJob, prepare
 from server.rpc_server import make_server
 from server.scheduler import Scheduler
@@ -82,27 +83,32 @@ class RunningServer:
 
 
 @contextmanager
-def running_server(folder: Path, *, interceptors: Sequence[grpc.aio.ServerInterceptor] = ()) -> Iterator[RunningServer]:
-    """A server that listens on a free port of 127.0.0.1, until the end of the block."""
+def running_server(
+    folder: Path,
+    *,
+    interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
+    certificate: ReloadingCertificate | None = None,
+) -> Iterator[RunningServer]:
+    """A server that listens on a free port of 127.0.0.1, until the end of the block. Its channel has no credentials."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, name="server")
     thread.start()
     numbers = iter(range(1, 1 << 30))
 
-    async def start() -> tuple[Scheduler, grpc.aio.Server, Any, int]:
+    async def start() -> tuple[Scheduler, grpc.aio.Server, Any, str]:
         scheduler = Scheduler(JobBook(lambda: f"{next(numbers):012x}"[::-1]), Archive(folder))
         uploads = Uploads(folder / "uploads", DataSetStore(folder / "datasets"))
         server, health = await make_server(scheduler, uploads, data_root=folder, interceptors=interceptors)
-        port = server.add_insecure_port("127.0.0.1:0")
+        address = listen(server, "127.0.0.1", 0, certificate)
         await server.start()
-        return scheduler, server, health, port
+        return scheduler, server, health, address
 
     try:
-        scheduler, server, health, port = asyncio.run_coroutine_threadsafe(start(), loop).result(TIMEOUT_S)
+        scheduler, server, health, address = asyncio.run_coroutine_threadsafe(start(), loop).result(TIMEOUT_S)
         try:
             options = [("grpc.enable_http_proxy", 0)]
-            with grpc.insecure_channel(f"127.0.0.1:{port}", options=options) as channel:
-                yield RunningServer(f"127.0.0.1:{port}", scheduler, health, loop, channel, folder)
+            with grpc.insecure_channel(address, options=options) as channel:
+                yield RunningServer(address, scheduler, health, loop, channel, folder)
         finally:
             asyncio.run_coroutine_threadsafe(server.stop(0), loop).result(TIMEOUT_S)
             asyncio.run_coroutine_threadsafe(scheduler.stop(), loop).result(TIMEOUT_S)
