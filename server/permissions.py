@@ -19,7 +19,7 @@ OPEN = frozenset({"/grpc.health.v1.Health/Check", "/grpc.health.v1.Health/List",
 
 PERMISSIONS: dict[str, frozenset[str]] = {
     "/chainrule.v1.ClusterService/ListWorkers": _READ,
-    "/chainrule.v1.ClusterService/ReportWorkerEnd": _WORK,
+    "/chainrule.v1.ClusterService/ReportWorkerEnd": _CHANGE | _WORK,
     "/chainrule.v1.JobService/CreateJob": _CHANGE,
     "/chainrule.v1.JobService/GetJob": _READ,
     "/chainrule.v1.JobService/ListJobs": _READ,
