@@ -124,7 +124,11 @@ def _memory(
 ) -> tuple[NDArray[np.float32], NDArray[Any], NDArray[np.int64], Segment | None]:
     """Room for features, targets and row numbers, in a segment where they are many."""
     float32, int64 = np.dtype(np.float32), np.dtype(np.int64)
-    kinds = (((row_count, width), float32), ((row_count,), target_type), ((row_count,), int64))
+    kinds: tuple[tuple[tuple[int, ...], np.dtype[Any]], ...] = (
+        ((row_count, width), float32),
+        ((row_count,), target_type),
+        ((row_count,), int64),
+    )
     ends = _ends(*(math.prod(shape) * kind.itemsize for shape, kind in kinds))
     segment = None
     if ends[-1] >= SHARED_BYTES:
