@@ -33,6 +33,7 @@ PERMISSIONS: dict[str, frozenset[str]] = {
     "/chainrule.v1.JobService/ReadMetrics": _READ,
     "/chainrule.v1.ModelService/Predict": _CHANGE,
     "/chainrule.v1.ModelService/Explain": _CHANGE,
+    "/chainrule.v1.ModelService/ExplainReduction": _CHANGE,
     "/chainrule.v1.ModelService/ListCheckpoints": _READ,
     "/chainrule.v1.DataService/BeginUpload": _CHANGE,
     "/chainrule.v1.DataService/AppendUpload": _CHANGE,
