@@ -10,7 +10,7 @@ VENV := .venv
 WORKERS ?= 2
 PYTEST_ARGS ?=
 
-.PHONY: help install train test lint docs clean
+.PHONY: help install train test chaos lint docs clean
 
 help: ## show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## (.*)/  make \1\t\2/' | expand -t 18
@@ -22,6 +22,9 @@ train: install ## train the four-layer network on real data, with a server and t
 
 test: $(VENV)/.installed-test ## install what the tests need and run them (PYTEST_ARGS="-k name" chooses)
 	$(VENV)/bin/python -P -m pytest $(PYTEST_ARGS)
+
+chaos: $(VENV)/.installed-test ## kill, stop and cut off processes for CHAOS_S seconds (600); every hash must stay
+	$(VENV)/bin/python -m tests.cluster.chaos
 
 lint: $(VENV)/.installed-lint ## ruff and mypy --strict
 	$(VENV)/bin/ruff check .
