@@ -12,7 +12,7 @@ import functools
 import logging
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Container
+from collections.abc import Container
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 
@@ -30,6 +30,7 @@ from server.jobs import Job, JobBook
 from server.limits import Limits
 from server.links import Link
 from server.loss import CONNECTION_LOST, Loss
+from server.pausing import Pausing
 from server.prepared_job import PreparedJob
 from server.resume import DataChanged, restore
 from server.retention import beyond
@@ -41,7 +42,7 @@ from server.worker_pool import WorkerPool
 
 log = logging.getLogger(__name__)
 STOP_TIMEOUT_S = 5.0
-QUEUED, RUNNING, PAUSED = job_pb2.JOB_STATE_QUEUED, job_pb2.JOB_STATE_RUNNING, job_pb2.JOB_STATE_PAUSED
+QUEUED, RUNNING = job_pb2.JOB_STATE_QUEUED, job_pb2.JOB_STATE_RUNNING
 
 
 @dataclass
@@ -67,6 +68,7 @@ class Scheduler:
     def __post_init__(self) -> None:
         self.archive.journal.told = self._told
         self._sharing = Sharing(self.workers, self.archive.journal.note_event)
+        self._pausing = Pausing(self.archive, self._sharing, self._share)
 
     async def submit(self, prepared: PreparedJob, *, request_id: str = "", request_sha256: str = "") -> Job:
         """Put a job in the queue; it is on the disk when it is returned. request_sha256: of the spec as it was sent.
@@ -101,16 +103,12 @@ class Scheduler:
         self._share()
 
     async def pause(self, job: Job) -> None:
-        """Let a job give its workers back at its step's end, and keep what it has until `resume`. Idempotent.
-
-        Raises WrongState where it has ended, StorageFull where what it has can't be kept: then it goes on."""
-        await self._in_turn(job, self._pause)
+        """See Pausing."""
+        await self._pausing.pause(job)
 
     async def resume(self, job: Job) -> None:
-        """Put a paused job back at its place in the queue; one that isn't paused stays as it is.
-
-        Raises WrongState where it has ended."""
-        await self._in_turn(job, self._resume)
+        """See Pausing."""
+        await self._pausing.resume(job)
 
     async def cancel(self, job: Job) -> None:
         """End a job. Raises WrongState where it has succeeded or failed."""
@@ -258,7 +256,7 @@ class Scheduler:
         ]
         for job in self._sharing.share(jobs, relinked=relinked):
             self._begin(job)
-        is_anyone_gone = [self._let_go(job) for job in jobs if job.step_end is not None]
+        is_anyone_gone = [self._pausing.let_go(job) for job in jobs if job.step_end is not None]
         if any(is_anyone_gone):
             self._share()
 
@@ -343,78 +341,6 @@ class Scheduler:
             self._fail(job, code_pb2.INTERNAL, "it can't go on for an error of the server itself; its log says more")
         finally:
             job.preparing = None
-
-    async def _in_turn(self, job: Job, change: Callable[[Job], Awaitable[None]]) -> None:
-        """One change of a job after the other. A caller that gives up doesn't stop it in its middle."""
-
-        async def changed() -> None:
-            async with job.turn:
-                if job.preparing is not None:
-                    await asyncio.shield(job.preparing)
-                if job.is_final or job.ending is not None:
-                    raise WrongState(f"job {job.job_id} has ended; submit it again to train it anew")
-                await change(job)
-
-        await asyncio.shield(asyncio.create_task(changed()))
-
-    async def _pause(self, job: Job) -> None:
-        if job.state == PAUSED:
-            return
-        job.step_end = asyncio.Event()
-        try:
-            if job.training is not None and job.recorder is None:
-                raise WrongState(f"this server writes no checkpoints, so job {job.job_id} can't pause once it runs")
-            if job.training is not None and job.recorder is not None:
-                job.training.is_held = True
-                self._share()
-                await job.step_end.wait()
-                if job.ending is not None:
-                    raise WrongState(f"job {job.job_id} ended before it could pause")
-                # Without workers, after a step whose evaluation nobody makes, the checkpoint before must do.
-                if job.training.is_between_steps:
-                    await job.recorder.keep(job.training)
-            job.step_end.set()
-            job.progress = job.progress_now()
-            job.progress.workers = 0
-            await self._becomes(job, PAUSED)
-            if job.training is not None:
-                job.training.forget()
-            # Its rows and its checkpoint are read again when it goes on.
-            job.training = job.recorder = job.prepared = None
-        except Exception:
-            if job.training is not None and job.ending is None:
-                job.training.is_held = False
-                self._sharing.add(job)
-            raise
-        finally:
-            job.step_end = None
-            self._share()
-
-    async def _resume(self, job: Job) -> None:
-        if job.state == PAUSED:
-            await self._becomes(job, QUEUED)
-            self._share()
-
-    async def _becomes(self, job: Job, state: job_pb2.JobState) -> None:
-        """Change a job's state, on the disk too."""
-        self.archive.note_state(job, state)
-        await self.archive.journal.written()
-        name = job_pb2.JobState.Name(state)
-        changed = log_event("job_state_changed", job=job.job_id, step=job.progress.step, state=name)
-        log.info("job %s: %s", job.job_id, name, extra=changed)
-
-    def _let_go(self, job: Job) -> bool:
-        """Take the workers of a job that is to pause, where it stands at a step's end; whether they were taken.
-
-        At once, as a worker's next message would let it go on."""
-        training = job.training
-        if training is None or job.step_end is None or job.step_end.is_set() or training.is_ordered:
-            return False
-        if not training.is_between_steps and training.workers:
-            return False
-        self._sharing.remove(job)
-        job.step_end.set()
-        return True
 
     def _fail(self, job: Job, code: code_pb2.Code, message: str) -> None:
         message += self.archive.kept_checkpoint(job)

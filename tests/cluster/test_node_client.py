@@ -85,6 +85,7 @@ def test_a_stock_node_client_submits_watches_and_predicts(
     assert found["states"][-1] == "JOB_STATE_SUCCEEDED"
     assert found["result"]["parameter_count"] == 176
     assert found["listed"] == [True]
+    assert found["paused"] == [f"JOB_STATE_{name}" for name in ("PAUSED", "PAUSED", "QUEUED", "CANCELLED")]
     assert len(found["predictions"]) == 5
     assert np.isfinite(found["predictions"]).all()
     assert found["last_node"]["backward"]["values"] == [1.0]

@@ -73,6 +73,11 @@ async function main() {
   found.result = seen.at(-1).job.result;
   found.listed = (await call(jobs, 'ListJobs', { page_size: 1, states: ['JOB_STATE_SUCCEEDED'] })).jobs
     .map(each => each.job_id === job.job_id);
+  // More workers than there are: it stays in the queue.
+  const large = (await call(jobs, 'CreateJob', { spec: { ...spec, training: { ...spec.training, min_workers: 8 } } })).job;
+  found.paused = [];
+  for (const method of ['PauseJob', 'PauseJob', 'ResumeJob', 'CancelJob'])
+    found.paused.push((await call(jobs, method, { job_id: large.job_id })).job.state);
   const lists = rows.map(row => ({ values: row.map(value) }));
   found.predictions = (await call(models, 'Predict', { job_id: job.job_id, rows: lists })).predictions
     .map(each => each.value);
