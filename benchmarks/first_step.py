@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import harness
-from harness import ProgramFailed, answer_of, environment, started, tree_memory_mb
+from harness import MemoryPeak, ProgramFailed, answer_of, environment, started, tree_memory_mb
 
 sys.path.insert(0, str(harness.REPOSITORY))
 
@@ -29,9 +29,9 @@ def measure_chainrule(command: Sequence[str], folder: Path) -> dict[str, float]:
     The first step is seen from outside: the server's log says where it listens, then a client asks it every 5 ms."""
     started_s = time.monotonic()
     with started(command, env=environment(TMPDIR=str(folder))) as process:
-        address = _address(process, folder, deadline_s=started_s + TIMEOUT_S)
+        address = server_address(process, folder, deadline_s=started_s + TIMEOUT_S)
         with Client(address) as client:
-            while not _has_stepped(client):
+            while not steps_of(client):
                 if process.poll() is not None or time.monotonic() > started_s + TIMEOUT_S:
                     raise ProgramFailed("chainrule train made no step that could be seen; is the run too short?")
                 time.sleep(POLL_INTERVAL_S)
@@ -44,17 +44,13 @@ def measure_chainrule(command: Sequence[str], folder: Path) -> dict[str, float]:
 
 def measure_program(command: Sequence[str]) -> dict[str, float]:
     """The same of a peer's program, which reports `first_step_s` itself; memory is the largest that is seen."""
-    with started(command) as process:
-        deadline_s = time.monotonic() + TIMEOUT_S
-        memory_mb = 0.0
-        while process.poll() is None and time.monotonic() < deadline_s:
-            memory_mb = max(memory_mb, tree_memory_mb(process.pid))
-            time.sleep(0.3)
-        answer = answer_of(process, timeout_s=1)
-    return {"first_step_s": answer["first_step_s"], "memory_mb": memory_mb}
+    with started(command) as process, MemoryPeak(process.pid) as peak:
+        answer = answer_of(process, timeout_s=TIMEOUT_S)
+    return {"first_step_s": answer["first_step_s"], "memory_mb": peak.memory_mb}
 
 
-def _address(process: subprocess.Popen[str], folder: Path, *, deadline_s: float) -> str:
+def server_address(process: subprocess.Popen[str], folder: Path, *, deadline_s: float) -> str:
+    """Where the server of a `chainrule train` listens, whose temporary files are in `folder`. Raises ProgramFailed."""
     while time.monotonic() < deadline_s and process.poll() is None:
         for log in folder.glob("chainrule-*/server.log"):
             found = re.search(r"listening on (\S+),", log.read_text(errors="replace"))
@@ -64,8 +60,9 @@ def _address(process: subprocess.Popen[str], folder: Path, *, deadline_s: float)
     raise ProgramFailed(f"chainrule train started no server within {TIMEOUT_S:g} s")
 
 
-def _has_stepped(client: Client) -> bool:
+def steps_of(client: Client) -> int:
+    """How many steps the server's job has made; 0 while it can't be asked."""
     try:
-        return any(job.progress.step for job in client.list_jobs())
+        return max((int(job.progress.step) for job in client.list_jobs()), default=0)
     except ChainruleError:
-        return False
+        return 0

@@ -10,12 +10,13 @@ import signal
 import statistics
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, Self
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 PEERS = Path(__file__).resolve().parent / "peers"
@@ -168,6 +169,28 @@ def tree_memory_mb(root: int) -> float:
                 if line.startswith("Pss:"):
                     total_kb += int(line.split()[1])
     return total_kb / 1024
+
+
+class MemoryPeak:
+    """The largest memory of a process and its descendants that was seen during a `with`: `memory_mb` after it."""
+
+    def __init__(self, root: int, *, interval_s: float = 0.3) -> None:
+        self.memory_mb = 0.0
+        self._root, self._interval_s = root, interval_s
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._look, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def _look(self) -> None:
+        while not self._ended.wait(self._interval_s):
+            self.memory_mb = max(self.memory_mb, tree_memory_mb(self._root))
 
 
 def median(values: Sequence[float]) -> float | None:

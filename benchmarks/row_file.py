@@ -1,6 +1,6 @@
 """The file of the benchmark of large data: rows of normal numbers and a target that a network can learn, in Parquet.
 
-python benchmarks/large_data_file.py FILE.parquet [--rows 10000000]
+python benchmarks/row_file.py FILE.parquet [--rows 10000000]
 """
 
 from __future__ import annotations
