@@ -2,12 +2,12 @@
 
     python benchmarks/large_data.py [--rows 10000000] [--folder DIR] [--peer-python PYTHON] [--json]
 
-A seeded generator writes the file (row_file.py), 28 features and a target, where it isn't there yet. Then a four-layer
-network with 64 hidden units, batch 8192, plain SGD, two workers. Ours is `chainrule train`, which learns means and scales
-from the rows, standardizes them, and evaluates the trained network over all rows at the end; DDP does neither. First
-step: from the command to the first step's end. Rows per second: of the epoch, from the first step to the last. Memory:
-the largest sum of the proportional set sizes of all processes, looked at every 0.1 s. PyTorch is that of --peer-python;
-without it ours is measured alone.
+A seeded generator writes the file (row_file.py), 28 features and a target, where it isn't there yet. Then a four-
+layer network with 64 hidden units is trained, batch 8192, plain SGD, two workers. Ours is `chainrule train`, which
+learns means and scales from the rows, standardizes them, and evaluates the trained network over all rows at the end;
+DDP does neither. First step: from the command to the first step's end. Rows per second: of the epoch, from the first
+step to the last. Memory: the largest sum of the proportional set sizes of all processes, looked at every 0.1 s.
+PyTorch is that of --peer-python; without it ours is measured alone.
 """
 
 from __future__ import annotations
