@@ -11,3 +11,4 @@ Server = Annotated[
     str, typer.Option("--server", metavar="HOST:PORT", envvar="CHAINRULE_SERVER", help="The server to talk to.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")]
+JobId = Annotated[str, typer.Argument(metavar="JOB", help="The job's id, or its first 4 characters or more.")]
