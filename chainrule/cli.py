@@ -411,6 +411,28 @@ def explain(
 
 
 @app.command()
+def sweep(
+    job_file: JobFile,
+    workers: Annotated[
+        int | None,
+        typer.Option("--workers", "-w", metavar="N", help="On a local cluster of N workers, and not on a server."),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="FILE", help="The best model; models/NAME-sweep-ID.safetensors else."),
+    ] = None,
+    data_root: DataRoot = None,
+    cancel: Annotated[bool, typer.Option("--cancel", help="End the jobs of this sweep that go on.")] = False,
+    server: Server = DEFAULT_SERVER,
+    as_json: Json = False,
+) -> None:
+    """Train the jobs of a file's [sweep], show them in one table, and write the best model."""
+    from chainrule.commands import sweep as command
+
+    command.sweep(server, job_file, workers=workers, output=output, data_root=data_root, cancel=cancel, as_json=as_json)
+
+
+@app.command()
 def export(
     job: Annotated[
         str, typer.Argument(metavar="JOB", help="A job's id, or a model file: MODEL.safetensors needs no server.")

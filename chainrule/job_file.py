@@ -40,6 +40,14 @@ _FLOATS = (FieldDescriptor.CPPTYPE_FLOAT, FieldDescriptor.CPPTYPE_DOUBLE)
 
 def load_job_file(path: str | Path) -> job_pb2.JobSpec:
     """The job of a file. Raises JobFileError with every problem of the file."""
+    table = load_table(path)
+    if "sweep" in table:
+        raise JobFileError([("sweep", "is for 'chainrule sweep', which trains many jobs; take it out to train one")])
+    return job_of_table(table)
+
+
+def load_table(path: str | Path) -> dict[str, Any]:
+    """The table that a file is. Raises JobFileError."""
     path = Path(path)
     try:
         with path.open("rb") as file:
@@ -51,23 +59,26 @@ def load_job_file(path: str | Path) -> job_pb2.JobSpec:
         raise JobFileError([("", f"{path}: can't be read: {why}")]) from None
     if len(content) > MAX_FILE_BYTES:
         raise JobFileError([("", f"{path}: is larger than {MAX_FILE_BYTES} bytes, so it is no job file")])
-    return parse_job(content, source=str(path))
+    return _table(content, source=str(path))
 
 
 def parse_job(content: str | bytes, *, source: str = "job file") -> job_pb2.JobSpec:
     """The job of a TOML text. source: how messages name the text. Raises JobFileError with every problem."""
+    return job_of_table(_table(content, source=source))
+
+
+def _table(content: str | bytes, *, source: str) -> dict[str, Any]:
     try:
         text = content.decode() if isinstance(content, bytes) else content
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
         raise JobFileError([("", f"{source}: line {line}: not UTF-8; save the file as UTF-8")]) from None
     try:
-        table = tomllib.loads(text)
+        return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise JobFileError([("", f"{source}: {_toml_message(str(error), text)}")]) from None
     except RecursionError:
         raise JobFileError([("", f"{source}: nested too deep to be a job file")]) from None
-    return job_of_table(table)
 
 
 def job_of_table(table: dict[str, Any], *, onto: job_pb2.JobSpec | None = None) -> job_pb2.JobSpec:

@@ -41,13 +41,21 @@ class Division:
         return np.flatnonzero(is_among)
 
 
-def divide(*, row_count: int, shard_count: int, validation_fraction: float, seed: int) -> Division:
+def divide(
+    *, row_count: int, shard_count: int, validation_fraction: float, seed: int, fold: tuple[int, int] | None = None
+) -> Division:
     """The rows 0 … row_count - 1, permuted by the seed and dealt into shards whose sizes differ by at most one.
 
-    The first round(row_count * validation_fraction) rows of the permutation are for validation.
+    The first round(row_count * validation_fraction) rows of the permutation are for validation; or with a fold,
+    (number, count), that one of `count` parts of the permutation.
     Raises SettingError where a shard would have no training row."""
     permutation = generator("divide", seed=seed).permutation(row_count)
-    validation_count = round(row_count * validation_fraction)
+    if fold is None:
+        start, stop = 0, round(row_count * validation_fraction)
+    else:
+        number, count = fold
+        start, stop = row_count * number // count, row_count * (number + 1) // count
+    validation_count = stop - start
     training_count = row_count - validation_count
     if training_count < shard_count:
         raise SettingError(
@@ -56,8 +64,8 @@ def divide(*, row_count: int, shard_count: int, validation_fraction: float, seed
             "take fewer shards or a smaller data.validation_fraction",
         )
     return Division(
-        training=tuple(np.array_split(permutation[validation_count:], shard_count)),
-        validation=tuple(np.array_split(permutation[:validation_count], shard_count)),
+        training=tuple(np.array_split(np.delete(permutation, slice(start, stop)), shard_count)),
+        validation=tuple(np.array_split(permutation[start:stop], shard_count)),
     )
 
 

@@ -161,6 +161,7 @@ def one_step(job: PreparedJob, *, data_root: Path | None = None) -> job_pb2.JobS
         training.ClearField(name)
     largest_shard = max(job.schedule.shard_sizes)
     if sum(job.schedule.shard_sizes) > MOST_ROWS:
+        spec.data.ClearField("fold")
         spec.data.validation_fraction = 1 - MOST_ROWS / job.row_count
         largest_shard = MOST_ROWS // training.shards + 1
     training.epochs = 1

@@ -144,6 +144,7 @@ def prepare(
                 shard_count=complete.training.shards,
                 validation_fraction=complete.data.validation_fraction,
                 seed=complete.training.seed,
+                fold=(complete.data.fold.number, complete.data.fold.count) if complete.data.HasField("fold") else None,
             )
             if not complete.data.HasField("standardize"):
                 is_number = data.classes is None
@@ -211,7 +212,7 @@ def with_defaults(spec: job_pb2.JobSpec) -> job_pb2.JobSpec:
     complete = job_pb2.JobSpec()
     complete.CopyFrom(spec)
     data, training = complete.data, complete.training
-    if not data.HasField("validation_fraction"):
+    if not data.HasField("validation_fraction") and not data.HasField("fold"):
         data.validation_fraction = 0.2
     if not data.HasField("missing"):
         data.missing = "refuse"
@@ -261,6 +262,16 @@ def _violations(spec: job_pb2.JobSpec) -> list[tuple[str, str]]:
         check(False, f"model.parameters.{name}", "is there twice; give each parameter its own name")
     check(bool(data.uri), "data.uri", 'is missing; for example "sklearn:diabetes"')
     fraction = data.validation_fraction
+    if data.HasField("fold"):
+        fold = data.fold
+        check(fold.count >= 2, "data.fold.count", f"must be at least 2, got {fold.count}")
+        check(
+            fold.number < max(fold.count, 1),
+            "data.fold.number",
+            f"must be from 0 to {max(fold.count, 1) - 1}, got {fold.number}",
+        )
+        message = "excludes data.fold, which says what is for validation; keep one of the two"
+        check(not data.HasField("validation_fraction"), "data.validation_fraction", message)
     check(0 <= fraction < 1, "data.validation_fraction", f"must be at least 0 and below 1, got {fraction:g}")
     found += column_choice.violations(data)
     check(

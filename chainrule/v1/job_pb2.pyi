@@ -125,7 +125,7 @@ class Parameter(_message.Message):
     def __init__(self, name: _Optional[str] = ..., shape: _Optional[_Iterable[str]] = ..., initializer: _Optional[str] = ..., frozen: _Optional[bool] = ...) -> None: ...
 
 class DataSpec(_message.Message):
-    __slots__ = ("uri", "validation_fraction", "standardize", "labels", "target", "features", "exclude", "categories", "missing", "csv")
+    __slots__ = ("uri", "validation_fraction", "standardize", "labels", "target", "features", "exclude", "categories", "missing", "csv", "fold")
     URI_FIELD_NUMBER: _ClassVar[int]
     VALIDATION_FRACTION_FIELD_NUMBER: _ClassVar[int]
     STANDARDIZE_FIELD_NUMBER: _ClassVar[int]
@@ -136,6 +136,7 @@ class DataSpec(_message.Message):
     CATEGORIES_FIELD_NUMBER: _ClassVar[int]
     MISSING_FIELD_NUMBER: _ClassVar[int]
     CSV_FIELD_NUMBER: _ClassVar[int]
+    FOLD_FIELD_NUMBER: _ClassVar[int]
     uri: str
     validation_fraction: float
     standardize: Standardization
@@ -146,7 +147,16 @@ class DataSpec(_message.Message):
     categories: _containers.RepeatedScalarFieldContainer[str]
     missing: str
     csv: CsvFormat
-    def __init__(self, uri: _Optional[str] = ..., validation_fraction: _Optional[float] = ..., standardize: _Optional[_Union[Standardization, _Mapping]] = ..., labels: _Optional[_Iterable[float]] = ..., target: _Optional[str] = ..., features: _Optional[_Iterable[str]] = ..., exclude: _Optional[_Iterable[str]] = ..., categories: _Optional[_Iterable[str]] = ..., missing: _Optional[str] = ..., csv: _Optional[_Union[CsvFormat, _Mapping]] = ...) -> None: ...
+    fold: Fold
+    def __init__(self, uri: _Optional[str] = ..., validation_fraction: _Optional[float] = ..., standardize: _Optional[_Union[Standardization, _Mapping]] = ..., labels: _Optional[_Iterable[float]] = ..., target: _Optional[str] = ..., features: _Optional[_Iterable[str]] = ..., exclude: _Optional[_Iterable[str]] = ..., categories: _Optional[_Iterable[str]] = ..., missing: _Optional[str] = ..., csv: _Optional[_Union[CsvFormat, _Mapping]] = ..., fold: _Optional[_Union[Fold, _Mapping]] = ...) -> None: ...
+
+class Fold(_message.Message):
+    __slots__ = ("number", "count")
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    COUNT_FIELD_NUMBER: _ClassVar[int]
+    number: int
+    count: int
+    def __init__(self, number: _Optional[int] = ..., count: _Optional[int] = ...) -> None: ...
 
 class CsvFormat(_message.Message):
     __slots__ = ("delimiter", "decimal_point")

@@ -67,3 +67,16 @@ def test_steps_are_counted_from_1_and_epochs_from_0() -> None:
 def test_evaluation_blocks_cover_all_rows() -> None:
     assert evaluation_blocks(5, 2) == [slice(0, 2), slice(2, 4), slice(4, 5)]
     assert evaluation_blocks(0, 2) == []
+
+
+@pytest.mark.parametrize(("row_count", "count"), [(10, 2), (23, 5), (7, 7)])
+def test_folds_have_no_row_in_common_and_together_all_rows(row_count: int, count: int) -> None:
+    folds = [
+        divide(row_count=row_count, shard_count=2, validation_fraction=0.0, seed=3, fold=(number, count))
+        for number in range(count)
+    ]
+    held_out = [set(fold.validation_rows.tolist()) for fold in folds]
+    assert sorted(row for rows in held_out for row in rows) == list(range(row_count))
+    assert max(map(len, held_out)) - min(map(len, held_out)) <= 1
+    for fold, rows in zip(folds, held_out, strict=True):
+        assert set(fold.training_rows.tolist()) == set(range(row_count)) - rows
