@@ -24,7 +24,6 @@ app = typer.Typer(
     name="chainrule",
     help="Write a loss as a formula; a parameter server trains it on many workers, with the same bits as on one.",
     epilog="Exit codes: 0 succeeded, 1 failed, 2 wrong input, 130 interrupted.",
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from chainrule.cli_options import Json
+from chainrule.connections import use_connection
 from chainrule.credentials import (
     CA_VARIABLE,
     CERTIFICATE_VARIABLE,
@@ -68,7 +69,23 @@ def _into(variable: str) -> Any:
     return set_variable
 
 
+def _connect(name: str | None) -> str | None:
+    # Eager, so before the other options: what they say holds.
+    use_connection(os.environ, Path.home(), name)
+    return name
+
+
 def _credentials(
+    connection: Annotated[
+        str | None,
+        typer.Option(
+            "--connection",
+            metavar="NAME",
+            help="A server named in ~/.config/chainrule/config.toml. CHAINRULE_CONNECTION.",
+            is_eager=True,
+            callback=_connect,
+        ),
+    ] = None,
     tls_ca: Annotated[
         str | None,
         typer.Option(

@@ -6,6 +6,7 @@ ChainruleError
 ├── ModelFileError           a model file that can't be written
 ├── DataFileError            a file of rows that can't be read to be uploaded
 ├── CredentialsError         a certificate, key or token that can't be used
+├── ConnectionFileError      a file of named connections that can't be used
 ├── ClusterError             a process of a local cluster that didn't start, or died
 ├── ExpressionError          a Python expression that is no formula
 ├── RowsError                rows that can't be sent to a model
@@ -69,6 +70,10 @@ class DataFileError(ChainruleError):
 
 class CredentialsError(ChainruleError):
     """A certificate, key or token that can't be used."""
+
+
+class ConnectionFileError(ChainruleError):
+    """A file of named connections that can't be used, or has no connection of that name."""
 
 
 class ClusterError(ChainruleError):

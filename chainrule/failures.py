@@ -14,6 +14,7 @@ from typing import Any
 from chainrule.errors import (
     AddressError,
     ChainruleError,
+    ConnectionFileError,
     CredentialsError,
     DataFileError,
     InvalidJob,
@@ -28,7 +29,15 @@ from chainrule.text import one_line
 FAILED = 1
 WRONG_INPUT = 2
 INTERRUPTED = 130
-_WRONG_INPUT_ERRORS = (JobFileError, DataFileError, AddressError, CredentialsError, InvalidJob, JobNotFound)
+_WRONG_INPUT_ERRORS = (
+    JobFileError,
+    DataFileError,
+    AddressError,
+    ConnectionFileError,
+    CredentialsError,
+    InvalidJob,
+    JobNotFound,
+)
 
 
 class CommandFailed(Exception):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
@@ -29,6 +30,13 @@ def print_line(text: str = "") -> None:
     """A line on standard output."""
     sys.stdout.write(text + "\n")
     sys.stdout.flush()
+
+
+def print_table(rows: Sequence[Sequence[str]]) -> None:
+    """Rows as columns on standard output, cut to the terminal's width where it is one; a file or a pipe gets all."""
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    for line in table_lines(rows, width=width):
+        print_line(line)
 
 
 def print_json(value: Mapping[str, Any]) -> None:

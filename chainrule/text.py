@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+# A column of a table isn't cut to less.
+LEAST_COLUMN = 8
+
 if TYPE_CHECKING:
     from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -44,11 +47,22 @@ def workers(count: int) -> str:
     return f"{count} worker{'' if count == 1 else 's'}"
 
 
-def table_lines(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Rows as columns, two spaces apart, each as wide as its widest entry."""
+def table_lines(rows: Sequence[Sequence[str]], *, width: int | None = None) -> list[str]:
+    """Rows as columns, two spaces apart, each as wide as its widest entry.
+
+    width: so wide are the lines at most: the widest columns are cut, as far as LEAST_COLUMN, with an ellipsis."""
     safe = [[one_line(entry) for entry in row] for row in rows]
     widths = [max(len(entry) for entry in column) for column in zip(*safe, strict=True)]
-    return ["  ".join(entry.ljust(width) for entry, width in zip(row, widths, strict=True)).rstrip() for row in safe]
+    while width is not None and sum(widths) + 2 * (len(widths) - 1) > width and max(widths) > LEAST_COLUMN:
+        widths[widths.index(max(widths))] -= 1
+    return [
+        "  ".join(_fitted(entry, room).ljust(room) for entry, room in zip(row, widths, strict=True)).rstrip()
+        for row in safe
+    ]
+
+
+def _fitted(text: str, width: int) -> str:
+    return text if len(text) <= width else text[: width - 1] + "…"
 
 
 def shortened_list(names: Sequence[str], most: int = 20) -> str:

@@ -8,8 +8,7 @@ from pathlib import Path
 
 from chainrule import certificates
 from chainrule.certificates import Shown
-from chainrule.output import print_json, print_line
-from chainrule.text import table_lines
+from chainrule.output import print_json, print_line, print_table
 from chainrule.tls_files import day
 
 
@@ -54,8 +53,7 @@ def _print(shown: Sequence[Shown], *, as_json: bool) -> None:
     rows += [
         (str(each.path), day(each.not_after), _left(each.not_after - now), ", ".join(each.hosts)) for each in shown
     ]
-    for line in table_lines(rows):
-        print_line(line)
+    print_table(rows)
 
 
 def _left(left: datetime.timedelta) -> str:

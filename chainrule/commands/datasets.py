@@ -13,8 +13,8 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, Trans
 
 from chainrule.client import Client
 from chainrule.failures import interrupted, wrong_input
-from chainrule.output import fields_of, print_json, print_line
-from chainrule.text import one_line, size, table_lines
+from chainrule.output import fields_of, print_json, print_line, print_table
+from chainrule.text import one_line, size
 from chainrule.v1 import data_service_pb2 as api
 
 PLAIN_INTERVAL_S = 5.0
@@ -47,8 +47,7 @@ def list_data_sets(server: str, *, name_prefix: str, as_json: bool) -> None:
     for each in data_sets:
         created = each.create_time.ToDatetime().strftime("%Y-%m-%d %H:%M:%S UTC")
         rows.append((each.sha256[:SHOWN_DIGITS], size(each.size_bytes), created, ", ".join(reversed(each.names))))
-    for line in table_lines(rows):
-        print_line(line)
+    print_table(rows)
 
 
 def delete(server: str, data_set: str, *, as_json: bool) -> None:

@@ -17,11 +17,12 @@ from chainrule.output import (
     job_lines,
     print_json,
     print_line,
+    print_table,
     state_name,
     state_number,
 )
 from chainrule.progress import ProgressDisplay
-from chainrule.text import number, size, table_lines, time_text
+from chainrule.text import number, size, time_text
 from chainrule.v1 import job_pb2
 from chainrule.v1 import job_service_pb2 as api
 
@@ -84,8 +85,7 @@ def list_jobs(
                 time_text(job.create_time),
             )
         )
-    for line in table_lines(rows):
-        print_line(line)
+    print_table(rows)
 
 
 def status(server: str, job_id: str, *, as_json: bool) -> None:
@@ -164,8 +164,7 @@ def health(server: str, *, as_json: bool) -> None:
     if as_json:
         print_json({"status": status, "services": services})
     else:
-        for line in table_lines([("server", status), *services.items()]):
-            print_line(line)
+        print_table([("server", status), *services.items()])
     if {status, *services.values()} != {"SERVING"}:
         raise CommandFailed(FAILED, [("", f"the server at {server} is not serving")], reason="NOT_SERVING")
 
@@ -212,7 +211,7 @@ def _print_estimate(response: api.CreateJobResponse, *, as_json: bool) -> None:
         print_json({"spec": fields_of(response.job.spec), "estimate": fields_of(response.estimate)})
         return
     estimate = response.estimate
-    for line in table_lines(
+    print_table(
         [
             ("job", f"{response.job.spec.name}, valid; nothing was started"),
             ("parameters", str(estimate.parameter_count)),
@@ -222,8 +221,7 @@ def _print_estimate(response: api.CreateJobResponse, *, as_json: bool) -> None:
             ("server memory", size(estimate.server_bytes)),
             ("worker memory", size(estimate.worker_bytes)),
         ]
-    ):
-        print_line(line)
+    )
 
 
 def _print(job: job_pb2.Job, *, as_json: bool) -> None:

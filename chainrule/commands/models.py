@@ -19,10 +19,10 @@ from chainrule.errors import InvalidJob
 from chainrule.failures import WRONG_INPUT, CommandFailed, wrong_input
 from chainrule.graph_picture.picture import Picture, name_of
 from chainrule.graph_picture.values import picture_of_explanation, shape_text, summary
-from chainrule.output import fields_of, print_json, print_line
+from chainrule.output import fields_of, print_json, print_line, print_table
 from chainrule.rows import rows_in_a_call
 from chainrule.server_code import ask
-from chainrule.text import one_line, table_lines, time_text
+from chainrule.text import one_line, time_text
 from chainrule.v1 import model_pb2
 from chainrule.v1 import model_service_pb2 as api
 
@@ -58,8 +58,7 @@ def checkpoints(server: str, job_id: str, *, as_json: bool) -> None:
     for step in sorted(rows):
         names = [name for name in ("last", "best") if step == getattr(found, f"{name}_step")]
         lines.append((str(step), *rows[step], ", ".join(names)))
-    for line in table_lines(lines):
-        print_line(line)
+    print_table(lines)
 
 
 def _loss(checkpoint: model_pb2.Checkpoint) -> str:
@@ -150,24 +149,21 @@ def explain_reduction(
         last = each.first_shard + each.shard_count - 1
         name = f"{each.first_shard}" if each.shard_count == 1 else f"{each.first_shard} to {last}"
         rows.append((name, str(each.row_count), f"{each.loss:.6g}", f"{each.norm:.6g}"))
-    for line in table_lines(rows):
-        print_line(line)
+    print_table(rows)
     print_line()
     rows = [("PARAMETER", "SHAPE", "NORM", "MEAN GRADIENT")]
     for parameter in answer.parameters:
         shape = shape_text(parameter.shape)
         what = "frozen" if parameter.frozen else summary(parameter.gradient, is_number=not parameter.shape)
         rows.append((parameter.name, shape, f"{parameter.norm:.6g}", what))
-    for line in table_lines(rows):
-        print_line(line)
+    print_table(rows)
 
 
 def _print_boxes(picture: Picture) -> None:
     print_line(picture.title)
     print_line()
     rows = [(name_of(box), box.shape, box.f, box.g) for box in picture.boxes]
-    for line in table_lines([("NODE", "SHAPE", "FORWARD", "BACKWARD"), *rows]):
-        print_line(line)
+    print_table([("NODE", "SHAPE", "FORWARD", "BACKWARD"), *rows])
 
 
 def _print_predictions(response: api.PredictResponse, *, as_json: bool) -> None:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from chainrule.client import Client
-from chainrule.output import fields_of, print_json, print_line
-from chainrule.text import table_lines
+from chainrule.output import fields_of, print_json, print_line, print_table
 from chainrule.v1 import cluster_service_pb2 as api
 
 HEADER = ("WORKER", "HOST", "PROCESS", "TRANSPORT", "JOB", "SHARDS", "ROWS/S", "SILENT", "COMPUTES WITH")
@@ -19,8 +18,7 @@ def list_workers(server: str, *, as_json: bool) -> None:
     elif not workers:
         print_line(f"no worker is connected; 'chainrule worker --server {server}' starts one")
     else:
-        for line in table_lines([HEADER, *map(_row, workers)]):
-            print_line(line)
+        print_table([HEADER, *map(_row, workers)])
 
 
 def _row(worker: api.Worker) -> tuple[str, ...]:
