@@ -16,6 +16,7 @@ from typing import Any
 
 import grpc
 
+from chainrule.logs import log_event
 from chainrule.tokens import ROLES, Holder, TokenError, holder_of, read_holders
 from server.errors import PermissionDenied, ServiceError, Unauthenticated, abort
 from server.permissions import OPEN, roles_of
@@ -62,9 +63,9 @@ class TokenFile:
                 self._seen = mark
                 try:
                     self._holders = self._read()
-                    log.info("tokens read again: %d", len(self._holders))
+                    log.info("tokens read again: %d", len(self._holders), extra=log_event("tokens_read"))
                 except TokenError as error:
-                    log.error("the tokens stay as they were: %s", error)
+                    log.error("the tokens stay as they were: %s", error, extra=log_event("tokens_not_read"))
         return self._holders
 
     def _mark(self) -> object:
@@ -153,7 +154,7 @@ class Authentication(grpc.aio.ServerInterceptor):
             now_s = self.clock_s()
             if now_s - self._logged_s >= LOG_INTERVAL_S:
                 self._logged_s = now_s
-                log.warning("%s of %s refused: %s", method, context.peer(), error)
+                log.warning("%s of %s refused: %s", method, context.peer(), error, extra=log_event("call_refused"))
             await abort(context, error)
 
     def _who(self, metadata: Iterable[tuple[str, str | bytes]], auth_context: Any) -> Caller:

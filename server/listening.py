@@ -15,6 +15,7 @@ import grpc
 
 from chainrule.address import is_loopback
 from chainrule.errors import CredentialsError
+from chainrule.logs import log_event
 from chainrule.tls_files import Identity, expiry_warning, read_authorities, read_identity
 
 log = logging.getLogger(__name__)
@@ -56,7 +57,7 @@ def check_exposure(host: str, *, has_tls: bool, has_authentication: bool, insecu
             "docs/security.md has both in four commands. --insecure does without, on a network that you trust"
         )
     for what in missing:
-        log.warning("listening on %s without %s: whoever reaches it can use it", host, what)
+        log.warning("listening on %s without %s: whoever reaches it can use it", host, what, extra=log_event("open"))
 
 
 class ReloadingCertificate:
@@ -94,9 +95,10 @@ class ReloadingCertificate:
         try:
             self.identity, self._authorities = self._read()
         except CredentialsError as error:
-            log.error("the server's certificate stays as it was: %s", error)
+            log.error("the server's certificate stays as it was: %s", error, extra=log_event("certificate_not_read"))
             return None
-        log.info("the server's certificate was read again; it is valid until %s", self.identity.not_after)
+        extra = log_event("certificate_read")
+        log.info("the server's certificate was read again; it is valid until %s", self.identity.not_after, extra=extra)
         return self._configuration()
 
     def _configuration(self) -> grpc.ServerCertificateConfiguration:
@@ -144,7 +146,7 @@ async def warn_of_expiry(certificate: ReloadingCertificate) -> None:
     """Tell the log that the certificate's end is near, now and twice a day, until cancelled."""
     while True:
         if (warning := certificate.warning()) is not None:
-            log.warning("%s", warning)
+            log.warning("%s", warning, extra=log_event("certificate_expires"))
         await asyncio.sleep(EXPIRY_LOOK_INTERVAL_S)
 
 
