@@ -134,6 +134,12 @@ def server(
         Path | None,
         typer.Option("--data-root", metavar="DIR", help="The folder whose files jobs may read; CHAINRULE_DATA_ROOT."),
     ] = None,
+    allow_object_storage: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--allow-object-storage", metavar="PREFIX", help="Let jobs read below s3://BUCKET/ or gs://BUCKET/."
+        ),
+    ] = None,
     max_active_jobs: MaxActiveJobs = None,
     max_jobs: MaxJobs = None,
     max_parameters: MaxParameters = None,
@@ -171,6 +177,8 @@ def server(
         options += ["--home", str(home)]
     if data_root is not None:
         options += ["--data-root", str(data_root)]
+    for prefix in allow_object_storage or []:
+        options += ["--allow-object-storage", prefix]
     limits = {
         "--max-active-jobs": max_active_jobs,
         "--max-jobs": max_jobs,

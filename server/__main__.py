@@ -43,6 +43,7 @@ from server.lease import DEFAULT_LEASE_S
 from server.limits import add_limit_options, limits_of
 from server.listening import CannotListen, listen, listen_on_socket, warn_of_expiry
 from server.local_links import LocalLinks
+from server.object_storage import ObjectStorage, allowed_prefixes, default_prefixes
 from server.prepared_job import prepare
 from server.protection import add_protection_options, protection_of
 from server.rpc_server import make_server
@@ -71,6 +72,13 @@ def main() -> int:
     add_protection_options(parser)
     parser.add_argument("--home", type=Path, default=os.environ.get("CHAINRULE_HOME") or Path.home() / ".chainrule")
     parser.add_argument("--data-root", type=Path, default=default_data_root(), help="what jobs' file: URIs may read")
+    parser.add_argument(
+        "--allow-object-storage",
+        action="append",
+        default=default_prefixes(),
+        metavar="PREFIX",
+        help="let jobs read below s3://BUCKET/ or gs://BUCKET/FOLDER/; may be repeated",
+    )
     parser.add_argument(
         "--checkpoint-every-s",
         type=float,
@@ -120,6 +128,10 @@ def main() -> int:
         arguments.limits = limits_of(arguments)
     except ValueError as error:
         parser.error(str(error))
+    try:
+        arguments.allow_object_storage = allowed_prefixes(arguments.allow_object_storage)
+    except ValueError as error:
+        parser.error(f"--allow-object-storage {error}")
     if arguments.data_root is not None and not arguments.data_root.is_dir():
         return _refuse(f"--data-root: there is no folder {arguments.data_root}; make it or name another")
     return asyncio.run(_serve(arguments))
@@ -132,6 +144,7 @@ async def _serve(arguments: argparse.Namespace) -> int:
         home = Home(arguments.home)
         store = Store(home.database)
         data_sets = DataSetStore(home.data_sets)
+        object_storage = ObjectStorage(arguments.allow_object_storage, home.uploads)
         uploads = Uploads(home.uploads, data_sets, max_bytes=arguments.limits.max_data_set_bytes)
     except OSError as error:
         return _refuse(f"the folder {arguments.home} can't be used: {error.strerror}; choose another --home")
@@ -147,7 +160,9 @@ async def _serve(arguments: argparse.Namespace) -> int:
             home.checkpoints,
             arguments.checkpoint_every_s,
             Journal(store),
-            functools.partial(prepare, data_root=arguments.data_root, data_sets=data_sets),
+            functools.partial(
+                prepare, data_root=arguments.data_root, data_sets=data_sets, object_storage=object_storage
+            ),
             kept_checkpoints=arguments.keep_checkpoints,
         ),
         share_memory=local_links is not None,
@@ -162,7 +177,12 @@ async def _serve(arguments: argparse.Namespace) -> int:
     if authentication is not None:
         interceptors.append(authentication)
     server, health = await make_server(
-        scheduler, uploads, data_root=arguments.data_root, local_links=local_links, interceptors=interceptors
+        scheduler,
+        uploads,
+        data_root=arguments.data_root,
+        object_storage=object_storage,
+        local_links=local_links,
+        interceptors=interceptors,
     )
     try:
         address = listen(server, arguments.host, arguments.port, certificate)

@@ -51,6 +51,7 @@ from engine.gradient_check import (
 from engine.plan import TrainingPlan
 from server.data_root import default_data_root
 from server.errors import InvalidSpec
+from server.object_storage import default_object_storage
 from server.prepared_job import PreparedJob, prepare
 
 FAILED = 1
@@ -90,7 +91,7 @@ def main() -> int:
         # The formula is checked: the gradient of what a job keeps frozen must be right, too.
         for parameter in spec.model.parameters:
             parameter.frozen = False
-        job = prepare(spec, data_root=arguments.data_root)
+        job = prepare(spec, data_root=arguments.data_root, object_storage=default_object_storage())
         if arguments.trained is not None:
             answer = check_step(job, _read_trained(job, arguments.trained))
         else:
@@ -168,7 +169,7 @@ def one_step(job: PreparedJob, *, data_root: Path | None = None) -> job_pb2.JobS
     training.batch_size = training.shards * largest_shard
     training.optimizer.name = "sgd"
     training.optimizer.learning_rate = 1.0
-    step = prepare(spec, data_root=data_root)
+    step = prepare(spec, data_root=data_root, object_storage=default_object_storage())
     parameters = step.model.layout.views(step.first_state().parameters)
     batches, row_counts = _batches(step, parameters)
     exact = _exact_gradients(step, batches, row_counts)

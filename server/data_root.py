@@ -5,7 +5,7 @@ from __future__ import annotations
 import fnmatch
 import os
 import stat
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import BinaryIO
 
@@ -59,20 +59,31 @@ def names_below(data_root: Path | None, name: str, endings: Collection[str]) -> 
     folder, _, pattern = name.rpartition("/")
     if path.is_dir():
         folder, pattern = name.rstrip("/"), "*"
-    elif path.exists() or not any(sign in pattern for sign in "*?["):
+    elif path.exists() or not is_pattern(pattern):
         return [name]
     directory = _resolved(data_root, folder or ".")
     try:
-        found = sorted(path.name for path in directory.iterdir() if fnmatch.fnmatchcase(path.name, pattern))
+        there = [path.name for path in directory.iterdir()]
     except OSError as error:
         raise DataFileError(f"{folder or 'the data folder'} can't be listed: {error.strerror}") from None
+    return [f"{folder}/{each}" if folder else each for each in matching(there, pattern, endings)]
+
+
+def is_pattern(name: str) -> bool:
+    """Whether a name means all that look like it."""
+    return any(sign in name for sign in "*?[")
+
+
+def matching(names: Iterable[str], pattern: str, endings: Collection[str]) -> list[str]:
+    """The names of data files that a pattern means, sorted. Raises DataFileError for none, and for too many."""
+    found = sorted(name for name in names if fnmatch.fnmatchcase(name, pattern))
     hidden = tuple(sign for sign in "._" if not pattern.startswith(sign))
     found = [each for each in found if each.endswith(tuple(endings)) and not each.startswith(hidden)]
     if not found:
         raise DataFileError(f"means no file: nothing here has this form and ends in {', '.join(endings)}")
     if len(found) > MAX_FILES:
         raise DataFileError(f"means {len(found)} files, but {MAX_FILES} are the most; join them into fewer")
-    return [f"{folder}/{each}" if folder else each for each in found]
+    return found
 
 
 def _resolved(data_root: Path | None, name: str) -> Path:

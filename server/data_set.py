@@ -22,6 +22,7 @@ from server.data_root import DataFileError, names_below, open_below
 from server.data_set_store import DataSetStore
 from server.errors import NotFound
 from server.npz_file import array_names, read_npz
+from server.object_storage import SCHEMES, ObjectStorage
 from server.room import check_row_count
 from server.table_files import ENDINGS, open_files
 
@@ -124,17 +125,27 @@ class FileRows(_Closes):
 
 
 def load(
-    data: job_pb2.DataSpec | str, *, data_root: Path | None = None, data_sets: DataSetStore | None = None
+    data: job_pb2.DataSpec | str,
+    *,
+    data_root: Path | None = None,
+    data_sets: DataSetStore | None = None,
+    object_storage: ObjectStorage | None = None,
 ) -> DataSet | FileRows:
     """The data set of a job, or of a URI.
 
     data_root: the folder that `file:` may read; None: no file is read. data_sets: what `dataset:` may read.
+    object_storage: what `s3:` and `gs:` may read.
     Use it in a `with` statement: it may hold files open. Raises DataError where it isn't there or can't be read."""
     spec = job_pb2.DataSpec(uri=data) if isinstance(data, str) else data
     scheme, _, name = spec.uri.partition(":")
-    if scheme in ("file", "dataset"):
-        with data_errors(spec.uri):
-            return _from_files(spec, *(_below(name, data_root) if scheme == "file" else _uploaded(name, data_sets)))
+    with data_errors(spec.uri):
+        if scheme == "file":
+            return _from_files(spec, *_below(name, data_root))
+        if scheme == "dataset":
+            return _from_files(spec, *_uploaded(name, data_sets))
+        if scheme in SCHEMES:
+            storage = object_storage or ObjectStorage()
+            return _from_files(spec, storage.names(spec.uri, ENDINGS), storage.open)
     if spec.uri not in LOADERS:
         raise DataError(f"there is no data set {spec.uri!r}; {_hint(spec.uri)}")
     rows = LOADERS[spec.uri]()
@@ -150,8 +161,8 @@ def _hint(uri: str) -> str:
     if near:
         return f"did you mean '{by_name[near[0]]}'?"
     return (
-        f"there are {', '.join(sorted(LOADERS))}, and for your own 'file:NAME.csv' (.parquet, .arrow, .npz, …) and "
-        "'dataset:NAME'"
+        f"there are {', '.join(sorted(LOADERS))}, and for your own 'file:NAME.csv' (.parquet, .arrow, .npz, …), "
+        "'dataset:NAME', 's3://BUCKET/KEY' and 'gs://BUCKET/KEY'"
     )
 
 

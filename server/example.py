@@ -30,6 +30,7 @@ from engine.model import Model
 from engine.parameters import Parameter
 from server.data_root import default_data_root
 from server.errors import InvalidSpec
+from server.object_storage import default_object_storage
 from server.prepared_job import PreparedJob, prepare
 
 WRONG_INPUT = 2
@@ -45,7 +46,9 @@ def main() -> int:
     try:
         spec = job_pb2.JobSpec.FromString(sys.stdin.buffer.read())
         answer = example(
-            prepare(spec, data_root=arguments.data_root), row=arguments.row, parameters_path=arguments.parameters
+            prepare(spec, data_root=arguments.data_root, object_storage=default_object_storage()),
+            row=arguments.row,
+            parameters_path=arguments.parameters,
         )
     except DecodeError as error:
         answer, code = {"violations": [["", f"standard input is no JobSpec: {error}"]]}, WRONG_INPUT

@@ -37,6 +37,7 @@ from server import column_choice, data_set, labels
 from server.data_set_store import DataSetStore
 from server.errors import InvalidSpec
 from server.limits import Limits
+from server.object_storage import ObjectStorage
 from server.prepared_rows import PreparedRows, lay_out
 from server.preprocessing import Preprocessing, learn
 from server.start import Start, StartError, read_start
@@ -125,10 +126,11 @@ def prepare(
     *,
     data_root: Path | None = None,
     data_sets: DataSetStore | None = None,
+    object_storage: ObjectStorage | None = None,
     start_path: Path | None = None,
     limits: Limits | None = None,
 ) -> PreparedJob:
-    """The prepared job of a spec. data_root, data_sets: see `data_set.load`.
+    """The prepared job of a spec. data_root, data_sets, object_storage: see `data_set.load`.
 
     start_path: the file of `model.start`, where it is known; else `model.start.model` is looked up below data_root.
     limits: of a new job; None: it was accepted before.
@@ -138,7 +140,9 @@ def prepare(
     if violations:
         raise InvalidSpec(violations)
     try:
-        with data_set.load(complete.data, data_root=data_root, data_sets=data_sets) as data:
+        with data_set.load(
+            complete.data, data_root=data_root, data_sets=data_sets, object_storage=object_storage
+        ) as data:
             division = divide(
                 row_count=len(data.target),
                 shard_count=complete.training.shards,

@@ -15,6 +15,7 @@ from server.cluster_service import ClusterService
 from server.data_service import DataService
 from server.local_links import LocalLinks
 from server.model_service import ModelService
+from server.object_storage import ObjectStorage
 from server.scheduler import Scheduler
 from server.services import JobService, WorkerService
 from server.standard_services import add_standard_services
@@ -29,6 +30,7 @@ async def make_server(
     uploads: Uploads,
     *,
     data_root: Path | None = None,
+    object_storage: ObjectStorage | None = None,
     local_links: LocalLinks | None = None,
     interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
 ) -> tuple[grpc.aio.Server, health.aio.HealthServicer]:
@@ -41,7 +43,7 @@ async def make_server(
     most_bytes = LENGTH_READ * limits.max_message_bytes
     options = [("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", most_bytes), *KEEPALIVE_OPTIONS]
     server = grpc.aio.server(interceptors=[*interceptors, ReadableRequests(limits)], options=options)
-    jobs = JobService(scheduler, data_root, uploads.data_sets)
+    jobs = JobService(scheduler, data_root, uploads.data_sets, object_storage or ObjectStorage())
     job_service_pb2_grpc.add_JobServiceServicer_to_server(jobs, server)
     data_service_pb2_grpc.add_DataServiceServicer_to_server(DataService(scheduler, uploads), server)
     cluster_service_pb2_grpc.add_ClusterServiceServicer_to_server(ClusterService(scheduler), server)

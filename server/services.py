@@ -20,6 +20,7 @@ from server.job_page import Listed, page
 from server.jobs import Job, checked_request_id
 from server.local_links import LocalLinks
 from server.model_versions import ModelVersions
+from server.object_storage import ObjectStorage
 from server.prepared_job import prepare
 from server.resume import spec_sha256
 from server.scheduler import Scheduler
@@ -35,11 +36,12 @@ ROWS_IN_MESSAGE = 1_000
 class JobService(job_service_pb2_grpc.JobServiceServicer):
     """What clients call. data_root: the folder that jobs' `file:` URIs may read; None: they read no file.
 
-    data_sets: those that were uploaded."""
+    data_sets: those that were uploaded. object_storage: what `s3:` and `gs:` URIs may read."""
 
     scheduler: Scheduler
     data_root: Path | None
     data_sets: DataSetStore
+    object_storage: ObjectStorage
 
     @unary
     async def CreateJob(self, request: api.CreateJobRequest) -> api.CreateJobResponse:  # noqa: N802
@@ -60,6 +62,7 @@ class JobService(job_service_pb2_grpc.JobServiceServicer):
                 spec,
                 data_root=self.data_root,
                 data_sets=self.data_sets,
+                object_storage=self.object_storage,
                 start_path=start_path,
                 limits=self.scheduler.limits,
             )
