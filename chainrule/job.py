@@ -103,6 +103,18 @@ class Job(JobFacts):
         self.message = self._client.cancel_job(self.id)
         return self
 
+    def pause(self) -> Job:
+        """Let the job give its workers to others, and keep what it has until `resume`; it is PAUSED when this returns.
+
+        Raises PreconditionFailed where it has ended."""
+        self.message = self._client.pause_job(self.id)
+        return self
+
+    def resume(self) -> Job:
+        """Put the paused job back in the queue. Raises PreconditionFailed where it has ended."""
+        self.message = self._client.resume_job(self.id)
+        return self
+
     def delete(self) -> None:
         """Let the server forget the job, which has ended, with its model. Raises PreconditionFailed if it hasn't."""
         self._client.delete_job(self.id)

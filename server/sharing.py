@@ -76,13 +76,14 @@ class Sharing:
 
         jobs: those that run or wait, in the order of creation. relinked: workers that are reached by another link."""
         joined = self.pool.joined
+        connected = {*joined}
         plan = allocate([self._claim(job) for job in jobs], joined)
         running = [job for job in jobs if job.job_id in self.running]
         # What each job keeps now; one that is to change at its step's end keeps all until then.
         kept, waits = {}, set()
         for job in running:
             held, names = self._held[job.job_id], plan[job.job_id]
-            is_forced = any(name not in joined or name in relinked for name in held)
+            is_forced = any(name not in connected or name in relinked for name in held)
             kept[job.job_id] = tuple(name for name in held if name in names)
             if job.training is not None and job.training.is_ordered and names != held and not is_forced:
                 job.training.is_held = True
@@ -90,7 +91,8 @@ class Sharing:
                 waits.add(job.job_id)
         taken = {name for names in kept.values() for name in names}
         # Who gives goes first: a worker is released from one job before it is assigned to another.
-        for job in sorted(running, key=lambda job: set(self._held[job.job_id]) <= {*plan[job.job_id]}):
+        gives = {job.job_id for job in running if {*self._held[job.job_id]} & connected - {*plan[job.job_id]}}
+        for job in sorted(running, key=lambda job: job.job_id not in gives):
             if job.job_id not in waits:
                 names = tuple(name for name in plan[job.job_id] if name in kept[job.job_id] or name not in taken)
                 taken.update(names)

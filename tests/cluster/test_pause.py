@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from pathlib import Path
 
@@ -9,7 +10,10 @@ import pytest
 
 from chainrule.client import Client
 from chainrule.errors import PreconditionFailed
+from chainrule.job import Job
 from chainrule.v1 import job_pb2
+from server.prepared_job import prepare
+from server.store import JobRecord, NamedEvent, Store
 from tests.cluster.support import RestartableServer, ended, history, job_spec, states_in, undisturbed, wait_until
 
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("marker")]
@@ -97,6 +101,21 @@ def test_a_paused_job_that_is_cancelled_leaves_its_last_parameters_as_the_model(
             assert client.cancel_job(jobs[name]).state == CANCELLED
             tensors[name] = load_file(client.download_model(jobs[name], tmp_path / f"{name}.safetensors"))
             assert tensors[name]["V"].shape == (16, 10)
+        queued = Job(client, client.get_job(jobs["queued"]))
+        assert (queued.state, queued.resume().state, queued.pause().state) == ("PAUSED", "QUEUED", "PAUSED")
         assert client.cancel_job(jobs["queued"]).state == CANCELLED
         with pytest.raises(PreconditionFailed, match="made no step"):
             client.download_model(jobs["queued"], tmp_path / "queued.safetensors")
+
+
+def test_a_job_that_a_version_without_max_workers_stored_is_trained(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    prepared = prepare(spec("old", epochs=2))
+    prepared.spec.training.ClearField("max_workers")
+    with contextlib.closing(Store(home / "chainrule.db")) as store:
+        record = JobRecord("0123456789ab", prepared.spec, QUEUED, 1.0, data_sha256=prepared.rows.sha256)
+        store.add(record, [NamedEvent(job_pb2.JobEvent(state_changed=job_pb2.StateChanged(state=QUEUED)))])
+    with RestartableServer(home, workers=2) as server, Client(server.address) as client:
+        final = ended(client, "0123456789ab")
+        assert final.result.parameters_sha256 == undisturbed(2, 0).parameters_sha256, server.log()
