@@ -32,7 +32,7 @@ lint: $(VENV)/.installed-lint ## ruff and mypy --strict
 	$(VENV)/bin/mypy
 
 docs: $(VENV)/.installed-docs ## build the documentation into site/
-	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --quiet
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build
 
 clean: ## remove .venv and every cache
 	rm -rf $(VENV) site .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist *.egg-info
