@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -12,3 +13,26 @@ Server = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")]
 JobId = Annotated[str, typer.Argument(metavar="JOB", help="The job's id, or its first 4 characters or more.")]
+JobFile = Annotated[Path, typer.Argument(metavar="JOB.toml", help="The job file.")]
+Transport = Annotated[
+    str,
+    typer.Option(
+        "--transport",
+        help="auto, grpc or shared-memory: how vectors travel. auto shares memory where both are on one machine.",
+    ),
+]
+DataRoot = Annotated[
+    Path | None,
+    typer.Option(
+        "--data-root",
+        metavar="DIR",
+        envvar="CHAINRULE_DATA_ROOT",
+        help="The folder whose files a job may read; the job file's own where none is given.",
+    ),
+]
+Output = Annotated[
+    Path | None,
+    typer.Option(
+        "--output", "-o", metavar="FILE", help="The model file; models/NAME-JOB.safetensors where none is given."
+    ),
+]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -214,3 +215,16 @@ def test_help_loads_neither_grpc_nor_numpy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize("process", ["server", "worker"])
+def test_a_process_takes_by_its_command_every_option_that_it_has(process: str) -> None:
+    options = [
+        set(re.findall(r"--[a-z][a-z-]*", subprocess.run(command, capture_output=True, text=True, check=True).stdout))
+        for command in (
+            [sys.executable, "-P", "-m", process, "--help"],
+            [sys.executable, "-P", "-m", "chainrule", process, "--help"],
+        )
+    ]
+    # It is for parents that hold the other end of standard input.
+    assert options[0] - options[1] == {"--exit-with-stdin"}
