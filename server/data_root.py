@@ -13,6 +13,7 @@ from typing import BinaryIO
 VARIABLE = "CHAINRULE_DATA_ROOT"
 # All of them are open while a data set is read.
 MAX_FILES = 500
+LEADS_OUT = "leads out of the data folder; put the file into it, or choose another --data-root"
 
 
 class DataFileError(ValueError):
@@ -44,9 +45,13 @@ def open_below(data_root: Path | None, name: str) -> BinaryIO:
         raise DataFileError(f"there is no such file in the data folder; {_there(_resolved(data_root, '.'))}") from None
     except OSError as error:
         raise DataFileError(f"can't be read: {error.strerror}") from None
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise DataFileError("is not a file; give the name of a data file")
+        _check_where(descriptor, _resolved(data_root, "."))
+    except DataFileError:
         os.close(descriptor)
-        raise DataFileError("is not a file; give the name of a data file")
+        raise
     return os.fdopen(descriptor, "rb")
 
 
@@ -96,8 +101,18 @@ def _resolved(data_root: Path | None, name: str) -> Path:
     except (OSError, ValueError, RuntimeError):  # a loop of links is a RuntimeError before Python 3.13
         raise DataFileError("there is no such file in the data folder; check the name") from None
     if not path.is_relative_to(root):
-        raise DataFileError("leads out of the data folder; put the file into it, or choose another --data-root")
+        raise DataFileError(LEADS_OUT)
     return path
+
+
+def _check_where(descriptor: int, root: Path) -> None:
+    """Refuse a file that is outside the folder after all: a link may have been put there meanwhile."""
+    try:
+        found = Path(f"/proc/self/fd/{descriptor}").readlink()
+    except OSError:  # a system without /proc
+        return
+    if not found.is_relative_to(root):
+        raise DataFileError(LEADS_OUT)
 
 
 def _there(folder: Path) -> str:

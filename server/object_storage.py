@@ -29,6 +29,7 @@ REQUEST_TIMEOUT_S = 60.0
 ATTEMPTS = 3
 COPY_TIMEOUT_S = 3600.0
 PART_BYTES = 8 << 20
+REFUSALS = ("denied", "credential", "authenticat", "unauthorized", "forbidden", "403")
 CREDENTIALS = {
     "s3": "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or the machine's role",
     "gs": "GOOGLE_APPLICATION_CREDENTIALS, or the machine's account",
@@ -160,6 +161,8 @@ def _errors(scheme: str) -> Iterator[None]:
             raise DataFileError("does not fit on the server's disk, where it is copied to first") from None
         text = next(iter(str(error).splitlines()), type(error).__name__)[:300]
         hint = ""
-        if any(word in text.lower() for word in ("denied", "credential", "unauthorized", "forbidden", "403")):
+        if any(
+            word in text.lower() for word in ("denied", "credential", "authenticat", "unauthorized", "forbidden", "403")
+        ):
             hint = f"; the server's environment says who it is: {CREDENTIALS[scheme]}"
         raise DataFileError(f"can't be read: {text}{hint}") from None

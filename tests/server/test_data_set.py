@@ -15,7 +15,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from chainrule.v1 import job_pb2
-from server import data_set, room
+from server import data_root, data_set, room
+from server.data_root import DataFileError
 from server.data_set import DataError, DataSet, load
 from server.errors import InvalidSpec
 from server.prepared_job import prepare
@@ -152,6 +153,28 @@ def test_a_link_inside_the_data_root_is_followed(tmp_path: Path) -> None:
     written(tmp_path)
     (tmp_path / "link.npz").symlink_to("rows.npz")
     assert len(load("file:link.npz", data_root=tmp_path).target) == 6
+
+
+def test_a_link_that_is_put_there_while_the_name_is_looked_at_leads_nowhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, outside = tmp_path / "root", tmp_path / "outside"
+    for folder in (root / "below", outside):
+        folder.mkdir(parents=True)
+        np.savez(folder / "rows.npz", features=FEATURES, target=np.arange(6.0))
+    resolved = data_root._resolved
+
+    def and_then_a_link(data_root: Path | None, name: str) -> Path:
+        path = resolved(data_root, name)
+        if name.endswith(".npz") and not (root / "below").is_symlink():
+            (root / "below").rename(tmp_path / "aside")
+            (root / "below").symlink_to(outside)
+        return path
+
+    with monkeypatch.context() as patch:
+        patch.setattr(data_root, "_resolved", and_then_a_link)
+        with pytest.raises(DataFileError, match="leads out of the data folder"):
+            data_root.open_below(root, "below/rows.npz")
 
 
 def test_the_data_root_itself_may_be_a_link(tmp_path: Path) -> None:
