@@ -63,8 +63,10 @@ def divide(
             f"{shard_count} shards need at least {shard_count} training rows, but the data set has {training_count}; "
             "take fewer shards or a smaller data.validation_fraction",
         )
+    # Of many rows no copy, where none is needed.
+    training = np.concatenate([permutation[:start], permutation[stop:]]) if start else permutation[stop:]
     return Division(
-        training=tuple(np.array_split(np.delete(permutation, slice(start, stop)), shard_count)),
+        training=tuple(np.array_split(training, shard_count)),
         validation=tuple(np.array_split(permutation[start:stop], shard_count)),
     )
 
