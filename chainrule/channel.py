@@ -26,7 +26,16 @@ _CHANNEL_OPTIONS: list[tuple[str, int]] = [
 # Calls that are safe to repeat; CreateJob is, because every request has an id. gRPC repeats them itself, with jitter,
 # and so the blocking and the asyncio client alike. A watch has a loop of its own, which knows what was told already.
 REPEATABLE = {
-    "chainrule.v1.JobService": ("CreateJob", "GetJob", "ListJobs", "CancelJob", "DownloadModel", "ReadTrace"),
+    "chainrule.v1.JobService": (
+        "CreateJob",
+        "GetJob",
+        "ListJobs",
+        "PauseJob",
+        "ResumeJob",
+        "CancelJob",
+        "DownloadModel",
+        "ReadTrace",
+    ),
     "chainrule.v1.ModelService": ("Predict", "Explain"),
 }
 # Five attempts are the most that gRPC makes: at least 3 s in all, enough for a server that is started again.

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import random
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from chainrule.client import Client
-from chainrule.errors import PreconditionFailed
+from chainrule.errors import PreconditionFailed, ServerUnavailable
 from chainrule.job import Job
 from chainrule.v1 import job_pb2
 from server.prepared_job import prepare
@@ -119,3 +122,31 @@ def test_a_job_that_a_version_without_max_workers_stored_is_trained(tmp_path: Pa
     with RestartableServer(home, workers=2) as server, Client(server.address) as client:
         final = ended(client, "0123456789ab")
         assert final.result.parameters_sha256 == undisturbed(2, 0).parameters_sha256, server.log()
+
+
+def test_a_server_killed_while_jobs_pause_keeps_every_pause_that_it_acknowledged(tmp_path: Path) -> None:
+    seed = int(os.environ.get("CHAINRULE_SEED", random.randrange(1 << 32)))
+    print(f"CHAINRULE_SEED={seed}")  # noqa: T201 - shown where the test fails
+    chance = random.Random(seed)
+    with (
+        RestartableServer(tmp_path / "home", workers=2) as server,
+        Client(server.address) as client,
+        ThreadPoolExecutor(2) as threads,
+    ):
+        jobs = [client.create_job(spec(name)).job_id for name in ("first", "second")]
+        for _ in range(3):
+            time.sleep(chance.uniform(0.0, 0.5))
+            pauses = {job_id: threads.submit(client.pause_job, job_id) for job_id in jobs}
+            time.sleep(chance.uniform(0.0, 0.1))
+            server.end()
+            server.start()
+            for job_id, pause in pauses.items():
+                with contextlib.suppress(PreconditionFailed, ServerUnavailable):
+                    step = pause.result().progress.step
+                    now = client.get_job(job_id)
+                    assert (now.state, now.progress.step) == (PAUSED, step), server.log()
+            for job_id in jobs:
+                with contextlib.suppress(PreconditionFailed):
+                    client.resume_job(job_id)
+        for job_id in jobs:
+            assert ended(client, job_id).result.parameters_sha256 == undisturbed(EPOCHS, 0).parameters_sha256
