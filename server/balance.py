@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from chainrule.v1 import job_pb2
 from engine.reduction import assign
-from server.stragglers import Move, Speed, decide, forgiven_after_s, ranges_of, share_out
+from server.stragglers import Move, Progress, Speed, decide, forgiven_after_s, overdue, ranges_of, share_out
 
 
 @dataclass(frozen=True)
@@ -37,9 +37,19 @@ class Balance:
         counts = share_out(shard_count, [self._ns_per_row.get(name, min(known)) for name in names])
         return {name: shards for name, shards in zip(names, ranges_of(counts), strict=True) if shards}
 
-    def look(self, now_s: float, speeds: Mapping[str, Speed], shard_counts: Mapping[str, int]) -> Move | None:
-        """What moves shards now; None: they stay as they are. The arguments are those of the workers with shards."""
-        move = decide(speeds, shard_counts, factor=self.factor, is_uneven=bool(self._ns_per_row))
+    def look(
+        self,
+        now_s: float,
+        speeds: Mapping[str, Speed],
+        shard_counts: Mapping[str, int],
+        progress: Mapping[str, Progress] | None = None,
+    ) -> Move | None:
+        """What moves shards now; None: they stay as they are. The arguments are those of the workers with shards.
+
+        progress: how far those that work are with the current order."""
+        move = overdue(progress or {}, speeds, factor=self.factor)
+        if move is None:
+            move = decide(speeds, shard_counts, factor=self.factor, is_uneven=bool(self._ns_per_row))
         if move is not None:
             self._ns_per_row |= move.ns_per_row
             left = self.ranges(list(speeds), sum(shard_counts.values()))

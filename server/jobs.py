@@ -151,7 +151,7 @@ class Job:
     @property
     def worker_kinds(self) -> tuple[str, ...]:
         """What has computed for the job, since the server was started or in what it went on from."""
-        return () if self.training is None else self.training.worker_kinds
+        return () if self.training is None else self.training.roster.kinds
 
     def _waiting(self) -> Waiting | None:
         """What the job waits for; None while it advances, and once it has ended."""

@@ -34,7 +34,7 @@ def capture(training: Training, *, spec_sha256: str, data_sha256: str) -> Checkp
         loss=progress.loss,
         validation_loss=progress.validation_loss if progress.HasField("validation_loss") else None,
         trained_s=training.trained_s,
-        worker_kinds=training.worker_kinds,
+        worker_kinds=training.roster.kinds,
     )
 
 
@@ -51,7 +51,7 @@ def restore(training: Training, checkpoint: Checkpoint) -> None:
         training.published.restore(checkpoint.published)
     training.stopping, training.best = checkpoint.stopping, checkpoint.best
     training.trained_before_s = checkpoint.trained_s
-    training.worker_kinds = tuple(checkpoint.worker_kinds)
+    training.roster.kinds = tuple(checkpoint.worker_kinds)
     progress.step, progress.epoch, progress.loss = checkpoint.step, checkpoint.epoch, checkpoint.loss
     if checkpoint.validation_loss is not None:
         progress.validation_loss = checkpoint.validation_loss

@@ -185,10 +185,10 @@ class Scheduler:
         self.archive.journal.note_event(job_id, loss.event(name))
 
     def training_of(self, name: str) -> Training | None:
-        """The training that a worker holds shards of."""
+        """The training that a worker serves; it may hold no shards of it now."""
         job = self._sharing.job_of(name)
         training = None if job is None else job.training
-        return training if training is not None and name in training.workers else None
+        return training if training is not None and name in training.roster.seated else None
 
     async def stop(self) -> None:
         """Write last checkpoints and what has ended; from now on no job advances or begins."""

@@ -64,7 +64,7 @@ class Sharing:
         """Let the shards of a worker's job move where that makes its steps shorter."""
         job = self.job_of(worker)
         if job is not None and job.training is not None and job.training.look_after():
-            self._set(job, job.training, job.training.seated)
+            self._set(job, job.training, job.training.roster.seated)
 
     def flush(self, training: Training) -> None:
         """Send what a training wants to send."""
@@ -125,7 +125,7 @@ class Sharing:
         training = job.training
         if training is None:
             self._hold(job, names)
-        elif names != training.seated or any(name in relinked for name in names):
+        elif names != training.roster.seated or any(name in relinked for name in names):
             self._set(job, training, names)
         elif training.is_held and job.step_end is None:
             # What it was to give is needed no more.
@@ -142,9 +142,9 @@ class Sharing:
             changed = job_pb2.WorkersChanged(joined=joined, left=left, worker_count=len(after))
             self.note_event(job.job_id, job_pb2.JobEvent(workers_changed=changed))
             job.pace.restart()
-        for event in training.events:
+        for event in training.roster.events:
             self.note_event(job.job_id, event)
-        training.events.clear()
+        training.roster.events.clear()
         for name in after:
             self.pool.book.computes_for(name, job.job_id)
         self.pool.give_up_memory(training.without_room)

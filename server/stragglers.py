@@ -6,6 +6,7 @@ microbatches along the same tree, whoever computed them.
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -21,6 +22,8 @@ SLOW_SHARE = 0.5
 # Shards move only where steps become so much shorter; a shorter wait than this isn't worth it.
 LEAST_GAIN = 1.3
 LEAST_WAIT_NS = 2e6
+# A worker that works is waited for so long, however slow it is.
+OVERDUE_NS = 2e9
 # A worker without shards is tried again after so long, then after twice that, and so on.
 FIRST_FORGIVEN_AFTER_S = 30.0
 MOST_DOUBLINGS = 5
@@ -43,6 +46,15 @@ class Speed:
     def ns_per_row(self) -> float:
         """The median; 0 where nothing is known."""
         return statistics.median(self.samples_ns_per_row) if self.samples_ns_per_row else 0.0
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a worker is with the current order. row_count: its rows. took_ns: until it answered, or until now."""
+
+    row_count: int
+    took_ns: float
+    is_done: bool
 
 
 @dataclass(frozen=True)
@@ -114,6 +126,26 @@ def decide(
     if now < LEAST_GAIN * then:
         return None
     return Move(slowest, ns_per_row[slowest] / min(times), ns_per_row)
+
+
+def overdue(progress: Mapping[str, Progress], speeds: Mapping[str, Speed], *, factor: float) -> Move | None:
+    """Whether a worker is so late with the current order that the others had better compute its part: then all of it
+    moves to them, and the order is given out again. None where nobody is, or nobody has answered yet."""
+    done = [each.took_ns / each.row_count for each in progress.values() if each.is_done and each.row_count]
+    if factor == 0 or not done:
+        return None
+    slowest_done = max(done)
+    late = {
+        name: each.took_ns / (each.row_count * slowest_done)
+        for name, each in progress.items()
+        if each.row_count and not each.is_done and each.took_ns > OVERDUE_NS
+    }
+    if not late or max(late.values()) <= factor:
+        return None
+    slow = max(late, key=lambda name: late[name])
+    # Whoever has answered is as fast as its last steps were; the late one gets nothing for now.
+    ns_per_row = {name: speed.ns_per_row or slowest_done for name, speed in speeds.items()}
+    return Move(slow, late[slow], ns_per_row | {slow: math.inf})
 
 
 def forgiven_after_s(times: int) -> float:

@@ -55,6 +55,8 @@ class Member:
     ready: bool = False
     # Of the current order: the partial sums that are still to come.
     owed: int = 0
+    # How long it took for the current order; 0 while it owes something.
+    took_ns: int = 0
     # Whether it has answered an order of this generation.
     has_answered: bool = False
     speed: Speed = field(default_factory=Speed)

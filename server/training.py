@@ -33,18 +33,18 @@ from engine.precision import FLOAT32
 from engine.published import PublishedParameters
 from engine.reduction import PartialSum, Subtree, covers, finish
 from engine.synchronous_sgd import ParameterState
-from server.balance import Balance, event_of
 from server.errors import ProtocolError, WorkerFailed
 from server.lease import Lease
 from server.order_rows import OrderRows
 from server.parameter_memory import ParameterMemory
 from server.prepared_job import PreparedJob
+from server.roster import Roster
 from server.step_assembly import StepAssembly
 from server.step_cost import StepCosts
+from server.stragglers import Progress
 from server.team import Member, Outgoing, Seat, Team
 from server.training_result import result_of, why_not_finite, why_parameters_not_finite
 from server.waiting import Waiting
-from server.worker_kinds import admit, kind_of
 
 GRADIENT = pb.ORDER_KIND_GRADIENT
 EVALUATE_TRAINING = pb.ORDER_KIND_EVALUATE_TRAINING
@@ -58,7 +58,6 @@ NS_IN_MS = 1e6
 NS_IN_S = 1e9
 MEDIAN_STEPS = 100_000
 MOST_FAILURES = 3
-LOOK_INTERVAL_S = 0.2
 
 
 class TrainingFailed(Exception):
@@ -79,12 +78,7 @@ class Training:
     # Of a worker, by its name.
     lease_of: Callable[[str], Lease | None] = lambda _: None
     outbox: list[Outgoing] = field(default_factory=list)
-    # What is to be told of the job, until somebody takes it.
-    events: list[job_pb2.JobEvent] = field(default_factory=list)
-    # What has computed for it; its own kind is the first.
-    worker_kinds: tuple[str, ...] = ()
-    # Whom the scheduler has given it; not all of them hold shards.
-    seated: tuple[str, ...] = ()
+    roster: Roster = field(init=False)
     progress: job_pb2.Progress = field(default_factory=job_pb2.Progress)
     costs: StepCosts = field(default_factory=StepCosts)
     result: job_pb2.Result | None = None
@@ -122,9 +116,6 @@ class Training:
     _rows: dict[Subtree, int] = field(default_factory=dict)
     _partial_sums: dict[Subtree, PartialSum | None] = field(default_factory=dict)
     _assembly: StepAssembly | None = None
-    _refused: tuple[str, ...] = ()
-    _looked_at_s: float = 0.0
-    _told_kinds: set[tuple[str, str]] = field(default_factory=set)
     # What workers have failed with since the last step.
     _failures: list[str] = field(default_factory=list)
     _step_times_ms: deque[float] = field(default_factory=lambda: deque(maxlen=MEDIAN_STEPS))
@@ -139,10 +130,7 @@ class Training:
         self.published = PublishedParameters(precision, self.state.parameters, memory=shared)
         self.progress.total_steps = self.job.total_steps
         self._root = Subtree(0, self.job.spec.training.shards)
-        training = self.job.spec.training
-        # Under int8 who computes what decides the bits: there it must not depend on time.
-        factor = 0.0 if self.job.precision.needs_feedback else training.stragglers.factor
-        self._balance = Balance(factor)
+        self.roster = Roster(self.job.spec.training)
         self._team = Team.of(self.job, [], {}, None)
         self._order_rows = OrderRows(self.job, [])
         if self.restore is not None:
@@ -163,7 +151,7 @@ class Training:
         return self._team.waiting(
             f"step {self.state.step + 1}" if self._order_kind == GRADIENT else "an evaluation",
             lease_of=self.lease_of,
-            refused=self._refused,
+            refused=self.roster.refused,
             silent_s=(now_ns - self._issued_at_ns) / NS_IN_S,
             gathered_s=(now_ns - self._gathered_at_ns) / NS_IN_S,
         )
@@ -214,11 +202,9 @@ class Training:
         self._rows = {}
         self._assembly = None
         self._pulled_step = -1
-        self.seated = tuple(seat.name for seat in seats)
-        self.costs.keep_clocks({*self.seated})
+        admitted, ranges = self.roster.take(seats)
+        self.costs.keep_clocks({*self.roster.seated})
         before = self._team.members
-        admitted = self._admit(seats)
-        ranges = self._balance.ranges([seat.name for seat in admitted], self._root.count)
         self._team = Team.of(self.job, admitted, ranges, self._memory)
         for name in before.keys() - self._team.members.keys():
             self._send(name, pb.TrainResponse(release=pb.Release(job_id=self.job_id)))
@@ -237,31 +223,18 @@ class Training:
 
     def look_after(self) -> bool:
         """Whether shards are to move because a worker is slow, or is to be tried again: then call `set_workers`."""
-        now_s = self.clock_ns() / NS_IN_S
-        if now_s - self._looked_at_s < LOOK_INTERVAL_S or self.is_held or not self._team.is_ready:
+        now_ns = self.clock_ns()
+        if self.is_held or not self._team.is_ready or not self.roster.is_due(now_ns / NS_IN_S):
             return False
-        self._looked_at_s = now_s
         members = self._team.members
-        idle = [name for name in self.seated if name not in members and name not in self._refused]
-        speeds = {name: member.speed for name, member in members.items()}
-        move = self._balance.look(now_s, speeds, {name: len(member.shards) for name, member in members.items()})
-        if move is None:
-            return self._balance.forgives(now_s, idle)
-        names = [name for name in self.seated if name not in self._refused]
-        self.events.append(event_of(move, self._balance.ranges(names, self._root.count)))
-        return True
-
-    def _admit(self, seats: Sequence[Seat]) -> list[Seat]:
-        """Those that may compute for the job; what is odd about the others is kept to be told, once for each."""
-        spec = self.job.spec.training
-        kinds = {seat.name: kind_of(seat.hello, backend=spec.backend) for seat in seats}
-        admission = admit(kinds, self.worker_kinds, must_be_identical=spec.require_identical_workers)
-        self.worker_kinds, self._refused = admission.kinds, admission.refused
-        for event in admission.events:
-            if (event.worker, event.kind) not in self._told_kinds:
-                self._told_kinds.add((event.worker, event.kind))
-                self.events.append(job_pb2.JobEvent(worker_differs=event))
-        return [seat for seat in seats if seat.name in admission.admitted]
+        waited_ns = now_ns - self._issued_at_ns if self.is_ordered else 0
+        progress = {
+            name: Progress(
+                sum(self._rows.get(each, 0) for each in member.subtrees), member.took_ns or waited_ns, not member.owed
+            )
+            for name, member in members.items()
+        }
+        return self.roster.look(now_ns / NS_IN_S, members, progress, self.lease_of)
 
     def go_on(self) -> None:
         """Begin the step that was held back."""
@@ -308,6 +281,7 @@ class Training:
 
     def receive(self, name: str, message: pb.PartialSum) -> None:
         """A worker's partial sum. Late ones are ignored; each counts once. Raises ProtocolError, TrainingFailed."""
+        self.roster.heard_of(name)
         member = self._team.members.get(name)
         if member is None or message.generation != self.generation or message.order != self._order_number:
             return
@@ -330,8 +304,9 @@ class Training:
         member.owed -= 1
         if member.owed == 0:
             member.has_answered = True
+            member.took_ns = now_ns - self._issued_at_ns
             if self._order_kind == GRADIENT:
-                member.speed.answered(sum(self._rows[each] for each in member.subtrees), now_ns - self._issued_at_ns)
+                member.speed.answered(sum(self._rows[each] for each in member.subtrees), member.took_ns)
         self.costs.arrived(name, message.started_ns, message.finished_ns, now_ns)
         if covers(self._root, self._partial_sums):
             self._complete()
@@ -369,7 +344,7 @@ class Training:
         """Whether a worker has shards to load or an order to answer, and whether it hasn't answered any yet."""
         member = self._team.members.get(name)
         if member is None:
-            return False, False
+            return self.roster.lags(name), False
         return not member.ready or member.owed > 0, not member.has_answered
 
     def _program(self) -> Generator[pb.OrderKind, PartialSum, None]:
@@ -497,7 +472,7 @@ class Training:
         self._first_order_at_ns = self._first_order_at_ns or self._issued_at_ns
         self.costs.issued(self._issued_at_ns)
         for name, member in self._team.members.items():
-            member.owed = len(member.subtrees)
+            member.owed, member.took_ns = len(member.subtrees), 0
             for response in member.exchange.order_messages(order, published, is_next=is_next):
                 self._send(name, response)
 

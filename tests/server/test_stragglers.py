@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.reduction import assign
-from server.stragglers import FEWEST_STEPS, Speed, decide, forgiven_after_s, ranges_of, share_out, slow_share
+from server.stragglers import (
+    FEWEST_STEPS,
+    Progress,
+    Speed,
+    decide,
+    forgiven_after_s,
+    overdue,
+    ranges_of,
+    share_out,
+    slow_share,
+)
 
 MS = 1_000_000
 TIMES = st.lists(st.floats(1.0, 1e6), min_size=1, max_size=9)
@@ -110,3 +121,32 @@ def test_shards_that_move_make_steps_shorter_and_then_stay(times: list[list[floa
 def test_a_worker_without_shards_is_tried_again_later_and_later() -> None:
     assert [forgiven_after_s(times) for times in (0, 1, 2)] == [30, 60, 120]
     assert forgiven_after_s(100) == forgiven_after_s(5)
+
+
+def test_who_is_late_with_an_order_gets_nothing_for_now() -> None:
+    speeds = {"a": speed(*[10] * 3), "late": Speed()}
+    progress = {"a": Progress(10, 10 * MS, is_done=True), "late": Progress(10, 2001 * MS, is_done=False)}
+    move = overdue(progress, speeds, factor=3.0)
+    assert move is not None
+    assert move.slow == "late"
+    assert share_out(8, list(move.ns_per_row.values())) == [8, 0]
+
+
+@pytest.mark.parametrize(
+    ("done_ms", "late_ms", "rows"),
+    [(10, 1900, 10), (1000, 2900, 10), (100, 2900, 100)],
+    ids=["less than 2 s", "less than the factor", "more rows"],
+)
+def test_who_is_not_so_late_is_waited_for(done_ms: int, late_ms: int, rows: int) -> None:
+    progress = {"a": Progress(10, done_ms * MS, is_done=True), "late": Progress(rows, late_ms * MS, is_done=False)}
+    assert overdue(progress, {}, factor=3.0) is None
+
+
+def test_before_anybody_has_answered_nobody_is_late() -> None:
+    progress = {name: Progress(10, 1e12, is_done=False) for name in ("a", "b")}
+    assert overdue(progress, {}, factor=3.0) is None
+
+
+def test_with_factor_0_nobody_is_late() -> None:
+    progress = {"a": Progress(10, MS, is_done=True), "late": Progress(10, 1e12, is_done=False)}
+    assert overdue(progress, {}, factor=0) is None

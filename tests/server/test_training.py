@@ -10,6 +10,7 @@ from chainrule.v1 import worker_service_pb2 as pb
 from server import data_set
 from server.data_set import DataSet
 from server.errors import ProtocolError
+from server.lease import Lease
 from server.prepared_job import PreparedJob, prepare
 from server.team import Seat
 from server.training import Training, TrainingFailed
@@ -171,3 +172,42 @@ def test_a_bad_row_is_named_with_step_and_shard(job: PreparedJob) -> None:
     message.not_finite.CopyFrom(pb.NotFinite(shard=1, row=17))
     with pytest.raises(TrainingFailed, match=r"step 1: the loss of row 17 is not finite \(shard 1\)"):
         training.receive("a", message)
+
+
+def test_a_worker_that_is_late_with_a_step_loses_its_shards_in_mid_step_and_its_push_counts_nowhere(
+    job: PreparedJob,
+) -> None:
+    training = started(job, "a", "late")
+    (_, order), _ = orders(training)
+    before = training.state.parameters.copy()
+    training.clock_ns = lambda: 10_000_000
+    training.receive("a", push(order, shard=0))
+    training.clock_ns = lambda: 1_900_000_000
+    assert not training.look_after()
+    training.clock_ns = lambda: 2_200_000_000
+    assert training.look_after()
+    training.set_workers([Seat("a"), Seat("late")])
+    assert training.workers == ["a"]
+    assert [event.shards_moved.slow_worker for event in training.roster.events] == ["late"]
+    # It still owes an answer, so it may still be found to hang.
+    assert training.owes("late") == (True, False)
+    training.ready("a", pb.Ready(job_id="job", generation=training.generation))
+    ((name, again),) = orders(training)
+    assert (name, again.step) == ("a", 1)
+    training.receive("late", push(order, shard=1, value=100.0))
+    assert training.owes("late") == (False, False)
+    assert training.progress.step == 0
+    training.receive("a", push(again, shard=0, shards=2))
+    assert training.progress.step == 1
+    np.testing.assert_allclose(training.state.parameters, before - 0.01 * (1 / 8), rtol=1e-6)
+
+
+def test_a_late_worker_that_is_silent_keeps_its_shards_until_its_lease_ends(job: PreparedJob) -> None:
+    training = started(job, "a", "silent")
+    (_, order), _ = orders(training)
+    lease = Lease(10.0, 0.0, silent_s=2.0)
+    training.lease_of = {"silent": lease}.get
+    training.clock_ns = lambda: 10_000_000
+    training.receive("a", push(order, shard=0))
+    training.clock_ns = lambda: 5_000_000_000
+    assert not training.look_after()
