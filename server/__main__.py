@@ -34,6 +34,7 @@ from chainrule.process import available_processors, stop_event
 from chainrule.tokens import TokenError
 from server.archive import Archive
 from server.checkpoint_folder import KEPT_LAST
+from server.connections import raise_descriptor_limit
 from server.data_root import default_data_root
 from server.data_set_store import DataSetStore
 from server.home import Home, HomeError
@@ -138,6 +139,7 @@ def main() -> int:
 
 
 async def _serve(arguments: argparse.Namespace) -> int:
+    raise_descriptor_limit()
     stop = stop_event(exit_with_stdin=arguments.exit_with_stdin)
     try:
         certificate, authentication = protection_of(arguments)

@@ -7,6 +7,7 @@ functions of a `Source`, in a thread.
 from __future__ import annotations
 
 import asyncio
+import mmap
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -30,6 +31,9 @@ from server.trained_model import TrainedModel, read_model
 
 LAST, BEST = model_pb2.NAMED_VERSION_LAST, model_pb2.NAMED_VERSION_BEST
 
+# A safetensors file's bytes.
+Content = bytes | mmap.mmap
+
 
 @dataclass(frozen=True)
 class Source:
@@ -38,7 +42,7 @@ class Source:
     Both block, and raise DamagedFile and NotFound."""
 
     model: Callable[[], TrainedModel]
-    content: Callable[[], bytes]
+    content: Callable[[], Content]
 
 
 @dataclass(frozen=True)
@@ -189,10 +193,12 @@ class ModelVersions:
 
 
 def _of_file(path: Path) -> Source:
-    def content() -> bytes:
+    def content() -> mmap.mmap:
         # A damaged file is refused, and not handed on.
         read_model(path)
-        return path.read_bytes()
+        # Mapped, not read: whoever is slow to take a model, or never does, holds none of the server's memory.
+        with path.open("rb") as file:
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
     return Source(lambda: read_model(path), content)
 

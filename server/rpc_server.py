@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from chainrule.v1 import cluster_service_pb2_grpc, data_service_pb2_grpc, job_se
 from chainrule.wire import KEEPALIVE_OPTIONS
 from chainrule.wire_codec import add_worker_service
 from server.cluster_service import ClusterService
+from server.connections import connection_limit, connection_options
 from server.data_service import DataService
 from server.local_links import LocalLinks
 from server.model_service import ModelService
@@ -41,7 +43,12 @@ async def make_server(
     limits = scheduler.limits
     # What is a little too long is refused by us, with the name of the setting; what is far too long by gRPC, unread.
     most_bytes = LENGTH_READ * limits.max_message_bytes
-    options = [("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", most_bytes), *KEEPALIVE_OPTIONS]
+    options = [
+        ("grpc.so_reuseport", 0),
+        ("grpc.max_receive_message_length", most_bytes),
+        *connection_options(connection_limit(resource.getrlimit(resource.RLIMIT_NOFILE)[0])),
+        *KEEPALIVE_OPTIONS,
+    ]
     server = grpc.aio.server(interceptors=[*interceptors, ReadableRequests(limits)], options=options)
     jobs = JobService(scheduler, data_root, uploads.data_sets, object_storage or ObjectStorage())
     job_service_pb2_grpc.add_JobServiceServicer_to_server(jobs, server)

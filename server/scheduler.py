@@ -25,7 +25,7 @@ from chainrule.wire_codec import RawPart, Request
 from engine.reduction import PartialSum
 from server.archive import Archive
 from server.checkpoint import Checkpoint
-from server.errors import InvalidSpec, NotFound, OutOfRange, ProtocolError, StorageFull, WrongState
+from server.errors import InvalidSpec, NotFound, OutOfRange, PermissionDenied, ProtocolError, StorageFull, WrongState
 from server.jobs import Job, JobBook
 from server.limits import Limits
 from server.links import Link
@@ -237,13 +237,17 @@ class Scheduler:
         elif training.is_held and not training.is_ordered:
             self._share()
 
-    def shard_source(self, job_id: str, shard: int) -> PreparedJob:
-        """The prepared rows of a running job. Raises NotFound, OutOfRange."""
+    def shard_source(self, job_id: str, shard: int, *, worker: str) -> PreparedJob:
+        """The prepared rows of a running job, for a worker that was given the shard.
+
+        Raises NotFound, OutOfRange, PermissionDenied."""
         job = self._sharing.running.get(job_id)
         if job is None or job.prepared is None:
             raise NotFound(f"job {job_id!r} is not running")
         if shard >= job.spec.training.shards:
             raise OutOfRange(f"job {job_id} has {job.spec.training.shards} shards, counted from 0; got {shard}")
+        if job.training is None or shard not in job.training.shards_of(worker):
+            raise PermissionDenied(f"shard {shard} of job {job_id} is not among those of worker {worker}")
         return job.prepared
 
     def _share(self, *, relinked: Container[str] = ()) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 import time
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from chainrule.v1 import job_pb2, job_service_pb2_grpc, worker_service_pb2_grpc
@@ -14,7 +15,7 @@ from chainrule.v1 import worker_service_pb2 as pb
 from chainrule.wire_codec import OutgoingResponse, RawPart, Request
 from server.connected_worker import HELLO_TIMEOUT_S, ConnectedWorker
 from server.data_set_store import DataSetStore
-from server.errors import InvalidSpec, NotFound, ProtocolError, WrongState, peer, streaming, unary
+from server.errors import InvalidSpec, NotFound, PermissionDenied, ProtocolError, WrongState, peer, streaming, unary
 from server.estimate import estimate
 from server.job_page import Listed, page
 from server.jobs import Job, checked_request_id
@@ -27,6 +28,7 @@ from server.scheduler import Scheduler
 from server.store import MetricRow
 
 PART_BYTES = 1 << 20
+SESSION_BYTES = 16
 WATCH_INTERVAL_S = 0.2
 SPANS_IN_MESSAGE = 5_000
 ROWS_IN_MESSAGE = 1_000
@@ -180,6 +182,8 @@ class WorkerService(worker_service_pb2_grpc.WorkerServiceServicer):
 
     scheduler: Scheduler
     local_links: LocalLinks | None = None
+    # The name of each connected worker by its session.
+    _sessions: dict[bytes, str] = field(default_factory=dict)
 
     @streaming
     async def Train(self, requests: AsyncIterator[Request]) -> AsyncIterator[OutgoingResponse]:  # noqa: N802
@@ -192,8 +196,10 @@ class WorkerService(worker_service_pb2_grpc.WorkerServiceServicer):
         worker = self.scheduler.register(first.hello, address=peer.get())
         name, lease_s = worker.name, worker.lease.lease_s
         connected = ConnectedWorker(self.scheduler, name, worker.lease)
+        session = secrets.token_bytes(SESSION_BYTES)
+        self._sessions[session] = name
         try:
-            welcome = pb.Welcome(name=name, lease_s=lease_s, alive_interval_s=min(1.0, lease_s / 5))
+            welcome = pb.Welcome(name=name, lease_s=lease_s, alive_interval_s=min(1.0, lease_s / 5), session=session)
             if self.local_links is not None and first.hello.wants_local_link:
                 offer, connected.local = self.local_links.offer()
                 welcome.local_link.CopyFrom(offer)
@@ -203,11 +209,15 @@ class WorkerService(worker_service_pb2_grpc.WorkerServiceServicer):
                 yield response
             connected.raise_failure()
         finally:
+            del self._sessions[session]
             connected.close()
 
     @streaming
     async def ReadShard(self, request: pb.ReadShardRequest) -> AsyncIterator[pb.ReadShardResponse]:  # noqa: N802
-        job = self.scheduler.shard_source(request.job_id, request.shard)
+        worker = self._sessions.get(request.session)
+        if worker is None:
+            raise PermissionDenied("ReadShard is for workers: the session isn't that of a Train stream that is open")
+        job = self.scheduler.shard_source(request.job_id, request.shard, worker=worker)
         rows = job.shard(request.shard, validation=request.validation)
         rows_in_part = max(1, PART_BYTES // max(1, 4 * rows.features.shape[1]))
         for start in range(0, len(rows.targets), rows_in_part):

@@ -72,6 +72,8 @@ class Session:
     credentials: Credentials = field(default_factory=Credentials)
     jitter: Callable[[], float] = random.random
     _held: dict[str, HeldJob] = field(default_factory=dict)
+    # What the server gave for reading shards.
+    _session: bytes = b""
 
     def __post_init__(self) -> None:
         self.stop.farewell = queue.SimpleQueue()
@@ -139,6 +141,7 @@ class Session:
             raise Refused(
                 f"{self.address} answers hello with something else; is it a chainrule server of this version?"
             )
+        self._session = welcome.welcome.session
         self._signs.begin(stream, interval_s=welcome.welcome.alive_interval_s)
         local = self._local_link(stream, welcome.welcome)
         if local is not None:
@@ -241,7 +244,9 @@ class Session:
         descriptors: tuple[int, ...],
     ) -> HeldJob | None:
         def read_shard(shard: int, validation: bool) -> ShardRows:
-            request = pb.ReadShardRequest(job_id=assignment.job_id, shard=shard, validation=validation)
+            request = pb.ReadShardRequest(
+                job_id=assignment.job_id, shard=shard, validation=validation, session=self._session
+            )
             responses = []
             with self.stop.waiting():
                 for response in stub.ReadShard(request, timeout=READ_SHARD_TIMEOUT_S):
@@ -257,9 +262,9 @@ class Session:
             # Not the job's fault: over gRPC it may go on.
             raise LinkLost(grpc.StatusCode.UNAVAILABLE, str(error)) from error
         except grpc.RpcError as error:
-            if error.code() != grpc.StatusCode.NOT_FOUND:
+            if error.code() not in (grpc.StatusCode.NOT_FOUND, grpc.StatusCode.PERMISSION_DENIED):
                 raise LinkLost(error.code(), f"{error.code().name}: {error.details()}") from error
-            # The job ended while its shards were being read; its release is on the way.
+            # The job ended, or the shards went to others, while they were read; what follows is on the way.
             return None
         except LinkLost:
             raise

@@ -25,15 +25,15 @@ _sym_db = _symbol_database.Default()
 from chainrule.v1 import job_pb2 as chainrule_dot_v1_dot_job__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!chainrule/v1/worker_service.proto\x12\x0c\x63hainrule.v1\x1a\x16\x63hainrule/v1/job.proto\"\x9e\x03\n\x0cTrainRequest\x12$\n\x05hello\x18\x01 \x01(\x0b\x32\x13.chainrule.v1.HelloH\x00\x12$\n\x05ready\x18\x02 \x01(\x0b\x32\x13.chainrule.v1.ReadyH\x00\x12(\n\x04part\x18\x03 \x01(\x0b\x32\x18.chainrule.v1.VectorPartH\x00\x12/\n\x0bpartial_sum\x18\x04 \x01(\x0b\x32\x18.chainrule.v1.PartialSumH\x00\x12(\n\x07\x66\x61ilure\x18\x05 \x01(\x0b\x32\x15.chainrule.v1.FailureH\x00\x12-\n\nlink_proof\x18\x06 \x01(\x0b\x32\x17.chainrule.v1.LinkProofH\x00\x12\x33\n\rlink_declined\x18\x07 \x01(\x0b\x32\x1a.chainrule.v1.LinkDeclinedH\x00\x12$\n\x05\x61live\x18\x08 \x01(\x0b\x32\x13.chainrule.v1.AliveH\x00\x12(\n\x07goodbye\x18\t \x01(\x0b\x32\x15.chainrule.v1.GoodbyeH\x00\x42\t\n\x07message\"\xee\x01\n\rTrainResponse\x12.\n\nassignment\x18\x01 \x01(\x0b\x32\x18.chainrule.v1.AssignmentH\x00\x12(\n\x04part\x18\x02 \x01(\x0b\x32\x18.chainrule.v1.VectorPartH\x00\x12$\n\x05order\x18\x03 \x01(\x0b\x32\x13.chainrule.v1.OrderH\x00\x12(\n\x07release\x18\x04 \x01(\x0b\x32\x15.chainrule.v1.ReleaseH\x00\x12(\n\x07welcome\x18\x05 \x01(\x0b\x32\x15.chainrule.v1.WelcomeH\x00\x42\t\n\x07message\"\xae\x01\n\x05Hello\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nprocess_id\x18\x02 \x01(\r\x12\x15\n\rnumpy_version\x18\x03 \x01(\t\x12\x0c\n\x04\x62las\x18\x04 \x01(\t\x12\x18\n\x10wants_local_link\x18\x05 \x01(\x08\x12\x0c\n\x04host\x18\x06 \x01(\t\x12\x11\n\tprocessor\x18\x07 \x01(\t\x12\x14\n\x0cinstructions\x18\x08 \x01(\t\x12\r\n\x05numba\x18\t \x01(\t\"\x1b\n\x05\x41live\x12\x12\n\nwork_count\x18\x01 \x01(\x04\"\x19\n\x07Goodbye\x12\x0e\n\x06reason\x18\x01 \x01(\t\"o\n\x07Welcome\x12\x0c\n\x04name\x18\x01 \x01(\t\x12+\n\nlocal_link\x18\x02 \x01(\x0b\x32\x17.chainrule.v1.LocalLink\x12\x0f\n\x07lease_s\x18\x03 \x01(\x01\x12\x18\n\x10\x61live_interval_s\x18\x04 \x01(\x01\"+\n\tLocalLink\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\x12\r\n\x05token\x18\x02 \x01(\x0c\"\x1a\n\tLinkProof\x12\r\n\x05value\x18\x01 \x01(\x0c\"\x1e\n\x0cLinkDeclined\x12\x0e\n\x06reason\x18\x01 \x01(\t\"\xf3\x01\n\nAssignment\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x12\n\ngeneration\x18\x02 \x01(\x04\x12#\n\x04spec\x18\x03 \x01(\x0b\x32\x15.chainrule.v1.JobSpec\x12\x15\n\rfeature_count\x18\x04 \x01(\r\x12\x13\n\x0b\x63lass_count\x18\x05 \x01(\r\x12\x13\n\x0b\x66irst_shard\x18\x06 \x01(\r\x12\x13\n\x0bshard_count\x18\x07 \x01(\r\x12\x13\n\x0bshard_sizes\x18\x08 \x03(\x04\x12\x31\n\rshared_memory\x18\t \x01(\x0b\x32\x1a.chainrule.v1.SharedMemory\"s\n\x0cSharedMemory\x12\x1d\n\x15parameters_size_bytes\x18\x01 \x01(\x04\x12\x1c\n\x14gradients_size_bytes\x18\x02 \x01(\x04\x12&\n\x04rows\x18\x03 \x01(\x0b\x32\x18.chainrule.v1.SharedRows\"|\n\nSharedRows\x12\x12\n\nsize_bytes\x18\x01 \x01(\x04\x12\x1c\n\x14targets_offset_bytes\x18\x02 \x01(\x04\x12\x1c\n\x14numbers_offset_bytes\x18\x03 \x01(\x04\x12\x1e\n\x16validation_shard_sizes\x18\x04 \x03(\x04\"B\n\x05Place\x12\x0f\n\x07segment\x18\x01 \x01(\r\x12\x14\n\x0coffset_bytes\x18\x02 \x01(\x04\x12\x12\n\nsize_bytes\x18\x03 \x01(\x04\"+\n\x05Ready\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x12\n\ngeneration\x18\x02 \x01(\x04\"e\n\nVectorPart\x12\x0e\n\x06offset\x18\x01 \x01(\x04\x12\x0e\n\x06values\x18\x02 \x01(\x0c\x12\x13\n\x0b\x66irst_shard\x18\x03 \x01(\r\x12\x13\n\x0bshard_count\x18\x04 \x01(\r\x12\r\n\x05order\x18\x05 \x01(\x04\"\xeb\x01\n\x05Order\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x12\n\ngeneration\x18\x02 \x01(\x04\x12\r\n\x05order\x18\x03 \x01(\x04\x12%\n\x04kind\x18\x04 \x01(\x0e\x32\x17.chainrule.v1.OrderKind\x12\x0c\n\x04step\x18\x05 \x01(\x04\x12(\n\x06vector\x18\x06 \x01(\x0b\x32\x18.chainrule.v1.VectorPart\x12\"\n\x05place\x18\x07 \x01(\x0b\x32\x13.chainrule.v1.Place\x12\x12\n\nstatistics\x18\x08 \x03(\x01\x12\x18\n\x10\x63hecks_gradients\x18\t \x01(\x08\"\xb4\x02\n\nPartialSum\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x12\n\ngeneration\x18\x02 \x01(\x04\x12\r\n\x05order\x18\x03 \x01(\x04\x12\x13\n\x0b\x66irst_shard\x18\x04 \x01(\r\x12\x13\n\x0bshard_count\x18\x05 \x01(\r\x12\x11\n\trow_count\x18\x06 \x01(\x04\x12\x0c\n\x04sums\x18\x07 \x03(\x01\x12(\n\x06vector\x18\x08 \x01(\x0b\x32\x18.chainrule.v1.VectorPart\x12\"\n\x05place\x18\x0b \x01(\x0b\x32\x13.chainrule.v1.Place\x12+\n\nnot_finite\x18\t \x01(\x0b\x32\x17.chainrule.v1.NotFinite\x12\x12\n\nstarted_ns\x18\x0c \x01(\x06\x12\x13\n\x0b\x66inished_ns\x18\r \x01(\x06J\x04\x08\n\x10\x0b\"\'\n\tNotFinite\x12\r\n\x05shard\x18\x01 \x01(\r\x12\x0b\n\x03row\x18\x02 \x01(\x03\"_\n\x07\x46\x61ilure\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x12\n\ngeneration\x18\x02 \x01(\x04\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\x0c\n\x04type\x18\x04 \x01(\t\x12\x11\n\tis_of_job\x18\x05 \x01(\x08\"\x19\n\x07Release\x12\x0e\n\x06job_id\x18\x01 \x01(\t\"E\n\x10ReadShardRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\r\n\x05shard\x18\x02 \x01(\r\x12\x12\n\nvalidation\x18\x03 \x01(\x08\"^\n\x11ReadShardResponse\x12\x11\n\trow_count\x18\x01 \x01(\r\x12\x10\n\x08\x66\x65\x61tures\x18\x02 \x01(\x0c\x12\x0f\n\x07targets\x18\x03 \x01(\x0c\x12\x13\n\x0brow_numbers\x18\x04 \x01(\x0c*\x86\x01\n\tOrderKind\x12\x1a\n\x16ORDER_KIND_UNSPECIFIED\x10\x00\x12\x17\n\x13ORDER_KIND_GRADIENT\x10\x01\x12 \n\x1cORDER_KIND_EVALUATE_TRAINING\x10\x02\x12\"\n\x1eORDER_KIND_EVALUATE_VALIDATION\x10\x03\x32\xa5\x01\n\rWorkerService\x12\x44\n\x05Train\x12\x1a.chainrule.v1.TrainRequest\x1a\x1b.chainrule.v1.TrainResponse(\x01\x30\x01\x12N\n\tReadShard\x12\x1e.chainrule.v1.ReadShardRequest\x1a\x1f.chainrule.v1.ReadShardResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!chainrule/v1/worker_service.proto\x12\x0c\x63hainrule.v1\x1a\x16\x63hainrule/v1/job.proto\"\x9e\x03\n\x0cTrainRequest\x12$\n\x05hello\x18\x01 \x01(\x0b\x32\x13.chainrule.v1.HelloH\x00\x12$\n\x05ready\x18\x02 \x01(\x0b\x32\x13.chainrule.v1.ReadyH\x00\x12(\n\x04part\x18\x03 \x01(\x0b\x32\x18.chainrule.v1.VectorPartH\x00\x12/\n\x0bpartial_sum\x18\x04 \x01(\x0b\x32\x18.chainrule.v1.PartialSumH\x00\x12(\n\x07\x66\x61ilure\x18\x05 \x01(\x0b\x32\x15.chainrule.v1.FailureH\x00\x12-\n\nlink_proof\x18\x06 \x01(\x0b\x32\x17.chainrule.v1.LinkProofH\x00\x12\x33\n\rlink_declined\x18\x07 \x01(\x0b\x32\x1a.chainrule.v1.LinkDeclinedH\x00\x12$\n\x05\x61live\x18\x08 \x01(\x0b\x32\x13.chainrule.v1.AliveH\x00\x12(\n\x07goodbye\x18\t \x01(\x0b\x32\x15.chainrule.v1.GoodbyeH\x00\x42\t\n\x07message\"\xee\x01\n\rTrainResponse\x12.\n\nassignment\x18\x01 \x01(\x0b\x32\x18.chainrule.v1.AssignmentH\x00\x12(\n\x04part\x18\x02 \x01(\x0b\x32\x18.chainrule.v1.VectorPartH\x00\x12$\n\x05order\x18\x03 \x01(\x0b\x32\x13.chainrule.v1.OrderH\x00\x12(\n\x07release\x18\x04 \x01(\x0b\x32\x15.chainrule.v1.ReleaseH\x00\x12(\n\x07welcome\x18\x05 \x01(\x0b\x32\x15.chainrule.v1.WelcomeH\x00\x42\t\n\x07message\"\xae\x01\n\x05Hello\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nprocess_id\x18\x02 \x01(\r\x12\x15\n\rnumpy_version\x18\x03 \x01(\t\x12\x0c\n\x04\x62las\x18\x04 \x01(\t\x12\x18\n\x10wants_local_link\x18\x05 \x01(\x08\x12\x0c\n\x04host\x18\x06 \x01(\t\x12\x11\n\tprocessor\x18\x07 \x01(\t\x12\x14\n\x0cinstructions\x18\x08 \x01(\t\x12\r\n\x05numba\x18\t \x01(\t\"\x1b\n\x05\x41live\x12\x12\n\nwork_count\x18\x01 \x01(\x04\"\x19\n\x07Goodbye\x12\x0e\n\x06reason\x18\x01 \x01(\t\"\x80\x01\n\x07Welcome\x12\x0c\n\x04name\x18\x01 \x01(\t\x12+\n\nlocal_link\x18\x02 \x01(\x0b\x32\x17.chainrule.v1.LocalLink\x12\x0f\n\x07lease_s\x18\x03 \x01(\x01\x12\x18\n\x10\x61live_interval_s\x18\x04 \x01(\x01\x12\x0f\n\x07session\x18\x05 \x01(\x0c\"+\n\tLocalLink\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\x12\r\n\x05token\x18\x02 \x01(\x0c\"\x1a\n\tLinkProof\x12\r\n\x05value\x18\x01 \x01(\x0c\"\x1e\n\x0cLinkDeclined\x12\x0e\n\x06reason\x18\x01 \x01(\t\"\xf3\x01\n\nAssignment\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x12\n\ngeneration\x18\x02 \x01(\x04\x12#\n\x04spec\x18\x03 \x01(\x0b\x32\x15.chainrule.v1.JobSpec\x12\x15\n\rfeature_count\x18\x04 \x01(\r\x12\x13\n\x0b\x63lass_count\x18\x05 \x01(\r\x12\x13\n\x0b\x66irst_shard\x18\x06 \x01(\r\x12\x13\n\x0bshard_count\x18\x07 \x01(\r\x12\x13\n\x0bshard_sizes\x18\x08 \x03(\x04\x12\x31\n\rshared_memory\x18\t \x01(\x0b\x32\x1a.chainrule.v1.SharedMemory\"s\n\x0cSharedMemory\x12\x1d\n\x15parameters_size_bytes\x18\x01 \x01(\x04\x12\x1c\n\x14gradients_size_bytes\x18\x02 \x01(\x04\x12&\n\x04rows\x18\x03 \x01(\x0b\x32\x18.chainrule.v1.SharedRows\"|\n\nSharedRows\x12\x12\n\nsize_bytes\x18\x01 \x01(\x04\x12\x1c\n\x14targets_offset_bytes\x18\x02 \x01(\x04\x12\x1c\n\x14numbers_offset_bytes\x18\x03 \x01(\x04\x12\x1e\n\x16validation_shard_sizes\x18\x04 \x03(\x04\"B\n\x05Place\x12\x0f\n\x07segment\x18\x01 \x01(\r\x12\x14\n\x0coffset_bytes\x18\x02 \x01(\x04\x12\x12\n\nsize_bytes\x18\x03 \x01(\x04\"+\n\x05Ready\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x12\n\ngeneration\x18\x02 \x01(\x04\"e\n\nVectorPart\x12\x0e\n\x06offset\x18\x01 \x01(\x04\x12\x0e\n\x06values\x18\x02 \x01(\x0c\x12\x13\n\x0b\x66irst_shard\x18\x03 \x01(\r\x12\x13\n\x0bshard_count\x18\x04 \x01(\r\x12\r\n\x05order\x18\x05 \x01(\x04\"\xeb\x01\n\x05Order\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x12\n\ngeneration\x18\x02 \x01(\x04\x12\r\n\x05order\x18\x03 \x01(\x04\x12%\n\x04kind\x18\x04 \x01(\x0e\x32\x17.chainrule.v1.OrderKind\x12\x0c\n\x04step\x18\x05 \x01(\x04\x12(\n\x06vector\x18\x06 \x01(\x0b\x32\x18.chainrule.v1.VectorPart\x12\"\n\x05place\x18\x07 \x01(\x0b\x32\x13.chainrule.v1.Place\x12\x12\n\nstatistics\x18\x08 \x03(\x01\x12\x18\n\x10\x63hecks_gradients\x18\t \x01(\x08\"\xb4\x02\n\nPartialSum\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x12\n\ngeneration\x18\x02 \x01(\x04\x12\r\n\x05order\x18\x03 \x01(\x04\x12\x13\n\x0b\x66irst_shard\x18\x04 \x01(\r\x12\x13\n\x0bshard_count\x18\x05 \x01(\r\x12\x11\n\trow_count\x18\x06 \x01(\x04\x12\x0c\n\x04sums\x18\x07 \x03(\x01\x12(\n\x06vector\x18\x08 \x01(\x0b\x32\x18.chainrule.v1.VectorPart\x12\"\n\x05place\x18\x0b \x01(\x0b\x32\x13.chainrule.v1.Place\x12+\n\nnot_finite\x18\t \x01(\x0b\x32\x17.chainrule.v1.NotFinite\x12\x12\n\nstarted_ns\x18\x0c \x01(\x06\x12\x13\n\x0b\x66inished_ns\x18\r \x01(\x06J\x04\x08\n\x10\x0b\"\'\n\tNotFinite\x12\r\n\x05shard\x18\x01 \x01(\r\x12\x0b\n\x03row\x18\x02 \x01(\x03\"_\n\x07\x46\x61ilure\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x12\n\ngeneration\x18\x02 \x01(\x04\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\x0c\n\x04type\x18\x04 \x01(\t\x12\x11\n\tis_of_job\x18\x05 \x01(\x08\"\x19\n\x07Release\x12\x0e\n\x06job_id\x18\x01 \x01(\t\"V\n\x10ReadShardRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\r\n\x05shard\x18\x02 \x01(\r\x12\x12\n\nvalidation\x18\x03 \x01(\x08\x12\x0f\n\x07session\x18\x04 \x01(\x0c\"^\n\x11ReadShardResponse\x12\x11\n\trow_count\x18\x01 \x01(\r\x12\x10\n\x08\x66\x65\x61tures\x18\x02 \x01(\x0c\x12\x0f\n\x07targets\x18\x03 \x01(\x0c\x12\x13\n\x0brow_numbers\x18\x04 \x01(\x0c*\x86\x01\n\tOrderKind\x12\x1a\n\x16ORDER_KIND_UNSPECIFIED\x10\x00\x12\x17\n\x13ORDER_KIND_GRADIENT\x10\x01\x12 \n\x1cORDER_KIND_EVALUATE_TRAINING\x10\x02\x12\"\n\x1eORDER_KIND_EVALUATE_VALIDATION\x10\x03\x32\xa5\x01\n\rWorkerService\x12\x44\n\x05Train\x12\x1a.chainrule.v1.TrainRequest\x1a\x1b.chainrule.v1.TrainResponse(\x01\x30\x01\x12N\n\tReadShard\x12\x1e.chainrule.v1.ReadShardRequest\x1a\x1f.chainrule.v1.ReadShardResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'chainrule.v1.worker_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_ORDERKIND']._serialized_start=2771
-  _globals['_ORDERKIND']._serialized_end=2905
+  _globals['_ORDERKIND']._serialized_start=2806
+  _globals['_ORDERKIND']._serialized_end=2940
   _globals['_TRAINREQUEST']._serialized_start=76
   _globals['_TRAINREQUEST']._serialized_end=490
   _globals['_TRAINRESPONSE']._serialized_start=493
@@ -44,40 +44,40 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ALIVE']._serialized_end=937
   _globals['_GOODBYE']._serialized_start=939
   _globals['_GOODBYE']._serialized_end=964
-  _globals['_WELCOME']._serialized_start=966
-  _globals['_WELCOME']._serialized_end=1077
-  _globals['_LOCALLINK']._serialized_start=1079
-  _globals['_LOCALLINK']._serialized_end=1122
-  _globals['_LINKPROOF']._serialized_start=1124
-  _globals['_LINKPROOF']._serialized_end=1150
-  _globals['_LINKDECLINED']._serialized_start=1152
-  _globals['_LINKDECLINED']._serialized_end=1182
-  _globals['_ASSIGNMENT']._serialized_start=1185
-  _globals['_ASSIGNMENT']._serialized_end=1428
-  _globals['_SHAREDMEMORY']._serialized_start=1430
-  _globals['_SHAREDMEMORY']._serialized_end=1545
-  _globals['_SHAREDROWS']._serialized_start=1547
-  _globals['_SHAREDROWS']._serialized_end=1671
-  _globals['_PLACE']._serialized_start=1673
-  _globals['_PLACE']._serialized_end=1739
-  _globals['_READY']._serialized_start=1741
-  _globals['_READY']._serialized_end=1784
-  _globals['_VECTORPART']._serialized_start=1786
-  _globals['_VECTORPART']._serialized_end=1887
-  _globals['_ORDER']._serialized_start=1890
-  _globals['_ORDER']._serialized_end=2125
-  _globals['_PARTIALSUM']._serialized_start=2128
-  _globals['_PARTIALSUM']._serialized_end=2436
-  _globals['_NOTFINITE']._serialized_start=2438
-  _globals['_NOTFINITE']._serialized_end=2477
-  _globals['_FAILURE']._serialized_start=2479
-  _globals['_FAILURE']._serialized_end=2574
-  _globals['_RELEASE']._serialized_start=2576
-  _globals['_RELEASE']._serialized_end=2601
-  _globals['_READSHARDREQUEST']._serialized_start=2603
-  _globals['_READSHARDREQUEST']._serialized_end=2672
-  _globals['_READSHARDRESPONSE']._serialized_start=2674
-  _globals['_READSHARDRESPONSE']._serialized_end=2768
-  _globals['_WORKERSERVICE']._serialized_start=2908
-  _globals['_WORKERSERVICE']._serialized_end=3073
+  _globals['_WELCOME']._serialized_start=967
+  _globals['_WELCOME']._serialized_end=1095
+  _globals['_LOCALLINK']._serialized_start=1097
+  _globals['_LOCALLINK']._serialized_end=1140
+  _globals['_LINKPROOF']._serialized_start=1142
+  _globals['_LINKPROOF']._serialized_end=1168
+  _globals['_LINKDECLINED']._serialized_start=1170
+  _globals['_LINKDECLINED']._serialized_end=1200
+  _globals['_ASSIGNMENT']._serialized_start=1203
+  _globals['_ASSIGNMENT']._serialized_end=1446
+  _globals['_SHAREDMEMORY']._serialized_start=1448
+  _globals['_SHAREDMEMORY']._serialized_end=1563
+  _globals['_SHAREDROWS']._serialized_start=1565
+  _globals['_SHAREDROWS']._serialized_end=1689
+  _globals['_PLACE']._serialized_start=1691
+  _globals['_PLACE']._serialized_end=1757
+  _globals['_READY']._serialized_start=1759
+  _globals['_READY']._serialized_end=1802
+  _globals['_VECTORPART']._serialized_start=1804
+  _globals['_VECTORPART']._serialized_end=1905
+  _globals['_ORDER']._serialized_start=1908
+  _globals['_ORDER']._serialized_end=2143
+  _globals['_PARTIALSUM']._serialized_start=2146
+  _globals['_PARTIALSUM']._serialized_end=2454
+  _globals['_NOTFINITE']._serialized_start=2456
+  _globals['_NOTFINITE']._serialized_end=2495
+  _globals['_FAILURE']._serialized_start=2497
+  _globals['_FAILURE']._serialized_end=2592
+  _globals['_RELEASE']._serialized_start=2594
+  _globals['_RELEASE']._serialized_end=2619
+  _globals['_READSHARDREQUEST']._serialized_start=2621
+  _globals['_READSHARDREQUEST']._serialized_end=2707
+  _globals['_READSHARDRESPONSE']._serialized_start=2709
+  _globals['_READSHARDRESPONSE']._serialized_end=2803
+  _globals['_WORKERSERVICE']._serialized_start=2943
+  _globals['_WORKERSERVICE']._serialized_end=3108
 # @@protoc_insertion_point(module_scope)

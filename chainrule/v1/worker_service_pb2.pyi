@@ -90,16 +90,18 @@ class Goodbye(_message.Message):
     def __init__(self, reason: _Optional[str] = ...) -> None: ...
 
 class Welcome(_message.Message):
-    __slots__ = ("name", "local_link", "lease_s", "alive_interval_s")
+    __slots__ = ("name", "local_link", "lease_s", "alive_interval_s", "session")
     NAME_FIELD_NUMBER: _ClassVar[int]
     LOCAL_LINK_FIELD_NUMBER: _ClassVar[int]
     LEASE_S_FIELD_NUMBER: _ClassVar[int]
     ALIVE_INTERVAL_S_FIELD_NUMBER: _ClassVar[int]
+    SESSION_FIELD_NUMBER: _ClassVar[int]
     name: str
     local_link: LocalLink
     lease_s: float
     alive_interval_s: float
-    def __init__(self, name: _Optional[str] = ..., local_link: _Optional[_Union[LocalLink, _Mapping]] = ..., lease_s: _Optional[float] = ..., alive_interval_s: _Optional[float] = ...) -> None: ...
+    session: bytes
+    def __init__(self, name: _Optional[str] = ..., local_link: _Optional[_Union[LocalLink, _Mapping]] = ..., lease_s: _Optional[float] = ..., alive_interval_s: _Optional[float] = ..., session: _Optional[bytes] = ...) -> None: ...
 
 class LocalLink(_message.Message):
     __slots__ = ("address", "token")
@@ -276,14 +278,16 @@ class Release(_message.Message):
     def __init__(self, job_id: _Optional[str] = ...) -> None: ...
 
 class ReadShardRequest(_message.Message):
-    __slots__ = ("job_id", "shard", "validation")
+    __slots__ = ("job_id", "shard", "validation", "session")
     JOB_ID_FIELD_NUMBER: _ClassVar[int]
     SHARD_FIELD_NUMBER: _ClassVar[int]
     VALIDATION_FIELD_NUMBER: _ClassVar[int]
+    SESSION_FIELD_NUMBER: _ClassVar[int]
     job_id: str
     shard: int
     validation: bool
-    def __init__(self, job_id: _Optional[str] = ..., shard: _Optional[int] = ..., validation: _Optional[bool] = ...) -> None: ...
+    session: bytes
+    def __init__(self, job_id: _Optional[str] = ..., shard: _Optional[int] = ..., validation: _Optional[bool] = ..., session: _Optional[bytes] = ...) -> None: ...
 
 class ReadShardResponse(_message.Message):
     __slots__ = ("row_count", "features", "targets", "row_numbers")

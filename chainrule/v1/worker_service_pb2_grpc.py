@@ -70,7 +70,8 @@ class WorkerServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ReadShard(self, request, context):
-        """The prepared rows of one shard of a job. NOT_FOUND for a job that isn't running, OUT_OF_RANGE for a shard.
+        """The prepared rows of one shard of a job, for the worker that was given it and nobody else. PERMISSION_DENIED for a
+        session that isn't one, or has no such shard (any more: another Assignment is on the way then), NOT_FOUND for a job that isn't running, OUT_OF_RANGE for a shard.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
