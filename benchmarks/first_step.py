@@ -53,7 +53,7 @@ def server_address(process: subprocess.Popen[str], folder: Path, *, deadline_s: 
     """Where the server of a `chainrule train` listens, whose temporary files are in `folder`. Raises ProgramFailed."""
     while time.monotonic() < deadline_s and process.poll() is None:
         for log in folder.glob("chainrule-*/server.log"):
-            found = re.search(r"listening on (\S+),", log.read_text(errors="replace"))
+            found = re.search(r"listening on (\S+:\d+)\b", log.read_text(errors="replace"))
             if found:
                 return found.group(1)
         time.sleep(POLL_INTERVAL_S)
