@@ -1,0 +1,162 @@
+"""Nothing waits for ever: calls have deadlines or pings that find a dead peer, and no healthy peer pings too much."""
+
+from __future__ import annotations
+
+import ast
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import grpc
+import pytest
+from google.protobuf import descriptor_pool
+
+from chainrule.channel import channel_options
+from chainrule.client import Client
+from chainrule.v1 import job_service_pb2 as api
+from chainrule.v1 import job_service_pb2_grpc
+from chainrule.wire import KEEPALIVE_OPTIONS
+from server.standard_services import SERVICES
+
+ROOT = Path(__file__).resolve().parents[1]
+NOTICED_S = 20
+SPEED_UP = 20
+TIMEOUT_S = 60.0
+# They last as long as a job or a worker lives: pings find a dead peer.
+STREAMS = {("chainrule/client.py", "WatchJob"), ("chainrule/watching.py", "WatchJob")}
+# After kill -9; and a worker's link, where pings and the lease end the wait.
+SURE_TO_END = {"chainrule/local_processes.py", "worker/links.py"}
+
+
+def calls(package: str) -> Iterator[tuple[str, ast.Call, str]]:
+    """(file, call, name) of every call of an attribute in a package."""
+    for path in sorted((ROOT / package).rglob("*.py")):
+        if path.parent.name != "v1":
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+                    yield str(path.relative_to(ROOT)), node, node.func.attr
+
+
+@pytest.mark.parametrize("package", ["chainrule", "worker"])
+def test_every_call_of_a_server_has_a_deadline(package: str) -> None:
+    pool = descriptor_pool.Default()
+    methods = {method.name for service in SERVICES for method in pool.FindServiceByName(service).methods}
+    without = {
+        (file, name)
+        for file, call, name in calls(package)
+        if name in methods and "timeout" not in {keyword.arg for keyword in call.keywords}
+    }
+    assert without <= STREAMS
+
+
+@pytest.mark.parametrize("package", ["chainrule", "worker"])
+def test_every_wait_of_a_thread_has_a_deadline(package: str) -> None:
+    """The server waits on its event loop, where a wait ends with the call or the task that it belongs to."""
+    without = {
+        file
+        for file, call, name in calls(package)
+        if name in ("wait", "acquire", "join", "result", "get") and not call.args and not call.keywords
+    }
+    assert without <= SURE_TO_END
+
+
+def scaled(options: list[tuple[str, int]]) -> list[tuple[str, int]]:
+    return [(name, value // SPEED_UP if name.endswith("_ms") else value) for name, value in options]
+
+
+def test_a_dead_peer_is_noticed_within_20_s_by_either_side() -> None:
+    for options in (dict(KEEPALIVE_OPTIONS), dict(channel_options(repeats=False))):
+        for timeout in ("grpc.keepalive_timeout_ms", "grpc.http2.ping_timeout_ms"):
+            assert options["grpc.keepalive_time_ms"] + options[timeout] <= NOTICED_S * 1000
+        # The server takes pings at this rate.
+        assert (
+            options["grpc.keepalive_time_ms"]
+            > dict(KEEPALIVE_OPTIONS)["grpc.http2.min_recv_ping_interval_without_data_ms"]
+        )
+
+
+SERVER = """
+import sys, time
+from concurrent.futures import ThreadPoolExecutor
+import grpc
+from chainrule.v1 import job_service_pb2, job_service_pb2_grpc
+class Silent(job_service_pb2_grpc.JobServiceServicer):
+    def WatchJob(self, request, context):
+        yield job_service_pb2.WatchJobResponse()
+        time.sleep(60)
+options = [(name, int(value)) for name, value in (each.split("=") for each in sys.argv[1:])]
+server = grpc.server(ThreadPoolExecutor(2), options=options)
+job_service_pb2_grpc.add_JobServiceServicer_to_server(Silent(), server)
+print(server.add_insecure_port("127.0.0.1:0"), flush=True)
+server.start()
+sys.stdin.read()
+import os; os._exit(0)
+"""
+
+
+class Quiet:
+    """A server of its own process with one stream on which nothing comes, and what ends the stream."""
+
+    def __init__(self, options: list[tuple[str, int]]) -> None:
+        command = [sys.executable, "-P", "-c", SERVER, *(f"{name}={value}" for name, value in options)]
+        pipe = subprocess.PIPE
+        self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, cwd=ROOT, env=_environment())
+        assert self.process.stdout is not None
+        address = f"127.0.0.1:{int(self.process.stdout.readline())}"
+        client = [option for option in channel_options(repeats=False) if isinstance(option[1], int)]
+        self.channel = grpc.insecure_channel(address, [*scaled(client), ("grpc.enable_http_proxy", 0)])
+        stub = job_service_pb2_grpc.JobServiceStub(self.channel)
+        self.call = stub.WatchJob(api.WatchJobRequest(), timeout=TIMEOUT_S)
+        try:
+            next(self.call)
+        except BaseException:
+            self.__exit__()
+            raise
+        self.ended = threading.Event()
+        self.call.add_callback(self.ended.set)
+
+    def __enter__(self) -> Quiet:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.call.cancel()
+        self.channel.close()
+        self.process.kill()
+        self.process.communicate()
+
+
+def _environment() -> dict[str, str]:
+    return os.environ | {"PYTHONPATH": str(ROOT)}
+
+
+def test_a_stream_without_messages_is_not_ended_for_its_pings() -> None:
+    """Everything twenty times as fast: so many pings as in a minute."""
+    with Quiet(scaled(KEEPALIVE_OPTIONS)) as quiet:
+        assert not quiet.ended.wait(3.0)
+    # With gRPC's own settings the server ends it, or this test would show nothing.
+    with Quiet([]) as quiet:
+        assert quiet.ended.wait(TIMEOUT_S)
+        assert "too_many_pings" in quiet.call.details() or "Too many pings" in quiet.call.details()
+
+
+def test_a_server_that_stands_still_is_noticed() -> None:
+    with Quiet(scaled(KEEPALIVE_OPTIONS)) as quiet:
+        quiet.process.send_signal(signal.SIGSTOP)
+        assert quiet.ended.wait(TIMEOUT_S / 2)
+        assert quiet.call.code() == grpc.StatusCode.UNAVAILABLE
+
+
+@pytest.mark.parametrize("variable", ["http_proxy", "https_proxy", "grpc_proxy"])
+def test_a_proxy_of_the_environment_is_passed_by_on_this_machine(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, variable: str
+) -> None:
+    from tests.server.in_process import running_server
+
+    with running_server(tmp_path) as server:
+        monkeypatch.setenv(variable, "http://127.0.0.1:9")
+        with Client(server.address) as client:
+            assert client.list_jobs() == []
