@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from chainrule.client import states_of
 from chainrule.errors import JobCancelled, JobFailed
+from chainrule.metrics import Metrics
 from chainrule.model import Model
 from chainrule.notebook_progress import Display, progress_display
 from chainrule.output import FINAL_STATES, event_text, job_lines, state_name
@@ -118,6 +119,11 @@ class Job(JobFacts):
     def delete(self) -> None:
         """Let the server forget the job, which has ended, with its model. Raises PreconditionFailed if it hasn't."""
         self._client.delete_job(self.id)
+
+    @property
+    def metrics(self) -> Metrics:
+        """What was measured until now, asked of the server: arrays by name, such as `job.metrics["loss"]`."""
+        return Metrics(self._client.read_metrics(self.id))
 
     def model(self) -> Model:
         """The model: once the job has ended that of its end, while it runs its current parameters."""

@@ -65,6 +65,9 @@ def test_a_formula_of_python_is_trained_asked_and_explained(mark: str, tmp_path:
         job.wait(timeout_s=TIMEOUT_S)
         assert job.message.spec.model.loss == "(prediction - y)**2"
         assert job.result["parameter_count"] == 12
+        metrics = job.metrics
+        assert len(metrics["loss"]) == len(metrics["step"]) == job.message.progress.step
+        assert np.isfinite(metrics["loss"]).all()
 
         model = job.model()
         predictions = model.predict(features)
