@@ -1,6 +1,6 @@
 """What the server's and the worker's process have in common: one BLAS thread, and a clean end.
 
-It imports nothing but the standard library and the log, because `limit_blas_threads` must run before numpy is loaded.
+Numpy must not be loaded by what is imported here: `limit_blas_threads` must run before.
 """
 
 from __future__ import annotations
@@ -13,8 +13,10 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from types import FrameType
 
+from chainrule.control_groups import control_groups
 from chainrule.logs import write_without_lock
 
 BLAS_THREAD_VARIABLES = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS")
@@ -46,11 +48,26 @@ def stop_event(*, exit_with_stdin: bool) -> asyncio.Event:
     return stop
 
 
-def available_processors() -> int:
-    """The processors that this process may run on, at least 1."""
-    if hasattr(os, "sched_getaffinity"):
-        return max(1, len(os.sched_getaffinity(0)))
-    return os.cpu_count() or 1
+def available_processors(*, root: Path = Path("/")) -> int:
+    """The processors that this process may use, at least 1: those that it may run on, or its container's limit.
+
+    A limit of 2.5 counts as 2: three busy processes would be stopped again and again, and steps wait for the slowest.
+    root: where proc and sys are, for tests."""
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min([count, *_processor_limits(root)]))
+
+
+def _processor_limits(root: Path) -> Iterator[int]:
+    """The whole processors that the quota of each control group of this process comes to."""
+    for group in control_groups("cpu", root=root):
+        # There is no such file in this group, or its quota is "max" or -1: none.
+        with contextlib.suppress(OSError, ValueError):
+            quota_us, period_us = (group / "cpu.max").read_text().split()
+            yield int(quota_us) // int(period_us)
+        with contextlib.suppress(OSError, ValueError):
+            quota = int((group / "cpu.cfs_quota_us").read_text())
+            if quota > 0:
+                yield quota // int((group / "cpu.cfs_period_us").read_text())
 
 
 # How long a process has to end once nothing is at work any more.

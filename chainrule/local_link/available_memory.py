@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 from pathlib import Path
 
+from chainrule.control_groups import control_groups
+
 
 def available_memory_bytes(*, root: Path = Path("/")) -> int | None:
     """The bytes that are free for this process; None where nobody says. root: where proc and sys are, for tests.
@@ -15,7 +17,7 @@ def available_memory_bytes(*, root: Path = Path("/")) -> int | None:
         for line in (root / "proc/meminfo").read_text().splitlines():
             if line.startswith("MemAvailable:"):
                 found.append(int(line.split()[1]) * 1024)
-    for group in _control_groups(root):
+    for group in control_groups("memory", root=root):
         for limit_name, used_name, cache_name in (
             ("memory.max", "memory.current", "inactive_file"),
             ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
@@ -26,21 +28,6 @@ def available_memory_bytes(*, root: Path = Path("/")) -> int | None:
                 used_bytes = int((group / used_name).read_text()) - _statistic(group / "memory.stat", cache_name)
                 found.append(max(0, limit_bytes - max(0, used_bytes)))
     return min(found, default=None)
-
-
-def _control_groups(root: Path) -> list[Path]:
-    """The folders of this process's memory groups and of all that they are in."""
-    tops = {"": root / "sys/fs/cgroup", "memory": root / "sys/fs/cgroup/memory"}
-    found = []
-    with contextlib.suppress(OSError):
-        for line in (root / "proc/self/cgroup").read_text().splitlines():
-            controllers, path = line.split(":", 2)[1:]
-            for controller, top in tops.items():
-                if controller in controllers.split(","):
-                    folder = top / path.lstrip("/")
-                    found += [folder, *(parent for parent in folder.parents if parent.is_relative_to(top))]
-    # In a container's own name space the path is that of the host, and the group is at the top.
-    return list(dict.fromkeys([*found, *tops.values()]))
 
 
 def _statistic(path: Path, name: str) -> int:
