@@ -74,7 +74,6 @@ class Child:
             if -code == signal.SIGKILL and _oom_kills() > self.oom_kills:
                 how += ", maybe for lack of memory: the kernel has ended processes for that meanwhile"
             return Death(self.name, how)
-        how = f"exit status {code}" if code >= 0 else f"killed by {_signal_name(-code)}"
         lines = [line.strip() for line in self.log_path.read_text(errors="replace").splitlines() if line.strip()]
         errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
         said = " | ".join(errors or lines[-SHOWN_LOG_LINES:])
@@ -149,7 +148,7 @@ class LocalProcesses:
         atexit.unregister(self.stop)
         try:
             with _uninterrupted():
-                _end([child.process for child in self._children])
+                end_processes([child.process for child in self._children], timeout_s=STOP_TIMEOUT_S)
                 self._children.clear()
                 if self._home is not None:
                     self._home.cleanup()
@@ -277,14 +276,14 @@ def _address(server: Child) -> str:
         raise ClusterError(f"the server said {line[:80]!r} where its address was expected") from None
 
 
-def _end(processes: Sequence[subprocess.Popen[bytes]]) -> None:
-    """Ask all to end, give them a moment, kill what is left, and reap them all."""
+def end_processes(processes: Sequence[subprocess.Popen[bytes]], *, timeout_s: float) -> None:
+    """Ask all to end, kill what is left after the time, and reap them all."""
     for process in processes:
         if process.stdin is not None:
             with contextlib.suppress(OSError):
                 process.stdin.close()
         process.terminate()
-    deadline_s = time.monotonic() + STOP_TIMEOUT_S
+    deadline_s = time.monotonic() + timeout_s
     for process in processes:
         try:
             process.wait(max(0.0, deadline_s - time.monotonic()))
@@ -321,6 +320,11 @@ def _oom_kills() -> int:
             if line.startswith("oom_kill "):
                 return int(line.split()[1])
     return 0
+
+
+def how_ended(code: int) -> str:
+    """What a process's return code says, as subprocess has it: below 0 it is a signal's number."""
+    return f"exit status {code}" if code >= 0 else f"killed by {_signal_name(-code)}"
 
 
 def _signal_name(number: int) -> str:
