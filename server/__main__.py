@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING
 import grpc.aio
 
 from chainrule.errors import CredentialsError
-from chainrule.local_link.listener import Listener, why_unsupported
+from chainrule.local_link.listener import CannotShare, Listener, why_unsupported
 from chainrule.logs import add_log_options, log_event, start_logging
 from chainrule.process import available_processors, stop_event
 from chainrule.tokens import TokenError
@@ -109,6 +109,12 @@ def main() -> int:
     parser.add_argument(
         "--metrics-host", default="127.0.0.1", metavar="HOST", help="whoever reaches it may read the metrics"
     )
+    parser.add_argument(
+        "--local-link",
+        type=Path,
+        metavar="PATH",
+        help="a Unix socket by which workers in other containers share memory, too; without it only in this one",
+    )
     parser.add_argument("--exit-with-stdin", action="store_true", help="end when standard input ends")
     add_limit_options(parser)
     add_log_options(parser)
@@ -133,6 +139,8 @@ def main() -> int:
         arguments.allow_object_storage = allowed_prefixes(arguments.allow_object_storage)
     except ValueError as error:
         parser.error(f"--allow-object-storage {error}")
+    if arguments.local_link is not None and arguments.transport == "grpc":
+        parser.error("--local-link shares memory, and --transport grpc shares none; leave one of them away")
     if arguments.data_root is not None and not arguments.data_root.is_dir():
         return _refuse(f"--data-root: there is no folder {arguments.data_root}; make it or name another")
     return asyncio.run(_serve(arguments))
@@ -152,7 +160,10 @@ async def _serve(arguments: argparse.Namespace) -> int:
         return _refuse(f"the folder {arguments.home} can't be used: {error.strerror}; choose another --home")
     except (CannotListen, CredentialsError, TokenError, HomeError, StoreError) as error:
         return _refuse(str(error))
-    local_links = _local_links() if arguments.transport == "auto" else None
+    try:
+        local_links = _local_links(arguments.local_link) if arguments.transport == "auto" else None
+    except CannotShare as error:
+        return _refuse(str(error))
     thread_count = min(MAX_UPDATE_THREADS, available_processors())
     pool = ThreadPoolExecutor(thread_count - 1, thread_name_prefix="update") if thread_count > 1 else None
     scheduler = Scheduler(
@@ -245,6 +256,8 @@ async def _drop_abandoned(uploads: Uploads) -> None:
 
 
 def _local_links() -> LocalLinks | None:
+def _local_links(path: Path | None) -> LocalLinks | None:
+    """What shares memory with workers; None where it can't be. Raises CannotShare where a path was asked for."""
     reason = why_unsupported()
     try:
         if reason is None:
@@ -252,6 +265,12 @@ def _local_links() -> LocalLinks | None:
     except OSError as error:
         reason = str(error.strerror)
     log.warning("memory is shared with no worker: %s", reason, extra=log_event("no_shared_memory"))
+@@@            return LocalLinks(Listener(path))
+    except (OSError, ValueError) as error:
+        reason = str(getattr(error, "strerror", None) or error)
+    if path is not None:
+        raise CannotShare(f"--local-link: {path} can't be listened on: {reason}; name another path")
+    log.warning("memory is shared with no worker: %s", reason)
     return None
 
 
