@@ -255,7 +255,6 @@ async def _drop_abandoned(uploads: Uploads) -> None:
         await asyncio.to_thread(uploads.remove_abandoned)
 
 
-def _local_links() -> LocalLinks | None:
 def _local_links(path: Path | None) -> LocalLinks | None:
     """What shares memory with workers; None where it can't be. Raises CannotShare where a path was asked for."""
     reason = why_unsupported()
