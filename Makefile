@@ -10,7 +10,7 @@ VENV := .venv
 WORKERS ?= 2
 PYTEST_ARGS ?=
 
-.PHONY: help install train test chaos lint docs clean
+.PHONY: lock help install train test chaos lint docs clean
 
 help: ## show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## (.*)/  make \1\t\2/' | expand -t 18
@@ -33,6 +33,13 @@ lint: $(VENV)/.installed-lint ## ruff and mypy --strict
 
 docs: $(VENV)/.installed-docs ## build the documentation into site/
 	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build
+
+LOCK = $(VENV)/bin/uv pip compile --quiet --upgrade --generate-hashes --no-annotate --python-version 3.11 \
+	--python-platform x86_64-manylinux_2_28 --custom-compile-command "make lock"
+lock: install ## renew what the container image is made of: the newest versions, with hashes
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check uv
+	$(LOCK) --extra image -o deploy/image/requirements.lock pyproject.toml
+	echo hatchling | $(LOCK) -o deploy/image/build.lock -
 
 clean: ## remove .venv and every cache
 	rm -rf $(VENV) site .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist *.egg-info

@@ -88,6 +88,10 @@ def server(
         str, typer.Option("--metrics-host", help="Whoever reaches it may read the metrics.")
     ] = "127.0.0.1",
     transport: Annotated[str, typer.Option("--transport", help="auto, or grpc: share memory with no worker.")] = "auto",
+    local_link: Annotated[
+        Path | None,
+        typer.Option("--local-link", metavar="PATH", help="A Unix socket by which other containers share memory."),
+    ] = None,
     log_format: LogFormat = None,
     log_level: LogLevel = None,
     as_json: Json = False,  # noqa: ARG001 - the server's output is JSON anyway
@@ -98,6 +102,7 @@ def server(
         "--port": port,
         "--transport": transport,
         "--socket": socket,
+        "--local-link": local_link,
         "--home": home,
         "--data-root": data_root,
         "--allow-object-storage": allow_object_storage,
@@ -122,7 +127,19 @@ def server(
 @app.command()
 def worker(
     server: Server = DEFAULT_SERVER,
-    name: Annotated[str | None, typer.Option("--name", help="The worker's name; HOST-PID where none is given.")] = None,
+    name: Annotated[
+        str | None, typer.Option("--name", help="The worker's name; HOST-PID where none is given, or HOST-1, HOST-2, …")
+    ] = None,
+    workers: Annotated[
+        str,
+        typer.Option(
+            "--workers",
+            "-w",
+            metavar="N",
+            envvar="CHAINRULE_WORKERS",
+            help="How many; auto: one for each processor, of the container where it has a limit.",
+        ),
+    ] = "1",
     connect_timeout_s: Annotated[
         float | None, typer.Option("--connect-timeout-s", metavar="S", help="How long the server may be away.")
     ] = None,
@@ -131,25 +148,32 @@ def worker(
     log_level: LogLevel = None,
     as_json: Json = False,  # noqa: ARG001 - a worker prints nothing but its log
 ) -> None:
-    """Run a worker of a server until ctrl-C or SIGTERM."""
+    """Run a worker of a server, or several, until ctrl-C or SIGTERM."""
+    from chainrule.commands.worker import run_workers, worker_count
+
     options = {
         "--server": server,
         "--transport": transport,
-        "--name": name,
         "--connect-timeout-s": connect_timeout_s,
         "--log-format": log_format,
         "--log-level": log_level,
     }
-    _become("worker", options)
+    if (count := worker_count(workers)) > 1:
+        run_workers(count, name=name, options=_arguments(options))
+    else:
+        _become("worker", {**options, "--name": name})
 
 
 def _become(module: str, options: Mapping[str, Any]) -> NoReturn:
-    """Replace this process by the server or a worker. options: None is not passed on, of a list each entry is.
+    """Replace this process by the server or a worker. -P: modules in the current folder must not shadow ours."""
+    sys.stdout.flush()
+    os.execv(sys.executable, [sys.executable, "-P", "-m", module, *_arguments(options)])  # noqa: S606
 
-    -P: modules in the current folder must not shadow ours."""
-    arguments = []
+
+def _arguments(options: Mapping[str, Any]) -> list[str]:
+    """The options as a command has them: None is not passed on, of a list each entry is."""
+    arguments: list[str] = []
     for name, value in options.items():
         for each in value if isinstance(value, list) else [value]:
             arguments += [] if each is None else [name, str(each)]
-    sys.stdout.flush()
-    os.execv(sys.executable, [sys.executable, "-P", "-m", module, *arguments])  # noqa: S606
+    return arguments

@@ -70,14 +70,14 @@ class Child:
             return None
         if -code in (signal.SIGKILL, signal.SIGTERM):
             # Somebody else's doing: what the process logged before says nothing about it.
-            how = f"killed by {_signal_name(-code)}"
+            how = how_ended(code)
             if -code == signal.SIGKILL and _oom_kills() > self.oom_kills:
                 how += ", maybe for lack of memory: the kernel has ended processes for that meanwhile"
             return Death(self.name, how)
         lines = [line.strip() for line in self.log_path.read_text(errors="replace").splitlines() if line.strip()]
         errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
         said = " | ".join(errors or lines[-SHOWN_LOG_LINES:])
-        return Death(self.name, how, said)
+        return Death(self.name, how_ended(code), said)
 
 
 @dataclass
@@ -175,7 +175,7 @@ class LocalProcesses:
         living = [child for child in self._children[1:] if child.process.poll() is None]
         ended, self.workers = living[workers:], workers
         self._children = [child for child in self._children if child not in ended]
-        _end([child.process for child in ended])
+        end_processes([child.process for child in ended], timeout_s=STOP_TIMEOUT_S)
         for _ in range(workers - len(living)):
             self._spawn_worker()
 

@@ -260,16 +260,12 @@ def _local_links(path: Path | None) -> LocalLinks | None:
     reason = why_unsupported()
     try:
         if reason is None:
-            return LocalLinks(Listener())
-    except OSError as error:
-        reason = str(error.strerror)
-    log.warning("memory is shared with no worker: %s", reason, extra=log_event("no_shared_memory"))
-@@@            return LocalLinks(Listener(path))
+            return LocalLinks(Listener(path))
     except (OSError, ValueError) as error:
         reason = str(getattr(error, "strerror", None) or error)
     if path is not None:
         raise CannotShare(f"--local-link: {path} can't be listened on: {reason}; name another path")
-    log.warning("memory is shared with no worker: %s", reason)
+    log.warning("memory is shared with no worker: %s", reason, extra=log_event("no_shared_memory"))
     return None
 
 

@@ -1,7 +1,7 @@
 """`chainrule worker --workers N`: several workers that start and end together.
 
-They are children of this process, as those of chainrule.local_processes: their standard input is a pipe from it, so they
-leave when it is gone, however it ended.
+They are children of this process, like those of chainrule.local_processes: their standard input is a pipe from it, so
+they leave when it is gone, however it ended.
 """
 
 from __future__ import annotations

@@ -34,7 +34,8 @@ def group(server: RestartableServer, tmp_path: Path) -> Iterator[subprocess.Pope
     with (tmp_path / "group.log").open("wb") as log, subprocess.Popen(command, stderr=log) as process:
         wait_for_line(tmp_path / "group.log", "joined", count=3)
         yield process
-        process.kill()
+        process.terminate()
+        process.wait(30)
 
 
 def wait_for_line(path: Path, text: str, *, count: int = 1) -> None:
