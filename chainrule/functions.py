@@ -156,26 +156,33 @@ def concatenate(*parts: Operand) -> Expression:
     return call("concatenate", *parts)
 
 
-def leaky_relu(a: Operand, slope: float = 0.01) -> Expression:
-    """a where it is positive, else slope · a."""
-    return call("leaky_relu", a, slope)
+def leaky_relu(a: Operand, slope: float | None = None) -> Expression:
+    """a where it is positive, else slope · a. slope: 0.01 where none is given."""
+    return call("leaky_relu", a, *_given(slope))
 
 
-def huber(a: Operand, b: Operand, delta: float = 1.0) -> Expression:
-    """(a − b)²/2 where |a − b| ≤ delta, else delta (|a − b| − delta/2)."""
-    return call("huber", a, b, delta)
+def huber(a: Operand, b: Operand, delta: float | None = None) -> Expression:
+    """(a − b)²/2 where |a − b| ≤ delta, else delta (|a − b| − delta/2). delta: 1 where none is given."""
+    return call("huber", a, b, *_given(delta))
 
 
-def layer_norm(a: Operand, epsilon: float = 1e-5) -> Expression:
-    """(a − mean a) / √(variance a + epsilon), over one example."""
-    return call("layer_norm", a, epsilon)
+def layer_norm(a: Operand, epsilon: float | None = None) -> Expression:
+    """(a − mean a) / √(variance a + epsilon), over one example. epsilon: 1e-5 where none is given."""
+    return call("layer_norm", a, *_given(epsilon))
 
 
-def batch_norm(a: Operand, epsilon: float = 1e-5) -> Expression:
-    """(a − mean a) / √(variance a + epsilon), over the rows of the microbatch; running statistics where it predicts."""
-    return call("batch_norm", a, epsilon)
+def batch_norm(a: Operand, epsilon: float | None = None) -> Expression:
+    """(a − mean a) / √(variance a + epsilon), over the rows of the microbatch; running statistics where it predicts.
+
+    epsilon: 1e-5 where none is given."""
+    return call("batch_norm", a, *_given(epsilon))
 
 
 def dropout(a: Operand, rate: float) -> Expression:
     """In training each element is 0 with probability `rate`, else a / (1 − rate); elsewhere a."""
     return call("dropout", a, rate)
+
+
+def _given(option: float | None) -> list[float]:
+    """An option as the text has it: one that isn't given isn't written, so that the graph is that of the same text."""
+    return [] if option is None else [option]

@@ -211,7 +211,7 @@ def marker(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     monkeypatch.setenv(*value.split("=", 1))
     yield value
     # A process that a signal met while it was being started sees the end of its standard input, and leaves.
-    deadline_s = time.monotonic() + 10
+    deadline_s = time.monotonic() + 60
     while processes_with(value):
         assert time.monotonic() < deadline_s, processes_with(value)
         time.sleep(0.05)

@@ -288,11 +288,14 @@ def test_submit_list_status_watch_cancel_and_download(
     call("download", short, "-o", model)
     assert model.stat().st_size > 0
 
-    long = call("submit", shortened("four_layer", epochs=100_000))["job_id"]
+    path = shortened("four_layer", epochs=100_000)
+    # It needs every worker, so the next one has to wait.
+    path.write_text(path.read_text() + "min_workers = 2\n")
+    long = call("submit", path)["job_id"]
     wait_for(lambda: call("status", long)["state"] == "RUNNING")
     queued = call("submit", shortened("two_layer", epochs=1))["job_id"]
     assert call("status", queued)["state"] == "QUEUED"
-    assert long in call("status", queued)["waiting_for"]
+    assert "the jobs that run need them" in call("status", queued)["waiting_for"]
     assert call("cancel", long)["state"] == "CANCELLED"
     assert call("watch", queued)["state"] == "SUCCEEDED"
     refused = run("cancel", queued, "--server", cluster)

@@ -40,25 +40,18 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RestartableServ
         yield running
 
 
-@pytest.fixture(scope="module")
-def model(server: RestartableServer, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The model of a job that has ended on the server."""
-    path = tmp_path_factory.mktemp("model") / "model.safetensors"
+@pytest.fixture
+def reader(server: RestartableServer, tmp_path: Path) -> Iterator[Reader]:
+    """Somebody in a folder with the examples, a table of rows to predict, and the model of the latest job."""
+    folder = tmp_path / "reader"
+    shutil.copytree(EXAMPLES, folder / "examples")
+    shutil.copytree(ROOT / "tests" / "documentation" / "files", folder, dirs_exist_ok=True)
     options = ["--server", server.address, "--json"]
     submit = [*COMMAND, "submit", str(EXAMPLES / "four_layer.toml"), "--watch", *options]
     done = subprocess.run(submit, capture_output=True, text=True, timeout=120, check=True)
     job_id = json.loads(done.stdout.splitlines()[-1])["job_id"]
-    subprocess.run([*COMMAND, "download", job_id, "-o", str(path), *options], timeout=60, check=True)
-    return path
-
-
-@pytest.fixture
-def reader(server: RestartableServer, model: Path, tmp_path: Path) -> Iterator[Reader]:
-    """Somebody in a folder with the examples, a model and a table of rows to predict."""
-    folder = tmp_path / "reader"
-    shutil.copytree(EXAMPLES, folder / "examples")
-    shutil.copytree(ROOT / "tests" / "documentation" / "files", folder, dirs_exist_ok=True)
-    shutil.copy(model, folder)
+    model = folder / "model.safetensors"
+    subprocess.run([*COMMAND, "download", job_id, "-o", str(model), *options], timeout=60, check=True)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

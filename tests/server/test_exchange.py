@@ -13,7 +13,7 @@ from engine.precision import FLOAT32
 from engine.reduction import Subtree
 from server import data_set
 from server.data_set import DataSet
-from server.errors import ProtocolError
+from server.errors import ProtocolError, WorkerFailed
 from server.exchange import SharedExchange, StreamExchange
 from server.parameter_memory import ParameterMemory
 from server.prepared_job import PreparedJob, prepare
@@ -210,8 +210,12 @@ def test_a_failure_counts_only_from_a_worker_of_this_generation(job: PreparedJob
     training, order = started(job, "a", "b")
     training.receive_failure("c", pb.Failure(generation=order.generation, message="no"))
     training.receive_failure("a", pb.Failure(generation=order.generation - 1, message="no"))
-    with pytest.raises(TrainingFailed, match="worker a: it burns"):
+    with pytest.raises(WorkerFailed, match="it burns"):
         training.receive_failure("a", pb.Failure(generation=order.generation, message="it burns"))
+    with pytest.raises(TrainingFailed, match="worker a: no such operation"):
+        training.receive_failure(
+            "a", pb.Failure(generation=order.generation, message="no such operation", is_of_job=True)
+        )
 
 
 # In shared memory.
