@@ -9,6 +9,8 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 VENV := .venv
 WORKERS ?= 2
 PYTEST_ARGS ?=
+# Many tests wait for processes of their own.
+TEST_PROCESSES ?= 3
 
 .PHONY: lock help install train test chaos lint docs clean
 
@@ -21,7 +23,7 @@ train: install ## train the four-layer network on real data, with a server and t
 	$(VENV)/bin/chainrule train examples/four_layer.toml --workers $(WORKERS)
 
 test: $(VENV)/.installed-test ## install what the tests need and run them (PYTEST_ARGS="-k name" chooses)
-	$(VENV)/bin/python -P -m pytest $(PYTEST_ARGS)
+	$(VENV)/bin/python -P -m pytest -n $(TEST_PROCESSES) --dist loadgroup $(PYTEST_ARGS)
 
 chaos: $(VENV)/.installed-test ## kill, stop and cut off processes for CHAOS_S seconds (600); every hash must stay
 	$(VENV)/bin/python -m tests.cluster.chaos
