@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
-
 
 def is_local(address: str) -> bool:
     """Whether HOST:PORT or unix:PATH is on this machine, whatever the network does."""
@@ -12,6 +10,9 @@ def is_local(address: str) -> bool:
 
 def is_loopback(host: str) -> bool:
     """Whether a host can be reached from this machine alone. A name other than localhost may be anybody's."""
+    # Here, as asking for help loads this module for its commands' options.
+    import ipaddress
+
     try:
         return ipaddress.ip_address(host.partition("%")[0]).is_loopback
     except ValueError:

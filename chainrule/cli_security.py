@@ -5,6 +5,7 @@ As in chainrule.cli, what a command does is in chainrule.commands, imported when
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +14,6 @@ from typing import Annotated, Any
 import typer
 
 from chainrule.cli_options import Json
-from chainrule.connections import use_connection
 from chainrule.credentials import (
     CA_VARIABLE,
     CERTIFICATE_VARIABLE,
@@ -49,7 +49,9 @@ def add_security_options(command: Any) -> None:
         add_security_options(each)
 
 
+@functools.cache
 def _parameters(declaration: Callable[..., None]) -> list[Any]:
+    # Made once and shared by the commands: made anew for each they took half the time of `chainrule --help`.
     app = typer.Typer(add_completion=False)
     app.command(add_help_option=False)(declaration)
     parameters: list[Any] = typer.main.get_command(app).params
@@ -70,6 +72,9 @@ def _into(variable: str) -> Any:
 
 
 def _connect(name: str | None) -> str | None:
+    # With TOML and URLs, which asking for help doesn't need.
+    from chainrule.connections import use_connection
+
     # Eager, so before the other options: what they say holds.
     use_connection(os.environ, Path.home(), name)
     return name

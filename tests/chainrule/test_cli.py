@@ -11,9 +11,11 @@ from typing import Any
 
 import grpc
 import pytest
+import typer
 from google.rpc import error_details_pb2, status_pb2
 
-from chainrule.cli import run
+from chainrule.cli import app, run
+from chainrule.cli_security import add_security_options
 from chainrule.v1 import job_pb2
 
 JOB_ID = "abcdef012345"
@@ -215,6 +217,16 @@ def test_help_loads_neither_grpc_nor_numpy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_options_that_commands_share_are_made_once() -> None:
+    # Made for each command they took most of the time of `chainrule --help`.
+    command: Any = typer.main.get_command(app)
+    add_security_options(command)
+    made = {
+        id(each) for name in ("list", "cancel") for each in command.commands[name].params if "--tls-ca" in each.opts
+    }
+    assert len(made) == 1
 
 
 @pytest.mark.parametrize("process", ["server", "worker"])
