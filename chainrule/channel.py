@@ -26,8 +26,9 @@ _CHANNEL_OPTIONS: list[tuple[str, int]] = [
 ]
 
 # Calls that are safe to repeat; CreateJob is, because every request has an id. gRPC repeats them itself, with jitter,
-# and so the blocking and the asyncio client alike. A watch has a loop of its own, which knows what was told already.
+# and so the blocking and the asyncio client alike.
 REPEATABLE = {
+    "chainrule.v1.ClusterService": ("ListWorkers",),
     "chainrule.v1.JobService": (
         "CreateJob",
         "GetJob",
@@ -37,8 +38,25 @@ REPEATABLE = {
         "CancelJob",
         "DownloadModel",
         "ReadTrace",
+        "ReadMetrics",
     ),
-    "chainrule.v1.ModelService": ("Predict", "Explain"),
+    "chainrule.v1.DataService": ("GetDataSet", "ListDataSets"),
+    "chainrule.v1.ModelService": ("Predict", "Explain", "ExplainReduction", "ListCheckpoints"),
+}
+# The others, each with the reason; a call that is in neither table fails a test.
+NOT_REPEATABLE = {
+    "chainrule.v1.ClusterService": {"ReportWorkerEnd": "told twice, it is two events"},
+    "chainrule.v1.JobService": {
+        "WatchJob": "`Watch` goes on by itself, and knows what was told already",
+        "DeleteJob": "the second time the job is unknown, so a success would look like a mistake",
+    },
+    "chainrule.v1.DataService": {
+        "BeginUpload": "an upload goes on by itself, from where the server is, for a minute",
+        "AppendUpload": "as BeginUpload",
+        "FinishUpload": "as BeginUpload",
+        "CancelUpload": "the second time the upload is unknown",
+        "DeleteDataSet": "the second time the data set is unknown",
+    },
 }
 # Five attempts are the most that gRPC makes: at least 3 s in all, enough for a server that is started again.
 RETRY_POLICY = {

@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Any
 
 from chainrule.channel import DEFAULT_ADDRESS
 from chainrule.client import Client
-from chainrule.credentials import Credentials
+from chainrule.credentials import Credentials, Tls
+from chainrule.destination import destination
 from chainrule.job import Job
 from chainrule.job_description import Spec, job_spec
 from chainrule.output import state_number
 
 
 def connect(
-    address: str = DEFAULT_ADDRESS, *, timeout_s: float = 20.0, credentials: Credentials | None = None
+    address: str | None = None,
+    *,
+    connection: str | None = None,
+    token: str | None = None,
+    tls: Tls | str | os.PathLike[str] | None = None,
+    timeout_s: float = 20.0,
+    credentials: Credentials | None = None,
 ) -> Connection:
-    """A connection to the server at HOST:PORT; nothing is sent before the first call.
+    """A connection to a server; nothing is sent before the first call. `with connect(…) as client:` closes it.
 
-    timeout_s: the deadline of a short call. credentials: TLS and token; none: what the environment says.
-    `with connect(…) as client:` closes it at the end. Raises AddressError, CredentialsError."""
-    return Connection(address, timeout_s=timeout_s, credentials=credentials)
+    Arguments, errors: see `chainrule.destination`. timeout_s: the deadline of a short call."""
+    found = destination(address, connection=connection, token=token, tls=tls, credentials=credentials)
+    return Connection(found.address, timeout_s=timeout_s, credentials=found.credentials)
 
 
 class Connection(Client):
