@@ -10,6 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from chainrule import aio as aio
     from chainrule.client import Client
     from chainrule.connection import Connection, connect
     from chainrule.credentials import Credentials, Tls
@@ -179,6 +180,7 @@ __all__ = [
     "ServerTimeout",
     "ServerUnavailable",
     "Tls",
+    "aio",
     "connect",
     "inputs",
     "job_spec",
@@ -244,6 +246,8 @@ _FUNCTIONS = (
 
 
 def __getattr__(name: str) -> Any:
+    if name == "aio":
+        return importlib.import_module("chainrule.aio")
     if name in _FUNCTIONS:
         module = "functions"
     elif name in __all__:

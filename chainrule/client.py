@@ -65,6 +65,11 @@ class Client(DataCalls):
         self._models = model_service_pb2_grpc.ModelServiceStub(self._channel)
         self._stub = job_service_pb2_grpc.JobServiceStub(self._channel)
 
+    @property
+    def credentials(self) -> Credentials:
+        """Who this client is to the server: for another connection to it, such as one of `chainrule.aio`."""
+        return self._credentials
+
     def close(self) -> None:
         """End the connection and every call on it."""
         self._channel.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -93,14 +94,22 @@ class FakeServer(job_service_pb2_grpc.JobServiceServicer):
         self._check(context)
 
 
-@pytest.fixture
-def fake_server() -> Iterator[FakeServer]:
-    """A FakeServer that listens at its `address`."""
-    fake = FakeServer()
+@contextlib.contextmanager
+def serving(fake: FakeServer) -> Iterator[FakeServer]:
+    """The server, which listens at its `address`."""
     with ThreadPoolExecutor(max_workers=4) as executor:
         server = grpc.server(executor)
         job_service_pb2_grpc.add_JobServiceServicer_to_server(fake, server)
         fake.address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
         server.start()
+        try:
+            yield fake
+        finally:
+            server.stop(0).wait()
+
+
+@pytest.fixture
+def fake_server() -> Iterator[FakeServer]:
+    """A FakeServer that listens at its `address`."""
+    with serving(FakeServer()) as fake:
         yield fake
-        server.stop(0).wait()
