@@ -11,8 +11,11 @@ import datetime
 import errno
 import os
 import tempfile
+import threading
 import time
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +29,8 @@ VARIABLE = "CHAINRULE_ALLOW_OBJECT_STORAGE"
 SCHEMES = ("s3", "gs")
 CONNECT_TIMEOUT_S = 10.0
 REQUEST_TIMEOUT_S = 60.0
+# For an answer, the libraries' own attempts included: some of them wait for a silent server without an end.
+ANSWER_TIMEOUT_S = 240.0
 ATTEMPTS = 3
 COPY_TIMEOUT_S = 3600.0
 PART_BYTES = 8 << 20
@@ -51,7 +56,7 @@ class ObjectStorage:
         with _errors(scheme):
             files = _file_system(scheme)
             folder, _, pattern = path.rstrip("/").rpartition("/")
-            kind = files.get_file_info(path.rstrip("/")).type.name
+            kind = _answered(lambda: files.get_file_info(path.rstrip("/"))).type.name
             if kind == "File":
                 return [uri]
             if kind == "Directory":
@@ -67,8 +72,9 @@ class ObjectStorage:
         deadline_s = time.monotonic() + COPY_TIMEOUT_S
         copy = tempfile.TemporaryFile(dir=self.folder)  # noqa: SIM115 - the caller's to close
         try:
-            with _errors(scheme), _file_system(scheme).open_input_file(path) as source:
-                while content := source.read(PART_BYTES):
+            files = _file_system(scheme)
+            with _errors(scheme), _answered(lambda: files.open_input_file(path)) as source:
+                while content := _answered(lambda: source.read(PART_BYTES)):
                     copy.write(content)
                     if time.monotonic() > deadline_s:
                         raise DataFileError(f"could not be read within {COPY_TIMEOUT_S:g} s")
@@ -143,7 +149,27 @@ def _listed(files: Any, folder: str) -> list[str]:
     """The names of the objects right below a folder."""
     from pyarrow import fs
 
-    return [info.base_name for info in files.get_file_info(fs.FileSelector(folder)) if info.type.name == "File"]
+    infos = _answered(lambda: files.get_file_info(fs.FileSelector(folder)))
+    return [info.base_name for info in infos if info.type.name == "File"]
+
+
+def _answered(call: Callable[[], Any]) -> Any:
+    """What `call` returns or raises. DataFileError where it takes longer than ANSWER_TIMEOUT_S; its thread is left."""
+    answer: Future[Any] = Future()
+
+    def run() -> None:
+        try:
+            answer.set_result(call())
+        except Exception as error:  # noqa: BLE001 - whoever waits raises it
+            answer.set_exception(error)
+
+    threading.Thread(target=run, name="object-storage", daemon=True).start()
+    try:
+        return answer.result(ANSWER_TIMEOUT_S)
+    except FutureTimeoutError:
+        if answer.done():  # it is the call's own
+            raise
+        raise DataFileError(f"gave no answer within {ANSWER_TIMEOUT_S:g} s; is the object storage there?") from None
 
 
 @contextmanager

@@ -121,6 +121,14 @@ def test_a_storage_that_does_not_answer_ends_with_an_error(
         assert "can't be read" in refused("s3://rows/table.csv", storage)
 
 
+def test_a_google_storage_that_is_silent_ends_with_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setenv("CLOUD_STORAGE_EMULATOR_ENDPOINT", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        monkeypatch.setattr(object_storage, "ANSWER_TIMEOUT_S", 0.5)
+        message = refused("gs://rows/a.parquet", ObjectStorage(("gs://rows/",)))
+    assert "gave no answer within 0.5 s" in message
+
+
 def test_a_full_disk_is_told(storage: ObjectStorage, monkeypatch: pytest.MonkeyPatch) -> None:
     # No buffer: the first write meets the full disk.
     full = Path("/dev/full").open("w+b", buffering=0)  # noqa: SIM115 - closed by whoever copies
