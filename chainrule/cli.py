@@ -198,7 +198,9 @@ def run(arguments: list[str]) -> int:
     except Exception as error:
         if hasattr(error, "format_message"):
             # A usage error; its class is click's or typer's own, by version.
-            message = f"{error.format_message().rstrip('.')}; see 'chainrule --help'"
+            context = getattr(error, "ctx", None)
+            command_path = context.command_path if context is not None else "chainrule"
+            message = f"{error.format_message().rstrip('.')}; see '{command_path} --help'"
             return report(CommandFailed(WRONG_INPUT, [("", message)], reason="USAGE"), as_json=as_json)
         if os.environ.get("CHAINRULE_DEBUG"):
             raise

@@ -106,6 +106,12 @@ def test_with_json_a_failure_is_a_line_of_json_too(capsys: pytest.CaptureFixture
     assert printed.err == "error: nam: unknown key; did you mean 'name'?\n"
 
 
+@pytest.mark.parametrize("command", ["train", "datasets upload", "wait"])
+def test_a_usage_error_names_the_help_of_its_own_command(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(command.split()) == 2
+    assert f"see 'chainrule {command} --help'" in capsys.readouterr().err
+
+
 def test_with_json_a_usage_error_is_a_line_of_json_too(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["list", "--bogus", "--json"]) == 2
     assert json.loads(capsys.readouterr().out)["error"]["reason"] == "USAGE"
