@@ -17,16 +17,17 @@ from chainrule.cli_datasets import app as datasets
 from chainrule.cli_history import app as history
 from chainrule.cli_jobs import app as jobs
 from chainrule.cli_models import app as models
-from chainrule.cli_options import DEFAULT_SERVER, DataRoot, JobFile, Json, Output, Server, Transport
+from chainrule.cli_options import DATA_FILES, DEFAULT_SERVER, DataRoot, JobFile, Json, Output, Server, Transport
 from chainrule.cli_processes import app as processes
 from chainrule.cli_security import add_security_options, certificates, token
 from chainrule.errors import ChainruleError
-from chainrule.failures import FAILED, WRONG_INPUT, CommandFailed, interrupted, report
+from chainrule.failures import FAILED, OUTPUT_CLOSED, WRONG_INPUT, CommandFailed, interrupted, report
 
 app = typer.Typer(
     name="chainrule",
     help="Write a loss as a formula; a parameter server trains it on many workers, with the same bits as on one.",
-    epilog="Exit codes: 0 succeeded, 1 failed, 2 wrong input, 130 interrupted.",
+    epilog="Exit codes: 0 succeeded, 1 failed, 2 wrong input, 130 interrupted, 141 nobody reads the output, "
+    "143 SIGTERM; of 'chainrule wait' also 3 cancelled, 124 the job goes on.",
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
@@ -137,7 +138,7 @@ def check(
 
 @app.command()
 def init(
-    data_file: Annotated[Path, typer.Argument(metavar="DATA", help="A .csv, .parquet, .arrow, .npz or .npy file.")],
+    data_file: Annotated[Path, typer.Argument(metavar="DATA", help=f"A {DATA_FILES} file.")],
     target: Annotated[
         str | None, typer.Option("--target", metavar="COLUMN", help="What to predict; else the last column.")
     ] = None,
@@ -175,7 +176,17 @@ def main() -> NoReturn:
     # gRPC's own log and its warnings about starting processes are not for our users.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
-    sys.exit(run(sys.argv[1:]))
+    try:
+        code = run(sys.argv[1:])
+        sys.stdout.flush()
+    except BrokenPipeError:
+        code = OUTPUT_CLOSED
+    if code == OUTPUT_CLOSED:
+        # Whoever read our output has gone; without this Python complains when it flushes at the end.
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        for stream in (sys.stdout, sys.stderr):
+            os.dup2(nowhere, stream.fileno())
+    sys.exit(code)
 
 
 def run(arguments: list[str]) -> int:
@@ -192,9 +203,12 @@ def run(arguments: list[str]) -> int:
     except (KeyboardInterrupt, typer.Abort):
         return report(interrupted(), as_json=as_json)
     except BrokenPipeError:
-        # Whoever read our output has gone; without this Python complains when it flushes at the end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return FAILED
+        return OUTPUT_CLOSED
+    except SystemExit as end:
+        # click makes exit code 1 of a pipe that is closed.
+        if isinstance(end.__context__, BrokenPipeError):
+            return OUTPUT_CLOSED
+        raise
     except Exception as error:
         if hasattr(error, "format_message"):
             # A usage error; its class is click's or typer's own, by version.

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from chainrule.cli_options import DEFAULT_SERVER, Json, Server
+from chainrule.cli_options import DATA_FILES, DEFAULT_SERVER, Json, Server
 
 app = typer.Typer(help="Upload, list and delete a server's data sets.", no_args_is_help=True, rich_markup_mode=None)
 DataSet = Annotated[
@@ -17,9 +17,7 @@ DataSet = Annotated[
 
 @app.command()
 def upload(
-    file: Annotated[
-        Path, typer.Argument(metavar="FILE", help="A .csv, .tsv, .parquet, .arrow, .feather, .npz or .npy.")
-    ],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help=f"A {DATA_FILES} file.")],
     name: Annotated[
         str, typer.Option("--name", help="Its name on the server; the file's own where none is given.")
     ] = "",

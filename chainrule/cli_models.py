@@ -105,7 +105,9 @@ def export(
     ],
     output: Annotated[
         Path,
-        typer.Option("--output", "-o", metavar="FILE", help=".onnx, .npz, .safetensors, .svg, .html, .dot or .mmd."),
+        typer.Option(
+            "--output", "-o", metavar="FILE", help=".onnx, .npz, .safetensors, .svg, .html, .dot, .mmd or .png."
+        ),
     ],
     step: Step = None,
     best: Best = False,

@@ -1,6 +1,6 @@
 """How commands fail: the exit code, one line on standard error for each problem, and with --json one line of JSON.
 
-Exit codes: 0 succeeded, 1 failed, 2 wrong input, 130 interrupted.
+Exit codes: 0 succeeded, 1 failed, 2 wrong input, 130 interrupted, 141 nobody reads the output any more.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ from chainrule.text import one_line
 FAILED = 1
 WRONG_INPUT = 2
 INTERRUPTED = 130
+# 128 + SIGPIPE, as shells have it: whoever read our output has gone.
+OUTPUT_CLOSED = 141
 _WRONG_INPUT_ERRORS = (
     JobFileError,
     DataFileError,

@@ -11,7 +11,7 @@ from pathlib import Path
 from chainrule.client import Client, Version
 from chainrule.commands.graph import SUFFIXES as PICTURES
 from chainrule.commands.graph import check_picture_file
-from chainrule.commands.models import MODEL_SUFFIX
+from chainrule.commands.models import MODEL_SUFFIX, is_model_file
 from chainrule.errors import ModelFileError
 from chainrule.export.model import ModelFile, read_model_file
 from chainrule.export.npz import write_npz
@@ -60,7 +60,7 @@ def export(server: str, job_or_model: str, output: Path, *, version: Version | N
 @contextmanager
 def _model_file(server: str, job_or_model: str, version: Version | None) -> Iterator[Path]:
     """The model's file: the one that is named, or one that is downloaded for a while."""
-    if job_or_model.endswith(MODEL_SUFFIX):
+    if is_model_file(job_or_model):
         if version is not None:
             raise wrong_input(job_or_model, "holds one version of a model; --step, --best and --last are for jobs")
         yield Path(job_or_model)

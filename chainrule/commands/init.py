@@ -6,7 +6,9 @@ import contextlib
 import os
 from pathlib import Path
 
-from chainrule.failures import wrong_input
+from chainrule.cli_options import DATA_FILES
+from chainrule.errors import InvalidJob
+from chainrule.failures import WRONG_INPUT, CommandFailed, wrong_input
 from chainrule.job_file import parse_job
 from chainrule.job_proposal import ColumnFacts, NoTarget, chosen_target, job_name, proposal
 from chainrule.output import print_json, print_line
@@ -20,18 +22,21 @@ LOOK_TIMEOUT_S = 300.0
 def init(data_file: Path, *, target: str | None, output: Path | None, as_json: bool) -> None:
     """Look at a data file's columns and write a job file beside it. An existing file is never written over.
 
-    Raises CommandFailed, InvalidJob."""
+    Raises CommandFailed."""
     if not data_file.is_file():
-        raise wrong_input(
-            "DATA", f"{data_file}: there is no such file; give a .csv, .parquet, .arrow, .npz or .npy file"
-        )
+        raise wrong_input("DATA", f"{data_file}: there is no such file; give a {DATA_FILES} file")
     path = output or data_file.with_suffix(".toml")
     folder = path.parent
     # The job file's own folder is what `train` reads files from.
     uri = f"file:{_below(data_file, folder)}"
     spec = job_pb2.JobSpec(data=job_pb2.DataSpec(uri=uri))
     options = [f"--data-root={folder}"]
-    answer = ask("server.look", spec, options, timeout_s=LOOK_TIMEOUT_S, timeout_message="the data were not read")
+    try:
+        answer = ask("server.look", spec, options, timeout_s=LOOK_TIMEOUT_S, timeout_message="the data were not read")
+    except InvalidJob as error:
+        # No job file is there yet whose key could be named.
+        problems = [("DATA", f"{data_file}: {message}") for _, message in error.problems]
+        raise CommandFailed(WRONG_INPUT, problems, reason=error.reason) from None
     columns = [ColumnFacts.of(each) for each in answer["columns"]]
     try:
         chosen = chosen_target(columns, target)

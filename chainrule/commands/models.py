@@ -43,6 +43,16 @@ def version_of(step: int | None, *, best: bool, last: bool) -> Version | None:
     return "best" if best else "last" if last else step
 
 
+def is_model_file(job_or_model: str) -> bool:
+    """Whether a model file is named, and not a job. Raises CommandFailed for a file of another kind."""
+    if job_or_model.endswith(MODEL_SUFFIX):
+        return True
+    if Path(job_or_model).is_file():
+        message = f"{job_or_model}: is a file but no model file; give a job's id, or a model, MODEL{MODEL_SUFFIX}"
+        raise wrong_input("JOB", message)
+    return False
+
+
 def checkpoints(server: str, job_id: str, *, as_json: bool) -> None:
     """Print the versions of a job's model that can be had."""
     with Client(server) as client:
@@ -196,7 +206,7 @@ def _csv_line(cells: Sequence[str | float]) -> None:
 @contextmanager
 def _predictor(server: str, job_or_model: str, version: Version | None) -> Iterator[Predictor]:
     """What predicts: a server, or a process of the server's code for each call with a model file."""
-    if not job_or_model.endswith(MODEL_SUFFIX):
+    if not is_model_file(job_or_model):
         with Client(server) as client:
             yield partial(client.predict, job_or_model, version=version)
         return

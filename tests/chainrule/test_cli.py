@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -15,8 +17,10 @@ import typer
 from google.rpc import error_details_pb2, status_pb2
 
 from chainrule.cli import app, run
+from chainrule.cli_options import DATA_FILES
 from chainrule.cli_security import add_security_options
 from chainrule.v1 import job_pb2
+from server import table_files
 
 JOB_ID = "abcdef012345"
 
@@ -246,3 +250,26 @@ def test_a_process_takes_by_its_command_every_option_that_it_has(process: str) -
     ]
     # It is for parents that hold the other end of standard input.
     assert options[0] - options[1] == {"--exit-with-stdin"}
+
+
+@pytest.mark.parametrize("options", [["--help"], ["wait", "--help"]])
+@pytest.mark.parametrize("is_buffered", [True, False])
+def test_output_that_nobody_reads_ends_a_command_as_a_signal_would(options: list[str], is_buffered: bool) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    environment = os.environ | ({} if is_buffered else {"PYTHONUNBUFFERED": "1"})
+    command = [sys.executable, "-P", "-m", "chainrule", *options]
+    with open(writer, "wb") as output:  # noqa: PTH123 - of a descriptor
+        done = subprocess.run(command, stdout=output, stderr=subprocess.PIPE, env=environment, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, b"")
+
+
+def test_the_help_lists_every_exit_code(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["--help"]) == 0
+    printed = capsys.readouterr().out
+    codes = re.findall(r"\b\d+\b", printed[printed.index("Exit codes") :])
+    assert codes == ["0", "1", "2", "130", "141", "143", "3", "124"]
+
+
+def test_the_help_names_every_kind_of_data_file() -> None:
+    assert re.findall(r"\.\w+", DATA_FILES) == list(table_files.ENDINGS)

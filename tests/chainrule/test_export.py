@@ -12,6 +12,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from chainrule.cli import run
+from chainrule.commands.export import WRITERS
 from tests.server.in_process import RunningServer, add_data_sets, prepared, regression_spec, running_server
 
 
@@ -58,3 +59,19 @@ def test_what_cannot_be_exported_is_told(server: RunningServer, tmp_path: Path, 
         assert run(["export", source, "-o", str(tmp_path / output)]) == 2
         assert message in capsys.readouterr().err
         assert not (tmp_path / output).exists()
+
+
+@pytest.mark.parametrize("command", ["predict FILE FILE", "export FILE -o FILE.onnx"])
+def test_a_file_that_is_no_model_is_not_taken_for_a_job(
+    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "rides.csv"
+    path.write_text("distance\n3\n")
+    assert run(command.replace("FILE", str(path)).split()) == 2
+    assert capsys.readouterr().err.startswith(f"error: JOB: {path}: is a file but no model file; give a job's id")
+
+
+def test_the_help_of_export_names_every_ending(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["export", "--help"]) == 0
+    printed = capsys.readouterr().out
+    assert all(ending in printed for ending in (*WRITERS, ".safetensors"))

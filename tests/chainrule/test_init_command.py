@@ -111,3 +111,12 @@ def test_names_with_quotes_and_line_breaks_stay_in_their_strings(tmp_path: Path)
     path = tmp_path / "a.toml"
     path.write_text(text)
     assert load_job_file(path).data.target == "y"
+
+
+def test_a_file_that_holds_no_rows_is_named_and_no_key_of_a_job(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "rides.toml"
+    path.write_text("name = 'rides'\n")
+    assert run(["init", str(path)]) == 2
+    assert capsys.readouterr().err.startswith(f"error: DATA: {path}: names no file that can be read; its name must end")
