@@ -113,6 +113,15 @@ def test_a_formula_of_ones_own_is_trained() -> None:
     )
 
 
+def test_running_statistics_are_part_of_what_is_fitted() -> None:
+    X, y = line()
+    parameters = {"w": [4], "V": [4, "d"]}
+    formula = {"prediction": "w @ phi(batch_norm(V @ x))", "phi": "tanh", "parameters": parameters}
+    fitted = ChainruleRegressor(formula=formula, **QUICK).fit(X, y)
+    assert fitted.parameters_["batch_norm 1 mean"].dtype == np.float64
+    assert fitted.score(X, y) > 0.7
+
+
 def test_more_classes_than_ten_keep_their_order() -> None:
     X = np.repeat(np.eye(12), 10, axis=0)
     y = np.repeat(np.arange(12), 10) * 3
