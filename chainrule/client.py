@@ -60,6 +60,7 @@ class Client(DataCalls):
         self.address = checked_address(address)
         self._timeout_s = timeout_s
         self._credentials = Credentials.from_environment(os.environ) if credentials is None else credentials
+        self._is_closed = False
         self._channel = open_channel(self.address, self._credentials, channel_options(repeats=repeats))
         self._cluster = cluster_service_pb2_grpc.ClusterServiceStub(self._channel)
         self._models = model_service_pb2_grpc.ModelServiceStub(self._channel)
@@ -72,6 +73,7 @@ class Client(DataCalls):
 
     def close(self) -> None:
         """End the connection and every call on it."""
+        self._is_closed = True
         self._channel.close()
 
     def __enter__(self) -> Self:
@@ -190,6 +192,8 @@ class Client(DataCalls):
                         if is_last:
                             return
             except (ServerUnavailable, ServerTimeout) as broken:
+                if self._is_closed:
+                    raise
                 error = broken
             time.sleep(watch.wait_after(error))
 

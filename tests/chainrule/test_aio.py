@@ -166,13 +166,17 @@ class _Counting(FakeServer):
     ended = 0
 
     def WatchJob(self, request: Any, context: Any) -> Any:  # noqa: ARG002, N802
-        yield api.WatchJobResponse(job=self.job)
-        while context.is_active():
-            time.sleep(0.02)
-        self.ended += 1
+        try:
+            yield api.WatchJobResponse(job=self.job)
+            while context.is_active():
+                time.sleep(0.02)
+        finally:
+            # Also where the call ends before gRPC asks for the next answer.
+            self.ended += 1
 
 
-def test_a_task_that_is_cancelled_cancels_its_call() -> None:
+@pytest.mark.parametrize("token", [None, TOKEN])
+def test_a_task_that_is_cancelled_cancels_its_call(token: str | None) -> None:
     fake = _Counting()
     with serving(fake):
 
@@ -186,10 +190,11 @@ def test_a_task_that_is_cancelled_cancels_its_call() -> None:
             while fake.ended < 2:
                 await asyncio.sleep(0.02)
 
-        with_client(fake, use)
+        with_client(fake, use, token=token)
 
 
-def test_who_waits_while_the_connection_is_closed_is_told_so(fake_server: FakeServer) -> None:
+@pytest.mark.parametrize("token", [None, TOKEN])
+def test_who_waits_while_the_connection_is_closed_is_told_so(fake_server: FakeServer, token: str | None) -> None:
     fake_server.states, fake_server.hangs = [RUNNING], True
 
     async def use(client: aio.Connection) -> None:
@@ -208,7 +213,7 @@ def test_who_waits_while_the_connection_is_closed_is_told_so(fake_server: FakeSe
         with pytest.raises(chainrule.ServerUnavailable, match="closed"):
             await job.refresh()
 
-    with_client(fake_server, use)
+    with_client(fake_server, use, token=token)
 
 
 def test_a_connection_outside_of_a_loop_is_an_error() -> None:

@@ -100,6 +100,19 @@ def test_a_wait_ends_after_its_time(fake_server: Any) -> None:
         client.job("abcd").wait(timeout_s=0.3)
 
 
+def test_a_watch_ends_with_its_connection(fake_server: Any) -> None:
+    fake_server.states, fake_server.hangs = [job_pb2.JOB_STATE_RUNNING], True
+    client = chainrule.connect(fake_server.address)
+    # Not by the end of this time: a watch goes on through a lost connection for so long.
+    watch = client.watch_job("abcd", reconnect_timeout_s=3600.0)
+    next(watch)
+    closing = threading.Timer(0.2, client.close)
+    closing.start()
+    with pytest.raises(ServerUnavailable):
+        next(watch)
+    closing.join()
+
+
 def test_jobs_are_found_by_state(fake_server: Any) -> None:
     with chainrule.connect(fake_server.address) as client:
         assert [job.id for job in client.jobs(states=["running"])] == ["abcdef012345"]
