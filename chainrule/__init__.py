@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from chainrule.credentials import Credentials, Tls
     from chainrule.errors import (
         AddressError,
+        ArgumentError,
         ChainruleError,
         ClusterError,
         ConnectionFileError,
@@ -150,6 +151,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AddressError",
+    "ArgumentError",
     "ChainruleError",
     "Client",
     "ClusterError",

@@ -25,7 +25,7 @@ from chainrule.explained import Explanation, explain_request, explanation_title
 from chainrule.job import JobFacts
 from chainrule.job_description import Spec, job_spec
 from chainrule.metrics import Metrics
-from chainrule.output import state_number
+from chainrule.output import state_numbers
 from chainrule.rows import batches, outputs_of, predictions_of, rows_of
 from chainrule.v1 import job_pb2
 from chainrule.v1 import model_service_pb2 as api
@@ -68,8 +68,10 @@ class Connection(AioClient):
         return Job(self, await self.get_job(job_id))
 
     async def jobs(self, *, states: Sequence[str] = (), name_prefix: str = "") -> list[Job]:
-        """The jobs in these states, such as "RUNNING" (none: all), whose names begin so, the latest first."""
-        found = await self.list_jobs(states=[state_number(each) for each in states], name_prefix=name_prefix)
+        """The jobs in these states, such as "RUNNING" (none: all), whose names begin so, the latest first.
+
+        Raises ArgumentError."""
+        found = await self.list_jobs(states=state_numbers(states), name_prefix=name_prefix)
         return [Job(self, message) for message in found]
 
 

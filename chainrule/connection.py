@@ -12,7 +12,7 @@ from chainrule.credentials import Credentials, Tls
 from chainrule.destination import destination
 from chainrule.job import Job
 from chainrule.job_description import Spec, job_spec
-from chainrule.output import state_number
+from chainrule.output import state_numbers
 
 
 def connect(
@@ -54,6 +54,8 @@ class Connection(Client):
         return Job(self, self.get_job(job_id))
 
     def jobs(self, *, states: Sequence[str] = (), name_prefix: str = "") -> list[Job]:
-        """The jobs in these states, such as "RUNNING" (none: all), whose names begin so, the latest first."""
-        found = self.list_jobs(states=[state_number(each) for each in states], name_prefix=name_prefix)
+        """The jobs in these states, such as "RUNNING" (none: all), whose names begin so, the latest first.
+
+        Raises ArgumentError."""
+        found = self.list_jobs(states=state_numbers(states), name_prefix=name_prefix)
         return [Job(self, message) for message in found]

@@ -2,6 +2,7 @@
 
 ChainruleError
 ├── JobFileError             a job file that is no JobSpec; `problems` holds all of them
+├── ArgumentError            an argument that a call can't take
 ├── AddressError             a server address that isn't HOST:PORT
 ├── ModelFileError           a model file that can't be written
 ├── DataFileError            a file of rows that can't be read to be uploaded
@@ -54,6 +55,10 @@ class _Problems(ChainruleError):
 
 class JobFileError(_Problems):
     """A job file that can't be read as a job. The path of a problem is the key's, such as 'training.epochs'."""
+
+
+class ArgumentError(ChainruleError, ValueError):
+    """An argument that a call can't take; a ValueError too, as Python expects of it."""
 
 
 class AddressError(ChainruleError):

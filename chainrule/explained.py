@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from chainrule.errors import RowsError
 from chainrule.graph_picture.html import html
 from chainrule.graph_picture.picture import Picture, name_of
 from chainrule.graph_picture.svg import svg
@@ -66,11 +67,13 @@ def explain_request(job_id: str, x: Any, y: Any = None) -> api.ExplainRequest:
     """The request of `Model.explain`. Raises RowsError."""
     if y is None:
         if isinstance(x, bool) or not hasattr(x, "__index__") or getattr(x, "shape", ()) != ():
-            raise TypeError("explain takes the number of a row of the job's data, or the features x and the target y")
+            raise RowsError("explain takes the number of a row of the job's data, or the features x and the target y")
         if x.__index__() < 0:
-            raise ValueError(f"rows are counted from 0, got {x}")
+            raise RowsError(f"rows are counted from 0, got {x}")
         return api.ExplainRequest(job_id=job_id, row=x.__index__(), max_values=MAX_VALUES)
     values = x.values() if isinstance(x, Mapping) else x
+    if isinstance(values, str | bytes) or not isinstance(values, Iterable):
+        raise RowsError(f"the features of an example are a list, an array or a dict, got a {type(x).__name__}")
     request = api.ExplainRequest(job_id=job_id, max_values=MAX_VALUES)
     request.own.features.extend([plain(value) for value in values])
     target = plain(y)

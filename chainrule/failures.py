@@ -13,6 +13,7 @@ from typing import Any
 
 from chainrule.errors import (
     AddressError,
+    ArgumentError,
     ChainruleError,
     ConnectionFileError,
     CredentialsError,
@@ -35,6 +36,7 @@ _WRONG_INPUT_ERRORS = (
     JobFileError,
     DataFileError,
     AddressError,
+    ArgumentError,
     ConnectionFileError,
     CredentialsError,
     InvalidJob,

@@ -33,12 +33,19 @@ def job_spec(spec: Spec | None = None, **keywords: Any) -> job_pb2.JobSpec:
     elif isinstance(spec, Mapping):
         found = job_of_table(_plain_job(spec))
     elif spec is not None:
-        found = load_job_file(Path(spec))
+        found = load_job_file(_path(spec))
     if keywords:
         found = job_of_table(_plain_job(_in_tables(keywords)), onto=found)
     if not found.name:
         found.name = DEFAULT_NAME
     return found
+
+
+def _path(spec: object) -> Path:
+    if isinstance(spec, str | os.PathLike):
+        return Path(spec)
+    kind = type(spec).__name__
+    raise JobFileError([("", f"a job is the path of a job file, a dict or a JobSpec, got a value of type {kind}")])
 
 
 def _in_tables(keywords: Mapping[str, Any]) -> dict[str, Any]:

@@ -275,7 +275,8 @@ def _shown(value: object) -> str:
         return f"the string {json.dumps(value if len(value) <= 40 else value[:40] + '…', ensure_ascii=False)}"
     if isinstance(value, int) and value.bit_length() > 128:
         return "a number of more than 128 bits"
-    return str(value)
+    # Whatever else a program gave, such as an array, may be long.
+    return str(value) if isinstance(value, int | float) else f"a value of type {type(value).__name__}"
 
 
 def _toml_message(message: str, text: str) -> str:

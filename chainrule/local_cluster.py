@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Self
 
 from chainrule.connection import Connection
+from chainrule.errors import ArgumentError
 from chainrule.local_processes import LocalProcesses
 
 
@@ -16,7 +17,8 @@ class LocalCluster(Connection):
 
     It starts when it is made. The end of the block, `close`, or the end of this process, even by kill -9, ends it; what
     the server kept is gone then. data_root: the folder whose files jobs may read. In a block in the main thread,
-    SIGTERM and SIGHUP end it too, as SystemExit. Raises ClusterError where the server doesn't start."""
+    SIGTERM and SIGHUP end it too, as SystemExit. Raises ArgumentError, and ClusterError where the server doesn't
+    start."""
 
     def __init__(
         self,
@@ -27,6 +29,8 @@ class LocalCluster(Connection):
         timeout_s: float = 20.0,
     ) -> None:
         self.data_root = None if data_root is None else Path(data_root)
+        if self.data_root is not None and not self.data_root.is_dir():
+            raise ArgumentError(f"data_root: there is no folder {self.data_root}; make it or name another")
         self._processes = LocalProcesses(workers, self.data_root, transport)
         self._processes.start()
         super().__init__(self._processes.address, timeout_s=timeout_s, credentials=self._processes.credentials)
@@ -48,7 +52,8 @@ class LocalCluster(Connection):
     def scale(self, workers: int) -> None:
         """Start workers, or end those that were started last, until there are so many.
 
-        A job that runs goes on with those that there are, up to its number of shards; its result has the same bits."""
+        A job that runs goes on with those that there are, up to its number of shards; its result has the same bits.
+        Raises ArgumentError for less than one."""
         self._processes.scale(workers)
 
     def check_server(self) -> None:

@@ -29,7 +29,7 @@ from types import FrameType, TracebackType
 from typing import Any, NamedTuple, TextIO
 
 from chainrule.credentials import VARIABLES, Credentials
-from chainrule.errors import ClusterError
+from chainrule.errors import ArgumentError, ClusterError
 from chainrule.process import BLAS_THREAD_VARIABLES
 
 START_TIMEOUT_S = 20.0
@@ -104,8 +104,7 @@ class LocalProcesses:
     _owner: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
-        if self.workers < 1:
-            raise ValueError(f"workers must be at least 1, got {self.workers}")
+        _check_workers(self.workers)
 
     def __enter__(self) -> LocalProcesses:
         self.catch_signals()
@@ -169,9 +168,10 @@ class LocalProcesses:
             raise
 
     def scale(self, workers: int) -> None:
-        """Start workers, or end those that were started last, until there are so many that live."""
-        if workers < 1:
-            raise ValueError(f"workers must be at least 1, got {workers}")
+        """Start workers, or end those that were started last, until there are so many that live.
+
+        Raises ArgumentError."""
+        _check_workers(workers)
         living = [child for child in self._children[1:] if child.process.poll() is None]
         ended, self.workers = living[workers:], workers
         self._children = [child for child in self._children if child not in ended]
@@ -234,6 +234,11 @@ class LocalProcesses:
         for number in (signal.SIGTERM, signal.SIGHUP):
             if signal.getsignal(number) == signal.SIG_DFL:
                 self._old_handlers[number] = signal.signal(number, _raise_exit)
+
+
+def _check_workers(workers: object) -> None:
+    if not isinstance(workers, int) or isinstance(workers, bool) or workers < 1:
+        raise ArgumentError(f"workers: must be a whole number of at least 1, got {workers!r:.40}")
 
 
 def _remove_abandoned() -> None:

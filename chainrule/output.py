@@ -19,6 +19,7 @@ from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 from google.rpc import status_pb2
 
+from chainrule.errors import ArgumentError
 from chainrule.text import duration, number, one_line, size, table_lines, workers
 from chainrule.v1 import job_pb2
 
@@ -59,11 +60,19 @@ def state_name(state: int) -> str:
 
 
 def state_number(name: str) -> job_pb2.JobState:
-    """The state that 'running' or 'RUNNING' names. Raises ValueError."""
+    """The state that 'running' or 'RUNNING' names. Raises ArgumentError."""
     known = {state_name(state): state for state in job_pb2.JobState.values() if state}
-    if name.upper() not in known:
-        raise ValueError(f"must be one of {', '.join(known).lower()}, got {name[:40]!r}")
+    if not isinstance(name, str) or name.upper() not in known:
+        raise ArgumentError(f"must be one of {', '.join(known).lower()}, got {name!r:.40}")
     return cast(job_pb2.JobState, known[name.upper()])
+
+
+def state_numbers(names: Sequence[str]) -> list[job_pb2.JobState]:
+    """The states that the argument `states` of a call names. Raises ArgumentError."""
+    try:
+        return [state_number(name) for name in ([names] if isinstance(names, str) else names)]
+    except ArgumentError as error:
+        raise ArgumentError(f"states: {error}") from None
 
 
 def fields_of(message: Message) -> dict[str, Any]:

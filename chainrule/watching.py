@@ -5,11 +5,12 @@ The blocking client and the asyncio client share it; it knows neither channels n
 
 from __future__ import annotations
 
+import numbers
 import random
 import time
 from collections.abc import Callable
 
-from chainrule.errors import JobNotEnded, ServerError, ServerTimeout, ServerUnavailable
+from chainrule.errors import ArgumentError, JobNotEnded, ServerError, ServerTimeout, ServerUnavailable
 from chainrule.output import FINAL_STATES, state_name
 from chainrule.v1 import job_service_pb2 as api
 
@@ -26,7 +27,8 @@ class Watch:
     """One watch of a job, made of one call after the other.
 
     after_event: tell the events after this number too; None: those from now on. reconnect_timeout_s: how long in a row
-    there may be no connection; `lost` is called as it is lost. timeout_s: for the whole watch; None: none."""
+    there may be no connection; `lost` is called as it is lost. timeout_s: for the whole watch; None: none.
+    Raises ArgumentError."""
 
     def __init__(
         self,
@@ -38,6 +40,7 @@ class Watch:
         lost: Lost | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        _check_timeout(timeout_s)
         self.request = api.WatchJobRequest(job_id=job_id)
         if after_event is not None:
             self.request.after_event = after_event
@@ -94,3 +97,9 @@ class Watch:
         wait_s = self._backoff_s * (0.5 + random.random())  # noqa: S311
         self._backoff_s = min(2 * self._backoff_s, LONGEST_BACKOFF_S)
         return wait_s
+
+
+def _check_timeout(timeout_s: object) -> None:
+    # NaN is refused too: it isn't at least 0.
+    if timeout_s is not None and not (isinstance(timeout_s, numbers.Real) and float(timeout_s) >= 0):
+        raise ArgumentError(f"timeout_s: must be seconds, 0 or more, or None for no end, got {timeout_s!r:.40}")

@@ -9,15 +9,22 @@ from pathlib import Path
 
 from chainrule.errors import ModelFileError
 
+# Where the commands put models whose place nobody names.
+DEFAULT_FOLDER = Path("models")
+
 
 def check_output(path: Path) -> None:
-    """Raise ModelFileError where a file can't be put at `path`. Makes the folder if it is missing."""
+    """Raise ModelFileError where a file can't be put at `path`. Makes no folder but `models`."""
     if path.exists() and not path.is_file():
         raise ModelFileError(f"{path} is not a file; name a file for the model")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ModelFileError(f"the folder {path.parent} can't be made: {error.strerror}; choose another") from None
+    if path.parent == DEFAULT_FOLDER:
+        try:
+            path.parent.mkdir(exist_ok=True)
+        except OSError as error:
+            raise ModelFileError(f"the folder {path.parent} can't be made: {error.strerror}; choose another") from None
+    if not path.parent.is_dir():
+        # A misspelt folder must not come into being.
+        raise ModelFileError(f"{path}: there is no folder {path.parent}; make it or name another")
     if not os.access(path.parent, os.W_OK | os.X_OK):
         raise ModelFileError(f"the folder {path.parent} can't be written to; choose another file for the model")
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from chainrule.client import Client, Version, states_of
 from chainrule.commands.datasets import local_file, upload_file
 from chainrule.commands.train import check_success, default_model_path
+from chainrule.errors import ArgumentError
 from chainrule.failures import FAILED, CommandFailed, interrupted, wrong_input
 from chainrule.job_file import load_job_file
 from chainrule.output import (
@@ -194,7 +195,7 @@ def _state(name: str) -> job_pb2.JobState:
     """The state 'running' names. Raises CommandFailed."""
     try:
         return state_number(name)
-    except ValueError as error:
+    except ArgumentError as error:
         raise wrong_input("--state", str(error)) from None
 
 

@@ -23,7 +23,7 @@ from chainrule.output import FINAL_STATES, print_json, print_line, print_note, s
 from chainrule.sweep import LABEL, Sweep, Trial, sweep_of_table
 from chainrule.text import number, table_lines
 from chainrule.v1 import job_pb2
-from chainrule.whole_file import check_output
+from chainrule.whole_file import DEFAULT_FOLDER, check_output
 
 POLL_INTERVAL_S = 0.3
 # So many jobs wait or run at once, so that a sweep neither fills a server nor leaves it idle.
@@ -81,7 +81,7 @@ def sweep(
     if workers is not None and cancel:
         raise wrong_input("--cancel", "is for jobs on a server; a local cluster's end with it")
     found = sweep_of_table(load_table(job_file))
-    path = output or Path("models") / f"{found.name}-sweep-{found.sweep_id}.safetensors"
+    path = output or DEFAULT_FOLDER / f"{found.name}-sweep-{found.sweep_id}.safetensors"
     if not cancel:
         check_output(path)
     with _address(server, workers, data_root or job_file.parent) as address, Client(address) as client:

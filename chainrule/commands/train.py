@@ -22,7 +22,7 @@ from chainrule.output import FINAL_STATES, fields_of, print_json, print_line, pr
 from chainrule.progress import ProgressDisplay
 from chainrule.text import duration, workers
 from chainrule.v1 import job_pb2
-from chainrule.whole_file import check_output
+from chainrule.whole_file import DEFAULT_FOLDER, check_output
 
 # What job.proto says of a job that doesn't set `shards`.
 DEFAULT_SHARDS = 8
@@ -147,7 +147,7 @@ class Training:
 
 def default_model_path(job: job_pb2.Job) -> Path:
     """Where a model goes that the user gave no file for."""
-    return Path("models") / f"{job.spec.name}-{job.job_id}.safetensors"
+    return DEFAULT_FOLDER / f"{job.spec.name}-{job.job_id}.safetensors"
 
 
 def check_success(job: job_pb2.Job) -> None:

@@ -178,6 +178,17 @@ def test_a_model_replaces_the_file_and_leaves_nothing_else(fake_server: Any, tmp
     assert list(path.parent.iterdir()) == [path]
 
 
+def test_a_model_makes_no_folder_but_that_of_all_models(
+    fake_server: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with Client(fake_server.address) as client:
+        with pytest.raises(ModelFileError, match="there is no folder nowhere; make it or name another"):
+            client.download_model("abcd", "nowhere/model.safetensors")
+        client.download_model("abcd", "models/model.safetensors")
+    assert list(tmp_path.iterdir()) == [tmp_path / "models"]
+
+
 def test_a_model_has_the_permissions_that_the_umask_leaves(fake_server: Any, tmp_path: Path) -> None:
     old = os.umask(0o027)
     try:

@@ -53,6 +53,12 @@ def test_a_connection_waits_for_a_server_that_is_being_started(free_address: str
     assert uuid.UUID(fake.request_ids[0])
 
 
+@pytest.mark.parametrize("states", [["bad"], "bad", [3]])
+def test_a_state_that_there_is_not_is_refused(free_address: str, states: list[str]) -> None:
+    with chainrule.connect(free_address) as connection, pytest.raises(chainrule.ArgumentError, match="states: must be"):
+        connection.jobs(states=states)
+
+
 def test_the_deadline_of_a_call_ends_its_repeats_too(free_address: str) -> None:
     with (
         chainrule.connect(free_address, timeout_s=0.5) as connection,

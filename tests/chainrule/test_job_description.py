@@ -73,3 +73,10 @@ def test_a_wrong_keyword_is_named_with_the_nearest_right_one() -> None:
     assert caught.value.problems[0] == ("epoch", "unknown keyword; did you mean 'epochs'?")
     with pytest.raises(JobFileError, match=r"training\.epochs: must be a whole number, got 2\.5"):
         job_spec(epochs=2.5)
+
+
+def test_what_is_no_job_is_told_by_its_type_and_not_whole() -> None:
+    with pytest.raises(JobFileError, match="path of a job file, a dict or a JobSpec, got a value of type int"):
+        job_spec(3)  # type: ignore[arg-type]
+    with pytest.raises(JobFileError, match=r"data: must be a table, got a value of type ndarray$"):
+        job_spec(loss="w @ w", data=np.ones(3))

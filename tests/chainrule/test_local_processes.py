@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from chainrule.errors import ClusterError
+from chainrule.errors import ArgumentError, ClusterError
+from chainrule.local_cluster import LocalCluster
 from chainrule.local_processes import ABANDONED_AFTER_S, LocalProcesses
 
 
@@ -88,5 +89,14 @@ def test_what_a_killed_parent_left_goes_with_the_next_start(temporary_folder: Pa
 
 
 def test_a_cluster_has_at_least_one_worker() -> None:
-    with pytest.raises(ValueError, match="at least 1"):
-        LocalProcesses(workers=0)
+    for workers in (0, -1, True, "x"):
+        with pytest.raises(ArgumentError, match=f"workers: must be a whole number of at least 1, got {workers!r}"):
+            LocalProcesses(workers=workers)  # type: ignore[arg-type]
+    with pytest.raises(ArgumentError, match="got -1"):
+        LocalProcesses(workers=1).scale(-1)
+
+
+def test_a_cluster_reads_no_folder_that_is_not_there(temporary_folder: Path) -> None:
+    missing = temporary_folder / "nowhere"
+    with pytest.raises(ArgumentError, match=f"data_root: there is no folder {missing}; make it"):
+        LocalCluster(data_root=missing)

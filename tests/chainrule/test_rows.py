@@ -81,7 +81,11 @@ def test_an_example_is_a_row_or_features_with_a_target() -> None:
     assert [value.WhichOneof("kind") for value in request.own.features.values] == ["number_value", "string_value"]
     assert request.own.target.string_value == "yes"
     assert explain_request("j", np.ones(2), 2).own.target.number_value == 2
-    with pytest.raises(TypeError, match="the features x and the target y"):
+    with pytest.raises(RowsError, match="the features x and the target y"):
         explain_request("j", np.ones(2))
-    with pytest.raises(ValueError, match="counted from 0"):
+    with pytest.raises(RowsError, match="counted from 0"):
         explain_request("j", -1)
+    with pytest.raises(RowsError, match="the features x"):
+        explain_request("j", "x")
+    with pytest.raises(RowsError, match="got a str"):
+        explain_request("j", "x", 3)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from chainrule.errors import JobNotEnded, JobNotFound, ServerTimeout, ServerUnavailable
+from chainrule.errors import ArgumentError, JobNotEnded, JobNotFound, ServerTimeout, ServerUnavailable
 from chainrule.v1 import job_pb2
 from chainrule.v1 import job_service_pb2 as api
 from chainrule.watching import CALL_TIMEOUT_S, Watch
@@ -67,3 +67,9 @@ def test_a_watch_with_a_timeout_says_in_which_state_the_job_is() -> None:
     clock.now_s += 3
     with pytest.raises(JobNotEnded, match="job abcdef is still running after 3 s"):
         watch.wait_after(ServerTimeout("the deadline"))
+
+
+@pytest.mark.parametrize("timeout_s", [-1, float("nan"), "3"])
+def test_a_time_that_is_none_is_refused(timeout_s: float) -> None:
+    with pytest.raises(ArgumentError, match="timeout_s: must be seconds, 0 or more"):
+        Watch("abcd", timeout_s=timeout_s)
