@@ -38,6 +38,7 @@ from chainrule.local_link.segment import Segment
 from chainrule.v1 import worker_service_pb2 as pb
 from server import local_links
 from server.local_links import LocalLinks
+from tests.cluster.support import shared_files
 
 pytestmark = pytest.mark.skipif(why_unsupported() is not None, reason=str(why_unsupported()))
 TIMEOUT_S = 10.0
@@ -331,7 +332,7 @@ def line_of(started: subprocess.Popen[str]) -> str:
 
 
 def test_a_killed_server_leaves_nothing_and_its_worker_sees_the_link_closed() -> None:
-    shared_before = set(os.listdir("/dev/shm"))  # noqa: PTH208, S108
+    shared_before = shared_files()
     with process(SERVER) as server:
         address, token = line_of(server).split()
         connection, value = connect(address, bytes.fromhex(token), timeout_s=TIMEOUT_S)
@@ -347,12 +348,12 @@ def test_a_killed_server_leaves_nothing_and_its_worker_sees_the_link_closed() ->
     # What was shared is still there for who has mapped it: no SIGBUS.
     assert segment.vector(0, 1).tolist() == [42.0]
     segment.vector(0, 1024)[...] = np.ones(1024, dtype=np.float32)
-    assert set(os.listdir("/dev/shm")) == shared_before  # noqa: PTH208, S108
+    assert shared_files() == shared_before
     assert address[1:] not in Path("/proc/net/unix").read_text()
 
 
 def test_a_killed_worker_leaves_nothing_and_its_server_sees_the_link_closed() -> None:
-    shared_before = set(os.listdir("/dev/shm"))  # noqa: PTH208, S108
+    shared_before = shared_files()
 
     async def run() -> None:
         async with listening() as links:
@@ -371,7 +372,7 @@ def test_a_killed_worker_leaves_nothing_and_its_server_sees_the_link_closed() ->
     before = open_descriptors()
     asyncio.run(run())
     assert open_descriptors() == before
-    assert set(os.listdir("/dev/shm")) == shared_before  # noqa: PTH208, S108
+    assert shared_files() == shared_before
 
 
 TINY_SHM = """

@@ -17,7 +17,7 @@ from threadpoolctl import threadpool_limits
 
 from chainrule.v1 import job_pb2
 from server.prepared_job import prepare
-from tests.cluster.support import COMMAND, EXAMPLES, Processes, Train, processes_with
+from tests.cluster.support import COMMAND, EXAMPLES, Processes, Train, processes_with, shared_files
 from tests.plain_workers import train_with_plain_workers
 
 
@@ -95,13 +95,13 @@ def reference(data_root: Path) -> Callable[[job_pb2.JobSpec], str]:
 @pytest.fixture
 def processes(marker: str, tmp_path: Path, data_root: Path) -> Iterator[Processes]:
     """None of them, nor a file in /dev/shm, is left at the end, and none has said a traceback."""
-    shared_before = set(os.listdir("/dev/shm"))  # noqa: PTH208, S108
+    shared_before = shared_files()
     found = Processes(tmp_path, data_root)
     try:
         yield found
     finally:
         found.end()
     assert processes_with(marker) == []
-    assert set(os.listdir("/dev/shm")) == shared_before  # noqa: PTH208, S108
+    assert shared_files() == shared_before
     for log in tmp_path.glob("*.log") if not found.may_log_tracebacks else ():
         assert "Traceback" not in log.read_text(), log.read_text()

