@@ -19,7 +19,7 @@ from chainrule.v1 import worker_service_pb2 as pb
 from chainrule.wire_codec import OutgoingResponse, RawPart, Request, decode_response
 from engine.reduction import maximal_subtrees
 from server.archive import Archive
-from server.errors import NotFound, WrongState
+from server.errors import NotFound, PermissionDenied, WrongState
 from server.jobs import Job, JobBook
 from server.prepared_job import prepare
 from server.scheduler import Scheduler
@@ -110,8 +110,8 @@ class PlainWorker:
     def _accept(self, assignment: pb.Assignment) -> HeldJob | None:
         try:
             job = self._scheduler.shard_source(assignment.job_id, assignment.first_shard, worker=self.name)
-        except NotFound:
-            return None  # it runs no longer, and the release is on its way
+        except (NotFound, PermissionDenied):
+            return None  # it runs no longer, or the shard is another worker's by now; what follows is on its way
         first = assignment.first_shard
         subtrees = maximal_subtrees(first=first, stop=first + assignment.shard_count)
         return HeldJob(assignment, computer_of(job), OwnVectors(subtrees, job.model.layout.size, self, job.precision))
