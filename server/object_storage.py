@@ -73,7 +73,7 @@ class ObjectStorage:
         copy = tempfile.TemporaryFile(dir=self.folder)  # noqa: SIM115 - the caller's to close
         try:
             files = _file_system(scheme)
-            with _errors(scheme), _answered(lambda: files.open_input_file(path)) as source:
+            with _errors(scheme), _answered(lambda: files.open_input_stream(path)) as source:
                 while content := _answered(lambda: source.read(PART_BYTES)):
                     copy.write(content)
                     if time.monotonic() > deadline_s:

@@ -17,6 +17,7 @@ from chainrule.v1 import job_pb2
 from server import object_storage
 from server.data_set import DataError, load
 from server.object_storage import ObjectStorage, allowed_prefixes
+from tests.server.gs_server import gs_server
 from tests.server.s3_server import ACCESS_KEY, s3_server
 
 CSV = b"a,b,target\n1,2,3\n4,5,6\n"
@@ -77,6 +78,16 @@ def test_an_object_a_folder_and_a_pattern_are_read(storage: ObjectStorage, tmp_p
     assert targets("s3://rows/days/", storage) == both
     assert targets("s3://rows/days/2*.parquet", storage) == both[100:]
     # The copies have no name, so they go by themselves.
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_google_storage_is_read_alike(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    with gs_server(OBJECTS) as address:
+        monkeypatch.setenv("CLOUD_STORAGE_EMULATOR_ENDPOINT", address)
+        storage = ObjectStorage(("gs://rows/",), tmp_path)
+        assert targets("gs://rows/table.csv", storage) == [3, 6]
+        assert targets("gs://rows/days/2*.parquet", storage) == [2.0 * number for number in range(100, 200)]
+        assert "there is no such object" in refused("gs://rows/nothing.csv", storage)
     assert list(tmp_path.iterdir()) == []
 
 
