@@ -13,6 +13,7 @@ import os
 import shutil
 import tempfile
 import threading
+import time
 import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -22,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chainrule.connection import Connection, connect
-from chainrule.errors import ChainruleError, ClusterError, PreconditionFailed, ServerError
+from chainrule.errors import ChainruleError, ClusterError, JobNotEnded, PreconditionFailed, ServerError
 from chainrule.job import Job
 from chainrule.local_cluster import LocalCluster
 from chainrule.local_processes import HOME_PREFIX, LOCK_NAME
@@ -66,6 +67,8 @@ class _Shared:
         self._lock.close()
 
 
+# How often a fit looks whether the workers of its cluster live.
+LOOK_S = 5.0
 _lock = threading.Lock()
 # By process: after a fork, what the parent started is here too, and stays the parent's.
 _shared: dict[int, _Shared] = {}
@@ -110,9 +113,26 @@ def train(
         data = {"uri": uri, "validation_fraction": 0.0, "standardize": []}
         job = client.submit({**table, "data": data, "training": training})
         stack.callback(_forget, job)
-        job.wait(timeout_s=timeout_s, progress=False)
+        _wait(job, timeout_s=timeout_s, replaces=None if server is not None else workers)
         path = client.download_model(job.id, Path(folder) / "model.safetensors")
         return Trained(_arrays_of(path), job.result)
+
+
+def _wait(job: Job, *, timeout_s: float, replaces: int | None) -> None:
+    """Wait for a job's end. replaces: so many workers the shared cluster is kept at; None: it isn't ours.
+
+    Raises JobFailed, JobCancelled, JobNotEnded, and ClusterError where the cluster's server has died."""
+    deadline_s = time.monotonic() + timeout_s
+    while True:
+        left_s = max(0.001, deadline_s - time.monotonic())
+        try:
+            job.wait(timeout_s=left_s if replaces is None else min(left_s, LOOK_S), progress=False)
+            return
+        except JobNotEnded:
+            if time.monotonic() >= deadline_s:
+                raise
+        if replaces is not None:
+            _shared_of_this_process(replaces)
 
 
 @contextlib.contextmanager

@@ -151,9 +151,14 @@ def test_workers_and_servers_that_die_are_replaced_for_the_next_fit() -> None:
 
 
 def has_died(cluster: chainrule.LocalCluster, number: int) -> bool:
-    """Whether the process of a cluster, by its place in `process_ids`, has ended: only then a fit can know it."""
-    status = Path(f"/proc/{cluster.process_ids[number]}/stat")
-    return not status.exists() or status.read_text().rpartition(")")[2].split()[0] == "Z"
+    """Whether the process of a cluster, by its place in `process_ids`, has ended with all its threads.
+
+    Only then a fit can know it. What tells it to the cluster itself is left where it is."""
+    try:
+        found = os.waitid(os.P_PID, cluster.process_ids[number], os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return True
+    return found is not None
 
 
 def test_a_fit_that_takes_too_long_is_cancelled() -> None:

@@ -285,7 +285,6 @@ def test_a_worker_whose_local_link_is_closed_goes_on_over_grpc_with_the_same_bit
         loop.call_soon_threadsafe(link._fail, "the test has closed it")  # type: ignore[union-attr]
         wait_for(lambda: client.get_job(job_id).progress.transport == "mixed")
         job = last(client, job_id)
-        assert job.progress.transport == "mixed"
         assert job.result.parameters_sha256 == reference(spec)
         processes.end()
 
