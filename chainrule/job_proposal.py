@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -60,9 +60,18 @@ def chosen_target(columns: Sequence[ColumnFacts], wanted: str | None) -> ColumnF
 
 
 def proposal(
-    columns: Sequence[ColumnFacts], *, uri: str, name: str, target: ColumnFacts, row_count: int, file_name: str
+    columns: Sequence[ColumnFacts],
+    *,
+    uri: str,
+    name: str,
+    target: ColumnFacts,
+    row_count: int,
+    file_name: str,
+    csv_format: Mapping[str, str] | None = None,
 ) -> str:
     """The text of a job file. uri: of the data. file_name: what the job file will be called, for its first comment.
+
+    csv_format: what `data.csv` must say, where the file isn't the usual CSV.
 
     Raises NoTarget where no feature is left."""
     left_out = {column.name: _why_left_out(column, row_count) for column in columns if column is not target}
@@ -88,6 +97,8 @@ def proposal(
         f"uri = {_quoted(uri)}",
         f"target = {_quoted(target.name)}",
     ]
+    if csv_format:
+        lines.append(f"csv = {{ {', '.join(f'{key} = {_quoted(value)}' for key, value in csv_format.items())} }}")
     if target.missing:
         rows = "row has" if target.missing == 1 else "rows have"
         lines.append(f"# {target.missing} {rows} no target: take them out of the file, or the job is refused.")
@@ -134,7 +145,8 @@ def _model_lines(*, is_class: bool, classes: ColumnFacts) -> list[str]:
             "b = []",
         ]
     return [
-        f"# A hidden layer of tanh units, and a score for each of the {classes.distinct} classes.",
+        f"# A hidden layer of tanh units, and a score for each of the {classes.distinct} classes;",
+        "# their softmax are the probabilities.",
         'prediction = "W @ tanh(V @ x + c) + b"',
         'loss = "cross_entropy(prediction, y)"',
         "",
@@ -169,7 +181,7 @@ def _may_be_class(column: ColumnFacts) -> bool:
 def _why_left_out(column: ColumnFacts, row_count: int) -> str:
     """Why a column is no feature; empty where it is one."""
     if column.kind == "unusable":
-        return column.why.rstrip(".")
+        return _without_advice(column).rstrip(".")
     if column.distinct <= 1:
         return "it is the same in every row"
     if column.kind == "category" and column.distinct > MOST_CATEGORIES:
@@ -177,6 +189,12 @@ def _why_left_out(column: ColumnFacts, row_count: int) -> str:
     if column.kind == "number" and column.is_whole and column.distinct == row_count and _is_identifier(column.name):
         return "a number of its own for each row"
     return ""
+
+
+def _without_advice(column: ColumnFacts) -> str:
+    """Why a column can't be used, without its name and without the advice to leave it out, which the proposal does."""
+    why = column.why.removeprefix(f"{column.name!r} ")
+    return re.sub(r"[,;] (?:or )?leave it out\b.*", "", why, flags=re.DOTALL)
 
 
 def _is_identifier(name: str) -> bool:

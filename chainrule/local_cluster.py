@@ -16,9 +16,9 @@ class LocalCluster(Connection):
     """`with LocalCluster(workers=4) as client:` a connection to a server of its own, with that many workers.
 
     It starts when it is made. The end of the block, `close`, or the end of this process, even by kill -9, ends it; what
-    the server kept is gone then. data_root: the folder whose files jobs may read. In a block in the main thread,
-    SIGTERM and SIGHUP end it too, as SystemExit. Raises ArgumentError, and ClusterError where the server doesn't
-    start."""
+    the server kept is gone then. data_root: the folder whose files jobs may read; default: the current one. In a block
+    in the main thread, SIGTERM and SIGHUP end it too, as SystemExit. Raises ArgumentError, and ClusterError where the
+    server doesn't start."""
 
     def __init__(
         self,
@@ -28,8 +28,8 @@ class LocalCluster(Connection):
         *,
         timeout_s: float = 20.0,
     ) -> None:
-        self.data_root = None if data_root is None else Path(data_root)
-        if self.data_root is not None and not self.data_root.is_dir():
+        self.data_root = Path(os.curdir if data_root is None else data_root)
+        if not self.data_root.is_dir():
             raise ArgumentError(f"data_root: there is no folder {self.data_root}; make it or name another")
         self._processes = LocalProcesses(workers, self.data_root, transport)
         self._processes.start()

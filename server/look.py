@@ -1,9 +1,9 @@
 """`python -P -m server.look`: what the columns of data files are, for whoever proposes a job for them.
 
 Standard input is a serialized JobSpec, of which only `data` counts. Standard output is one line of JSON:
-{"row_count": n, "columns": [{"name", "kind", "missing", …}]}, or {"violations": [[path, message], …]} and exit code 2.
-kind: "number" (then also "is_whole", "distinct"), "category" ("distinct", "names": the first of them, sorted), or
-"unusable" ("why").
+{"row_count": n, "columns": [{"name", "kind", "missing", …}], "csv": {…}}, or {"violations": [[path, message], …]} and
+exit code 2. kind: "number" (then also "is_whole", "distinct"), "category" ("distinct", "names": the first of them,
+sorted), or "unusable" ("why"). csv: the `data.csv` that reads the file, where the question has none and it takes one.
 """
 
 # ruff: noqa: E402  (one BLAS thread must be set before numpy is loaded)
@@ -27,6 +27,7 @@ from google.protobuf.message import DecodeError
 
 from chainrule.v1 import job_pb2
 from server.columns import Categories, Column, ColumnError, Table
+from server.csv_guess import guessed_format
 from server.data_root import DataFileError, default_data_root, names_below, open_below
 from server.table_files import ENDINGS, open_files
 
@@ -58,10 +59,23 @@ def look(data: job_pb2.DataSpec, *, data_root: Path | None) -> dict[str, Any]:
     """The columns of a `file:` URI, in the file's order. Raises ColumnError, DataFileError."""
     with ExitStack() as stack:
         names = names_below(data_root, data.uri.removeprefix("file:"), ENDINGS)
+        data = _described_format(data, names[0], data_root)
         files = open_files(names, partial(open_below, data_root), data, stack)
         table = files.table(files.columns, ())
         columns = [_described(table, name) for name in files.columns]
-        return {"row_count": table.row_count, "columns": columns}
+        csv_format = {field.name: value for field, value in data.csv.ListFields()}
+        return {"row_count": table.row_count, "columns": columns, "csv": csv_format}
+
+
+def _described_format(data: job_pb2.DataSpec, name: str, data_root: Path | None) -> job_pb2.DataSpec:
+    """The data with a guess of their CSV format, where none is given and the file needs one."""
+    if data.HasField("csv") or not name.endswith((".csv", ".tsv")):
+        return data
+    with open_below(data_root, name) as file:
+        guess = guessed_format(file, name)
+    if guess is None:
+        return data
+    return job_pb2.DataSpec(uri=data.uri, csv=guess)
 
 
 def _described(table: Table, name: str) -> dict[str, Any]:

@@ -47,6 +47,7 @@ def init(data_file: Path, *, target: str | None, output: Path | None, as_json: b
             target=chosen,
             row_count=answer["row_count"],
             file_name=os.fspath(path),
+            csv_format=answer.get("csv"),
         )
     except NoTarget as error:
         raise wrong_input("--target", str(error)) from None

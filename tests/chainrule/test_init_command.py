@@ -58,6 +58,38 @@ def test_a_parquet_file_with_dates_is_proposed_without_them(tmp_path: Path) -> N
     prepare(spec, data_root=tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("delimiter", "point", "said"),
+    [
+        (";", ",", 'csv = { delimiter = ";", decimal_point = "," }'),
+        (";", ".", 'csv = { delimiter = ";" }'),
+        ("\t", ",", 'csv = { delimiter = "\\t", decimal_point = "," }'),
+        ("|", ".", 'csv = { delimiter = "|" }'),
+        (",", ".", None),
+    ],
+)
+def test_a_table_of_another_country_is_proposed_as_it_is_written(
+    delimiter: str, point: str, said: str | None, tmp_path: Path
+) -> None:
+    rows = [f"{row}.5{delimiter}{row % 7}.25{delimiter}{row * 2}.75" for row in range(40)]
+    text = "\n".join([delimiter.join(["one", "two", "three"]), *(row.replace(".", point) for row in rows)])
+    (tmp_path / "rows.csv").write_text(text + "\n", encoding="utf-8-sig")
+    assert run(["init", str(tmp_path / "rows.csv")]) == 0
+    proposed = (tmp_path / "rows.toml").read_text()
+    assert (said in proposed) if said else ("csv =" not in proposed)
+    prepared = prepare(load_job_file(tmp_path / "rows.toml"), data_root=tmp_path)
+    assert (prepared.row_count, prepared.feature_count) == (40, 2)
+
+
+def test_a_column_that_is_left_out_says_why_and_no_more(tmp_path: Path) -> None:
+    lines = [f"2026-01-{1 + row % 28:02},{row}.5,{row}.25" for row in range(30)]
+    (tmp_path / "days.csv").write_text("\n".join(["day,x,y", *lines]) + "\n")
+    assert run(["init", str(tmp_path / "days.csv")]) == 0
+    (comment,) = [line for line in (tmp_path / "days.toml").read_text().splitlines() if line.startswith('# "day"')]
+    assert comment.startswith('# "day": holds date32[day], and dates')
+    assert "exclude" not in comment
+
+
 def test_a_job_file_that_is_there_is_not_written_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = rows_of(tmp_path / "things.csv")
     (tmp_path / "things.toml").write_text("mine")

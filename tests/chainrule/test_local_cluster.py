@@ -52,13 +52,17 @@ def wait_until(holds: Callable[[], bool]) -> None:
         time.sleep(0.05)
 
 
-def test_a_formula_of_python_is_trained_asked_and_explained(mark: str, tmp_path: Path) -> None:
+def test_a_formula_of_python_is_trained_asked_and_explained(
+    mark: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Without a data_root jobs read the files of the current folder.
+    monkeypatch.chdir(tmp_path)
     V, w = chainrule.parameter("V", 4, "d"), chainrule.parameter("w", 4)
     x, y = chainrule.inputs()
     prediction = w @ chainrule.sigmoid(V @ x)
     features = np.random.default_rng(0).normal(size=(40, 2))
     np.savez(tmp_path / "rows.npz", features=features, target=features @ [1.0, -2.0], feature_names=["a", "b"])
-    with chainrule.LocalCluster(workers=2, data_root=tmp_path) as client:
+    with chainrule.LocalCluster(workers=2) as client:
         job = client.submit(
             prediction=prediction, loss=(prediction - y) ** 2, data="file:rows.npz", epochs=3, batch_size=16
         )
