@@ -149,6 +149,7 @@ class RestartableServer:
                 stdout=subprocess.PIPE,
                 stderr=log,
                 text=True,
+                env=os.environ | {"PYTHONFAULTHANDLER": "1"},
             )
         assert self._server.stdout is not None
         line = self._server.stdout.readline()
@@ -179,6 +180,11 @@ class RestartableServer:
         """The server's process."""
         assert self._server is not None
         return self._server.pid
+
+    def stacks(self) -> str:
+        """End the server, and return the log with where each of its threads stood."""
+        self.end(signal.SIGABRT)
+        return self.log()
 
     def log(self) -> str:
         """What the server and the workers have logged."""
