@@ -5,6 +5,7 @@ server/errors.py is the table the other way. Calls of grpc and of grpc.aio end w
 
 from __future__ import annotations
 
+import re
 from typing import cast
 
 import grpc
@@ -23,6 +24,11 @@ from chainrule.errors import (
     ServerUnavailable,
 )
 from chainrule.secure_channel import why_no_connection
+
+# gRPC's own words: it refuses what is far too long unread, so that the server itself never hears of it.
+_TOO_LONG = re.compile(
+    r"(?:(?P<who>SERVER|CLIENT): )?Received message larger than max \((?P<size>[0-9]+) vs\. (?P<most>[0-9]+)\)"
+)
 
 
 def translated(error: grpc.RpcError, address: str, timeout_s: float, credentials: Credentials) -> ServerError:
@@ -61,12 +67,28 @@ def translated(error: grpc.RpcError, address: str, timeout_s: float, credentials
                 f"the server at {address} didn't answer within {timeout_s:g} s; try again, or look at its log",
                 reason=reason,
             )
+        case grpc.StatusCode.RESOURCE_EXHAUSTED if (found := _TOO_LONG.search(message)) is not None:
+            return _too_long(
+                address, size_bytes=found["size"], most_bytes=found["most"], is_ours=found["who"] == "CLIENT"
+            )
         case grpc.StatusCode.UNIMPLEMENTED:
             return ServerError(
                 f"the program at {address} doesn't know this call; is it a chainrule server of this version?"
             )
         case _:
             return ServerError(f"the server at {address} failed: {message} ({code.name})", reason=reason)
+
+
+def _too_long(address: str, *, size_bytes: str, most_bytes: str, is_ours: bool) -> ServerError:
+    """is_ours: whether it is this client that takes no more."""
+    if is_ours:
+        message = f"the answer of {address} has {size_bytes} bytes, and this client takes {most_bytes}; ask for less"
+        return ServerError(f"{message} at a time", reason="LIMIT_EXCEEDED")
+    return ServerError(
+        f"the message has {size_bytes} bytes, and the server at {address} reads none of more than {most_bytes}; send "
+        "less at a time, or start the server with a larger --max-message-bytes (CHAINRULE_MAX_MESSAGE_BYTES)",
+        reason="LIMIT_EXCEEDED",
+    )
 
 
 def _details(call: grpc.Call) -> tuple[list[tuple[str, str]], str]:

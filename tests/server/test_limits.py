@@ -14,6 +14,8 @@ import pytest
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
+from chainrule.client import Client
+from chainrule.errors import ServerError
 from chainrule.v1 import job_pb2
 from chainrule.v1 import job_service_pb2 as api
 from server import prepared_job
@@ -114,6 +116,27 @@ def test_a_message_that_is_too_long_is_refused_with_the_setting_and_one_far_too_
     with pytest.raises(grpc.RpcError) as caught:
         create(server, spec)
     assert caught.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+    # gRPC answers that one, in its own words; our clients say what they mean.
+    with Client(server.address) as client, pytest.raises(ServerError) as refusal:
+        client.create_job(spec)
+    assert "reads none of more than 16777216" in str(refusal.value)
+    assert "--max-message-bytes (CHAINRULE_MAX_MESSAGE_BYTES)" in str(refusal.value)
+    assert refusal.value.reason == "LIMIT_EXCEEDED"
+
+
+def test_an_answer_that_is_longer_than_a_client_takes_is_its_own_limit(
+    server: RunningServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = regression_spec()
+    spec.model.prediction += " " * 9000
+    job = create(server, spec)
+    monkeypatch.setattr("chainrule.client.channel_options", lambda **_: [("grpc.max_receive_message_length", 5000)])
+    with (
+        Client(server.address) as client,
+        pytest.raises(ServerError, match="and this client takes 5000; ask") as caught,
+    ):
+        client.get_job(job.job_id)
+    assert caught.value.reason == "LIMIT_EXCEEDED"
 
 
 def parsed(*options: str, **environment: str) -> Limits:
