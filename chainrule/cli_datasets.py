@@ -17,14 +17,15 @@ DataSet = Annotated[
 
 @app.command()
 def upload(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help=f"A {DATA_FILES} file.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help=f"A {DATA_FILES} file, or a .safetensors model.")],
     name: Annotated[
         str, typer.Option("--name", help="Its name on the server; the file's own where none is given.")
     ] = "",
     server: Server = DEFAULT_SERVER,
     as_json: Json = False,
 ) -> None:
-    """Send a file to a server, for jobs' data.uri = "dataset:NAME". Interrupted, the same command goes on."""
+    """Send a file to a server, for jobs' data.uri (or model.start.model) = "dataset:NAME". Interrupted, the same
+    command goes on."""
     from chainrule.commands import datasets
 
     datasets.upload(server, file, name=name, as_json=as_json)

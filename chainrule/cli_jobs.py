@@ -24,7 +24,10 @@ def submit(
     ] = "",
     upload: Annotated[
         bool,
-        typer.Option("--upload", help="Upload the file that data.uri names beside the job file, and train on that."),
+        typer.Option(
+            "--upload",
+            help="Upload the files that data.uri and model.start.model name beside the job file, and train on them.",
+        ),
     ] = False,
     server: Server = DEFAULT_SERVER,
     as_json: Json = False,

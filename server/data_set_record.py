@@ -14,6 +14,8 @@ LONGEST_NAME = 200
 # A data set that is uploaded under ever new names must not grow without end.
 MOST_NAMES = 20
 FEWEST_DIGITS = 8
+# Tables, and models for jobs to start from.
+UPLOAD_ENDINGS = (*ENDINGS, ".safetensors")
 MANIFEST = "manifest.json"
 CONTENT = "content"
 
@@ -57,7 +59,7 @@ class DataSetRecord:
 
 def ending_of(name: str) -> str:
     """The ending that tells how a file is read; '' for another."""
-    return next((ending for ending in ENDINGS if name.endswith(ending)), "")
+    return next((ending for ending in UPLOAD_ENDINGS if name.endswith(ending)), "")
 
 
 def name_problem(name: str) -> str:
@@ -65,7 +67,7 @@ def name_problem(name: str) -> str:
     if not name or len(name) > LONGEST_NAME or not name.isprintable() or "/" in name:
         return f"must be a file's name of at most {LONGEST_NAME} printable characters, got {name[:80]!r}"
     if not ending_of(name) or name == ending_of(name):
-        return f"must end in {', '.join(ENDINGS)}, which tells how the file is read; got {name[:80]!r}"
+        return f"must end in {', '.join(UPLOAD_ENDINGS)}, which tells how the file is read; got {name[:80]!r}"
     return ""
 
 

@@ -39,9 +39,11 @@ from server.errors import InvalidSpec
 from server.limits import Limits
 from server.object_storage import ObjectStorage
 from server.prepared_rows import PreparedRows, lay_out
-from server.preprocessing import Preprocessing, learn
-from server.start import Start, StartError, read_start
+from server.preprocessing import Preprocessing
+from server.start import Start, read_start
+from server.start_file import StartError, read_start_file
 from server.stragglers import DEFAULT_FACTOR, LEAST_FACTOR
+from server.taken_preprocessing import learn_or_take, taken_from
 
 MAX_SHARDS = 1024
 MAX_EPOCHS = 10_000_000
@@ -132,14 +134,21 @@ def prepare(
 ) -> PreparedJob:
     """The prepared job of a spec. data_root, data_sets, object_storage: see `data_set.load`.
 
-    start_path: the file of `model.start`, where it is known; else `model.start.model` is looked up below data_root.
+    start_path: the file of `model.start`, where it is known; else `model.start.model` is looked up as data are.
     limits: of a new job; None: it was accepted before.
     Raises InvalidSpec with every field that is wrong, LimitExceeded before the memory is spent."""
     complete = with_defaults(spec)
     violations = _violations(complete)
     if violations:
         raise InvalidSpec(violations)
+    start_file = taken = None
     try:
+        if complete.model.HasField("start"):
+            source = complete.model.start
+            start_file = read_start_file(source, data_root=data_root, data_sets=data_sets, path=start_path)
+            taken = taken_from(source, start_file)
+            if taken is not None:
+                taken.put_into(complete.data, spec.data)
         with data_set.load(
             complete.data, data_root=data_root, data_sets=data_sets, object_storage=object_storage
         ) as data:
@@ -153,7 +162,9 @@ def prepare(
             if not complete.data.HasField("standardize"):
                 is_number = data.classes is None
                 complete.data.standardize.CopyFrom(job_pb2.Standardization(features=True, target=is_number))
-            preprocessing = learn(data, complete.data, division.training_rows)
+            if taken is not None:
+                taken.put_standardization_into(complete.data, spec.data)
+            data, preprocessing = learn_or_take(data, complete.data, division.training_rows, taken)
             if limits is not None:
                 limits.check_data(row_count=len(data.target), place_count=preprocessing.width)
             rows = lay_out(data, preprocessing, division)
@@ -169,13 +180,14 @@ def prepare(
         if limits is not None:
             limits.check_parameters(model.layout.size)
         recipe = replace(recipe, frozen=model.layout.frozen_ranges)
-        start = None
-        if complete.model.HasField("start"):
-            start = read_start(complete.model.start, model, data_root=data_root, path=start_path)
+        start = None if start_file is None else read_start(complete.model.start, model, start_file)
     except StartError as error:
         raise InvalidSpec([(error.field, str(error))]) from error
     except data_set.DataError as error:
-        raise InvalidSpec([(error.field, str(error))]) from error
+        # Such columns are not the job's own words.
+        is_taken = taken is not None and error.field == "data.features"
+        hint = "; they are those of what the job starts from (model.start.preprocessing)" if is_taken else ""
+        raise InvalidSpec([(error.field, f"{error}{hint}")]) from error
     except FormulaError as error:
         where = "" if error.column is None else f"column {error.column}: "
         raise InvalidSpec([(f"model.{error.field}", where + error.reason)]) from error

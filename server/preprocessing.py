@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +31,16 @@ from server.encodings import (
 FORMAT = "chainrule-preprocessing-1"
 
 
+class TargetPreprocessing(NamedTuple):
+    """What the target means; see `Preprocessing`."""
+
+    name: str
+    mean: float | None
+    scale: float | None
+    classes: tuple[str, ...] | None
+    labels: tuple[float, ...] | None
+
+
 @dataclass(frozen=True)
 class Preprocessing:
     """The encoding of each feature, and what the target means.
@@ -44,6 +54,16 @@ class Preprocessing:
     target_scale: float | None = None
     classes: tuple[str, ...] | None = None
     labels: tuple[float, ...] | None = None
+
+    @classmethod
+    def of(cls, features: tuple[Encoding, ...], target: TargetPreprocessing) -> Preprocessing:
+        """These two together."""
+        return cls(features, *target)
+
+    @property
+    def target(self) -> TargetPreprocessing:
+        """What the target means."""
+        return TargetPreprocessing(self.target_name, self.target_mean, self.target_scale, self.classes, self.labels)
 
     @property
     def feature_names(self) -> tuple[str, ...]:
@@ -187,13 +207,14 @@ def learn(data: Rows, spec: job_pb2.DataSpec, training_rows: NDArray[np.int64]) 
 
     training_rows: row numbers, sorted. A constant column keeps the scale 1. Raises DataError for values that can't be
     used in any row, and for labels or a standardization that don't fit the target."""
-    labels = _labels(data, tuple(spec.labels))
+    target = learn_target(data, spec, training_rows)
+    return Preprocessing.of(learn_features(data, spec, training_rows), target)
+
+
+def learn_features(data: Rows, spec: job_pb2.DataSpec, training_rows: NDArray[np.int64]) -> tuple[Encoding, ...]:
+    """The encoding of each feature. Raises DataError."""
     with data_errors(data.uri):
-        if data.classes is None:
-            check_finite(data.target, name=data.target_name)
-            if np.isnan(data.target).any():
-                raise missing_values(data.target_name, np.isnan(data.target))
-        features = tuple(
+        return tuple(
             learn_encoding(
                 data.feature(index),
                 training_rows,
@@ -203,6 +224,16 @@ def learn(data: Rows, spec: job_pb2.DataSpec, training_rows: NDArray[np.int64]) 
             )
             for index, name in enumerate(data.feature_names)
         )
+
+
+def learn_target(data: Rows, spec: job_pb2.DataSpec, training_rows: NDArray[np.int64]) -> TargetPreprocessing:
+    """What the target means. Raises DataError."""
+    labels = _labels(data, tuple(spec.labels))
+    with data_errors(data.uri):
+        if data.classes is None:
+            check_finite(data.target, name=data.target_name)
+            if np.isnan(data.target).any():
+                raise missing_values(data.target_name, np.isnan(data.target))
     mean = scale = None
     if spec.standardize.target:
         if data.classes is not None:
@@ -213,7 +244,7 @@ def learn(data: Rows, spec: job_pb2.DataSpec, training_rows: NDArray[np.int64]) 
         mean, scale = _mean_and_scale_of_target(data.target[training_rows])
         with data_errors(data.uri):
             check_statistics(mean, scale, name=data.target_name)
-    return Preprocessing(features, data.target_name, mean, scale, data.classes, labels)
+    return TargetPreprocessing(data.target_name, mean, scale, data.classes, labels)
 
 
 def _mean_and_scale_of_target(values: NDArray[np.float64]) -> tuple[float, float]:

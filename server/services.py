@@ -57,8 +57,10 @@ class JobService(job_service_pb2_grpc.JobServiceServicer):
         if spec.model.start.job:
             spec.model.start.job, start_path = self._start(spec.model.start.job)
         # A name may be given to another data set: the job keeps the one that it was created with.
-        with self.data_sets.held(spec.data.uri) as pinned:
+        with self.data_sets.held(spec.data.uri) as pinned, self.data_sets.held(spec.model.start.model) as model:
             spec.data.uri = pinned
+            if spec.model.start.model:
+                spec.model.start.model = model
             prepared = await asyncio.to_thread(
                 prepare,
                 spec,

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,17 +14,7 @@ from chainrule.text import shortened_list
 from chainrule.v1 import job_pb2
 from engine.model import Model
 from engine.parameters import Parameter
-from server.data_root import DataFileError, open_below
-
-MAX_FILE_BYTES = 4 << 30
-
-
-class StartError(ValueError):
-    """A start that can't be made. field: the path in the job's spec that is wrong."""
-
-    def __init__(self, message: str, *, field: str = "model.start") -> None:
-        self.field = field
-        super().__init__(message)
+from server.start_file import StartError, StartFile
 
 
 @dataclass(frozen=True)
@@ -50,55 +38,21 @@ class Start:
                 view[...] = tensors[name]
 
 
-def read_start(spec: job_pb2.ModelStart, model: Model, *, data_root: Path | None, path: Path | None) -> Start:
-    """The start that a spec names; its `sha256` is filled in.
-
-    path: the file, where it is known already; else it is looked up below data_root. Raises StartError."""
-    content = _content(spec, data_root=data_root, path=path)
-    digest = hashlib.sha256(content).hexdigest()
-    if spec.sha256 and spec.sha256 != digest:
-        raise StartError(f"the file has the SHA-256 {digest}, not this one", field="model.start.sha256")
-    spec.sha256 = digest
+def read_start(spec: job_pb2.ModelStart, model: Model, file: StartFile) -> Start:
+    """What a spec takes of a file's parameters. Raises StartError."""
     try:
-        tensors = load(content)
+        tensors = load(file.content)
     except (SafetensorError, ValueError, KeyError, TypeError) as error:
-        raise StartError(f"is no safetensors file that can be read: {error}", field=_field(spec)) from None
-    names = _names(spec, model, tensors)
+        raise StartError(f"is no safetensors file that can be read: {error}", field=file.field) from None
+    names = _names(spec, model, tensors, file.field)
     for name in names:
         _check(model, name, tensors[name], by_name=bool(spec.parameters))
     statistics = model.statistics.parameters
     takes_statistics = not spec.parameters and bool(statistics) and all(_fits(each, tensors) for each in statistics)
-    return Start(content, names, takes_statistics)
+    return Start(file.content, names, takes_statistics)
 
 
-def _content(spec: job_pb2.ModelStart, *, data_root: Path | None, path: Path | None) -> bytes:
-    if path is not None:
-        try:
-            with path.open("rb") as file:
-                return _read(file, _field(spec))
-        except OSError as error:
-            raise StartError(f"its file can't be read: {error.strerror}", field=_field(spec)) from None
-    match spec.WhichOneof("source"):
-        case "model":
-            try:
-                with open_below(data_root, spec.model) as file:
-                    return _read(file, "model.start.model")
-            except DataFileError as error:
-                raise StartError(str(error), field="model.start.model") from None
-        case "job":
-            message = "there is no server here whose job it is; 'chainrule download' its model, and name the file"
-            raise StartError(f"{message} (model.start.model)", field="model.start.job")
-    raise StartError("needs a job or a model; name the one to start from")
-
-
-def _read(file: BinaryIO, field: str) -> bytes:
-    content = file.read(MAX_FILE_BYTES + 1)
-    if len(content) > MAX_FILE_BYTES:
-        raise StartError(f"is larger than {MAX_FILE_BYTES} bytes, the most that a job can start from", field=field)
-    return content
-
-
-def _names(spec: job_pb2.ModelStart, model: Model, tensors: dict[str, NDArray[Any]]) -> tuple[str, ...]:
+def _names(spec: job_pb2.ModelStart, model: Model, tensors: dict[str, NDArray[Any]], where: str) -> tuple[str, ...]:
     own = [parameter.name for parameter in model.layout.parameters]
     found = shortened_list(sorted(tensors)) or "nothing"
     for number, name in enumerate(spec.parameters):
@@ -109,7 +63,7 @@ def _names(spec: job_pb2.ModelStart, model: Model, tensors: dict[str, NDArray[An
             raise StartError(f"there is no {name!r:.80} in what it starts from, which holds {found}", field=field)
     names = tuple(name for name in own if name in (spec.parameters or tensors))
     if not names:
-        raise StartError(f"holds none of the parameters {shortened_list(own)}, but {found}", field=_field(spec))
+        raise StartError(f"holds none of the parameters {shortened_list(own)}, but {found}", field=where)
     return names
 
 
@@ -132,7 +86,3 @@ def _check(model: Model, name: str, values: NDArray[Any], *, by_name: bool) -> N
 def _fits(parameter: Parameter, tensors: dict[str, NDArray[Any]]) -> bool:
     values = tensors.get(parameter.name)
     return values is not None and values.shape == parameter.shape and bool(np.isfinite(values).all())
-
-
-def _field(spec: job_pb2.ModelStart) -> str:
-    return f"model.start.{spec.WhichOneof('source')}"

@@ -16,10 +16,12 @@ from chainrule.failures import interrupted, wrong_input
 from chainrule.output import fields_of, print_json, print_line, print_table
 from chainrule.text import one_line, size
 from chainrule.v1 import data_service_pb2 as api
+from chainrule.v1 import job_pb2
 
 PLAIN_INTERVAL_S = 5.0
 SHOWN_DIGITS = 12
 FILE_SCHEME = "file:"
+DATA_SET_SCHEME = "dataset:"
 
 
 def upload(server: str, file: Path, *, name: str, as_json: bool) -> None:
@@ -29,8 +31,9 @@ def upload(server: str, file: Path, *, name: str, as_json: bool) -> None:
     if as_json:
         print_json(fields_of(data_set))
     else:
-        uri = f"dataset:{name or file.name}"
-        print_line(f'{one_line(str(file))} is data set {data_set.sha256[:SHOWN_DIGITS]}; in a job: uri = "{uri}"')
+        uri = f"{DATA_SET_SCHEME}{name or file.name}"
+        key = "model.start.model" if uri.endswith(".safetensors") else "uri"
+        print_line(f'{one_line(str(file))} is data set {data_set.sha256[:SHOWN_DIGITS]}; in a job: {key} = "{uri}"')
 
 
 def list_data_sets(server: str, *, name_prefix: str, as_json: bool) -> None:
@@ -70,7 +73,27 @@ def upload_file(client: Client, file: Path, *, name: str = "") -> api.DataSet:
         raise interrupted(message=message) from None
 
 
-def local_file(uri: str, folder: Path) -> Path:
+def upload_files(client: Client, spec: job_pb2.JobSpec, folder: Path) -> None:
+    """Upload the files below the folder that a job names, of data and of a model to start from, and name them anew.
+
+    What the job starts from may be there already, as may its data then. Raises CommandFailed, DataFileError."""
+    start = spec.model.start.model
+    has_model = bool(start) and not start.startswith(DATA_SET_SCHEME)
+    # Both are looked at first: nothing is sent for a job that can't be submitted.
+    data_path = model_path = None
+    if spec.data.uri.startswith(FILE_SCHEME) or not has_model:
+        data_path = _local_file(spec.data.uri, folder)
+    if has_model:
+        model_path = folder / start
+        if not model_path.is_file():
+            raise wrong_input("model.start.model", f"there is no file {model_path}; name one beside the job file")
+    if data_path is not None:
+        spec.data.uri = DATA_SET_SCHEME + upload_file(client, data_path).sha256
+    if model_path is not None:
+        spec.model.start.model = DATA_SET_SCHEME + upload_file(client, model_path).sha256
+
+
+def _local_file(uri: str, folder: Path) -> Path:
     """The file that a `file:` URI names below the folder. Raises CommandFailed where it isn't one file."""
     if not uri.startswith(FILE_SCHEME):
         raise wrong_input("data.uri", f"is {uri[:80]!r}; --upload needs 'file:NAME', a file beside the job file")

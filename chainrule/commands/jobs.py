@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from chainrule.client import Client, Version, states_of
-from chainrule.commands.datasets import local_file, upload_file
+from chainrule.commands.datasets import upload_files
 from chainrule.commands.train import check_success, default_model_path
 from chainrule.errors import ArgumentError
 from chainrule.failures import FAILED, CommandFailed, interrupted, wrong_input
@@ -40,11 +40,11 @@ def submit(
 ) -> None:
     """Put a job in the queue, and follow it to its end where `watch` is set; or only have it checked.
 
-    upload: the file that its `data.uri` names is uploaded first, unless the server has it."""
+    upload: the files that `data.uri` and `model.start.model` name are uploaded first, unless the server has them."""
     spec = load_job_file(job_file)
     with Client(server) as client:
         if upload:
-            spec.data.uri = f"dataset:{upload_file(client, local_file(spec.data.uri, job_file.parent)).sha256}"
+            upload_files(client, spec, job_file.parent)
         if validate_only:
             _print_estimate(client.validate_job(spec), as_json=as_json)
             return

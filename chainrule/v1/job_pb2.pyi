@@ -101,16 +101,26 @@ class ModelSpec(_message.Message):
     def __init__(self, prediction: _Optional[str] = ..., loss: _Optional[str] = ..., phi: _Optional[str] = ..., parameters: _Optional[_Iterable[_Union[Parameter, _Mapping]]] = ..., start: _Optional[_Union[ModelStart, _Mapping]] = ...) -> None: ...
 
 class ModelStart(_message.Message):
-    __slots__ = ("job", "model", "parameters", "sha256")
+    __slots__ = ("job", "model", "parameters", "sha256", "preprocessing")
     JOB_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     PARAMETERS_FIELD_NUMBER: _ClassVar[int]
     SHA256_FIELD_NUMBER: _ClassVar[int]
+    PREPROCESSING_FIELD_NUMBER: _ClassVar[int]
     job: str
     model: str
     parameters: _containers.RepeatedScalarFieldContainer[str]
     sha256: str
-    def __init__(self, job: _Optional[str] = ..., model: _Optional[str] = ..., parameters: _Optional[_Iterable[str]] = ..., sha256: _Optional[str] = ...) -> None: ...
+    preprocessing: TakenPreprocessing
+    def __init__(self, job: _Optional[str] = ..., model: _Optional[str] = ..., parameters: _Optional[_Iterable[str]] = ..., sha256: _Optional[str] = ..., preprocessing: _Optional[_Union[TakenPreprocessing, _Mapping]] = ...) -> None: ...
+
+class TakenPreprocessing(_message.Message):
+    __slots__ = ("features", "target")
+    FEATURES_FIELD_NUMBER: _ClassVar[int]
+    TARGET_FIELD_NUMBER: _ClassVar[int]
+    features: bool
+    target: bool
+    def __init__(self, features: _Optional[bool] = ..., target: _Optional[bool] = ...) -> None: ...
 
 class Parameter(_message.Message):
     __slots__ = ("name", "shape", "initializer", "frozen")

@@ -14,7 +14,11 @@ from chainrule import data_client
 from chainrule.cli import run
 from chainrule.client import Client
 from chainrule.errors import DataFileError, InvalidJob, JobNotFound, ServerError, ServerUnavailable
+from chainrule.job_file import parse_job
 from server.errors import StorageFull
+from server.model_file import Provenance, encode
+from server.prepared_job import prepare
+from server.trained_model import TrainedModel
 from server.uploads import Uploads
 from tests.server.in_process import RunningServer, running_server
 
@@ -88,6 +92,25 @@ def test_a_job_is_submitted_with_the_file_beside_it(server: RunningServer, file:
     job_file.write_text(JOB.replace("file:rows.csv", "sklearn:iris"))
     assert call("submit", job_file, "--upload") == 2
     assert "--upload needs 'file:NAME'" in capsys.readouterr().err
+
+
+def test_a_model_to_start_from_goes_along_and_its_preprocessing_is_the_jobs(
+    server: RunningServer, file: Path, capsys: Any
+) -> None:
+    job_file = file.parent / "job.toml"
+    prepared = prepare(parse_job(JOB, source="the test"), data_root=file.parent)
+    trained = TrainedModel.of(prepared, prepared.first_state())
+    (file.parent / "old.safetensors").write_bytes(encode(trained, Provenance("f00d", "", 0.0)))
+    job_file.write_text(JOB + '[model.start]\nmodel = "old.safetensors"\n')
+    assert call("submit", job_file, "--upload", "--json") == 0
+    model = json.loads(capsys.readouterr().out)["spec"]["model"]
+    assert model["start"]["model"] == f"dataset:{model['start']['sha256']}"
+    assert model["start"]["preprocessing"] == {"features": True, "target": True}
+    assert call("datasets", "upload", file.parent / "old.safetensors") == 0
+    assert 'model.start.model = "dataset:old.safetensors"' in capsys.readouterr().out
+    job_file.write_text(JOB + '[model.start]\nmodel = "gone.safetensors"\n')
+    assert call("submit", job_file, "--upload") == 2
+    assert "model.start.model: there is no file" in capsys.readouterr().err
 
 
 def test_a_file_that_can_not_be_uploaded_is_wrong_input(server: RunningServer, tmp_path: Path, capsys: Any) -> None:
