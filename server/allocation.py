@@ -8,18 +8,28 @@ The line is by priority, the higher first, then by the order of creation. Three 
 3. Workers that nobody needs for a minimum are extras, up to each job's maximum. A job keeps those that it holds until a
    minimum needs them; free ones go to the highest priority, and within it to whoever holds the fewest.
 
+A job may take workers of one kind only: others are never given to it, and for it they aren't there. Where only another
+job's worker will do for a minimum, that job gets one in its place that it takes too.
+
 Nobody moves a worker that no minimum needs. It knows no time: when a job gives a worker back is the caller's to say.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
+
+# The workers of each job, by its id.
+Has = dict[str, list[str]]
 
 
 @dataclass(frozen=True)
 class Claim:
-    """What a job asks for, and the workers that it holds, the longest held first."""
+    """What a job asks for, and the workers that it holds, the longest held first.
+
+    kinds: the connected workers that it takes, in sets that may compute together: it begins with workers of one set;
+    once it has begun there is one, mostly. None: it takes all."""
 
     job_id: str
     min_workers: int
@@ -27,6 +37,17 @@ class Claim:
     priority: int = 0
     held: tuple[str, ...] = ()
     is_running: bool = False
+    kinds: tuple[frozenset[str], ...] | None = None
+
+    def most(self, workers: Sequence[str]) -> int:
+        """How many of the connected workers it could have together, were it alone."""
+        return len(workers) if self.kinds is None else max(map(len, self.kinds), default=0)
+
+    @property
+    def own_kind(self) -> frozenset[str]:
+        """Of the kinds that it takes the one of which it holds the most, then the one of which there are the most."""
+        takes = self.kinds or (frozenset(),)
+        return max(takes, key=lambda kind: (len(kind.intersection(self.held)), len(kind)))
 
 
 def allocate(claims: Sequence[Claim], workers: Sequence[str]) -> dict[str, tuple[str, ...]]:
@@ -34,25 +55,22 @@ def allocate(claims: Sequence[Claim], workers: Sequence[str]) -> dict[str, tuple
 
     claims: in the order of creation; no worker is held by two. workers: those connected, the first that came first."""
     line = sorted(claims, key=lambda claim: -claim.priority)  # stable: the order of creation stays
-    minimums = _minimums(line, len(workers))
+    takes, minimums = _minimums(line, workers)
     taking_part = [claim for claim in line if claim.job_id in minimums]
-    connected = set(workers)
     has = {
-        claim.job_id: [name for name in claim.held if name in connected][: max(claim.max_workers, claim.min_workers)]
+        claim.job_id: [name for name in claim.held if name in takes[claim.job_id]][
+            : max(claim.max_workers, claim.min_workers)
+        ]
         for claim in taking_part
     }
     held = {name for names in has.values() for name in names}
     free = [name for name in workers if name not in held]
-    missing = sum(max(0, minimums[job_id] - len(names)) for job_id, names in has.items())
-    for _ in range(missing - len(free)):
-        giver = _giver(taking_part, has, minimums)
-        free.append(has[giver].pop())
     for claim in taking_part:
-        names = has[claim.job_id]
-        while len(names) < minimums[claim.job_id]:
-            names.append(free.pop(0))
-    while free and (taker := _taker(taking_part, has)) is not None:
-        has[taker].append(free.pop(0))
+        for _ in range(minimums[claim.job_id] - len(has[claim.job_id])):
+            _gain(claim.job_id, has, takes, free, _givers(taking_part, has, minimums))
+    for name in free:
+        if (taker := _taker(taking_part, has, takes, name)) is not None:
+            has[taker].append(name)
     return {job_id: tuple(names) for job_id, names in has.items()}
 
 
@@ -61,36 +79,90 @@ def in_line(claims: Sequence[Claim]) -> list[Claim]:
     return sorted((claim for claim in claims if not claim.is_running), key=lambda claim: -claim.priority)
 
 
-def _minimums(line: Sequence[Claim], worker_count: int) -> dict[str, int]:
-    """How many workers each job that runs or begins has at least; below its minimum only where too few are left."""
-    left = worker_count
-    found = {}
+def _minimums(line: Sequence[Claim], workers: Sequence[str]) -> tuple[dict[str, AbstractSet[str]], dict[str, int]]:
+    """Whom each job that runs or begins takes, and how many it has at least.
+
+    That is below its minimum only where too few are left."""
+    everyone = frozenset(workers)
+    held = {name for claim in line for name in claim.held}
+    takes: dict[str, AbstractSet[str]] = {}
+    # Some workers that meet the minimums, if not those that the jobs will have.
+    has: Has = {}
+    free = [*workers]
     for claim in line:
         if claim.is_running:
-            found[claim.job_id] = min(claim.min_workers, left)
-            left -= found[claim.job_id]
+            takes[claim.job_id] = everyone if claim.kinds is None else claim.own_kind
+            has[claim.job_id] = []
+            for _ in range(claim.min_workers):
+                _gain(claim.job_id, has, takes, free)
     for claim in in_line(line):
-        if claim.min_workers <= left:
-            found[claim.job_id] = claim.min_workers
-            left -= claim.min_workers
-        elif claim.min_workers <= worker_count:
-            break  # it holds its place
-    return found
+        # The kind of which the most are free: nobody has to give those.
+        kinds = [everyone] if claim.kinds is None else sorted(claim.kinds, key=lambda kind: -len(kind - held))
+        for kind in kinds:
+            tried, left = {**{job_id: [*names] for job_id, names in has.items()}, claim.job_id: []}, [*free]
+            if all(_gain(claim.job_id, tried, {**takes, claim.job_id: kind}, left) for _ in range(claim.min_workers)):
+                has, free, takes[claim.job_id] = tried, left, kind
+                break
+        else:
+            if claim.min_workers <= claim.most(workers):
+                break  # it holds its place
+    return takes, {job_id: len(names) for job_id, names in has.items()}
 
 
-def _giver(line: Sequence[Claim], has: dict[str, list[str]], minimums: dict[str, int]) -> str:
-    """Who gives up a worker: of those with more than their minimum the lowest priority, then the most extras."""
-    extras = [(-claim.priority, len(has[claim.job_id]) - minimums[claim.job_id], number)
-              for number, claim in enumerate(line)]  # fmt: skip
-    *_, number = max(each for each in extras if each[1] > 0)
-    return line[number].job_id
+def _gain(
+    job_id: str, has: Has, takes: Mapping[str, Container[str]], free: list[str], givers: Sequence[str] = ()
+) -> bool:
+    """Let a job have one more worker; whether there is a way.
+
+    A free one, or one of a giver, the first of them first. Where it takes none of these it gets that of a job that can
+    have another in its place, by as few jobs as there can be."""
+    # Of each job that is asked for one: which, and who would have it.
+    asked: dict[str, tuple[str, str]] = {}
+    takers = [job_id]
+    while takers:
+        for source in (free, *(has[giver] for giver in givers)):
+            for taker in takers:
+                # The last that came to a job leaves it first.
+                order = source if source is free else reversed(source)
+                name = next((name for name in order if name in takes[taker]), None)
+                if name is not None:
+                    source.remove(name)
+                    _hand_on(name, taker, has, asked)
+                    return True
+        found = []
+        for taker in takers:
+            for other in (each for each in has if each != job_id and each not in asked):
+                name = next((name for name in reversed(has[other]) if name in takes[taker]), None)
+                if name is not None:
+                    asked[other] = (name, taker)
+                    found.append(other)
+        takers = found
+    return False
 
 
-def _taker(line: Sequence[Claim], has: dict[str, list[str]]) -> str | None:
-    """Who gets a free worker: of those below their maximum the highest priority, then the fewest workers."""
+def _hand_on(name: str, taker: str, has: Has, asked: Mapping[str, tuple[str, str]]) -> None:
+    """Give a worker to a job, which gives one to the job that asked for it, and so on."""
+    while taker in asked:
+        given, asker = asked[taker]
+        has[taker].remove(given)
+        has[taker].append(name)
+        name, taker = given, asker
+    has[taker].append(name)
+
+
+def _givers(line: Sequence[Claim], has: Has, minimums: Mapping[str, int]) -> list[str]:
+    """Who can give up a worker, those with more than their minimum: the lowest priority first, then the most extras."""
+    extras = [
+        (-claim.priority, len(has[claim.job_id]) - minimums[claim.job_id], number) for number, claim in enumerate(line)
+    ]
+    return [line[number].job_id for _, count, number in sorted(extras, reverse=True) if count > 0]
+
+
+def _taker(line: Sequence[Claim], has: Has, takes: Mapping[str, Container[str]], worker: str) -> str | None:
+    """Who gets a free worker: of those that take it, below their maximum, the highest priority, then the fewest."""
     below = [
         (-claim.priority, len(has[claim.job_id]), number)
         for number, claim in enumerate(line)
-        if len(has[claim.job_id]) < claim.max_workers
+        if len(has[claim.job_id]) < claim.max_workers and worker in takes[claim.job_id]
     ]
     return line[min(below)[2]].job_id if below else None

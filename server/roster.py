@@ -45,12 +45,23 @@ class Roster:
         kinds = {seat.name: kind_of(seat.hello, backend=self._training.backend) for seat in seats}
         admission = admit(kinds, self.kinds, must_be_identical=self._training.require_identical_workers)
         self.kinds, self.refused = admission.kinds, admission.refused
-        for event in admission.events:
+        self._tell(admission.events)
+        admitted = [seat for seat in seats if seat.name in admission.admitted]
+        return admitted, self._balance.ranges([seat.name for seat in admitted], self._training.shards)
+
+    def look_over(self, kinds_by_worker: Mapping[str, str]) -> None:
+        """Take note of who is connected, but may not compute for the job and so is never given to it."""
+        if self.kinds:
+            must_be_identical = self._training.require_identical_workers
+            admission = admit(kinds_by_worker, self.kinds, must_be_identical=must_be_identical)
+            self.refused = admission.refused
+            self._tell([event for event in admission.events if event.is_refused])
+
+    def _tell(self, events: Sequence[job_pb2.WorkerDiffers]) -> None:
+        for event in events:
             if (event.worker, event.kind) not in self._told_kinds:
                 self._told_kinds.add((event.worker, event.kind))
                 self.events.append(job_pb2.JobEvent(worker_differs=event))
-        admitted = [seat for seat in seats if seat.name in admission.admitted]
-        return admitted, self._balance.ranges([seat.name for seat in admitted], self._training.shards)
 
     def is_due(self, now_s: float) -> bool:
         """Whether it is time to look again."""

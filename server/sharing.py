@@ -15,6 +15,7 @@ from server.allocation import Claim, allocate, in_line
 from server.jobs import Job
 from server.training import Training
 from server.waiting import Waiting
+from server.worker_kinds import kind_of, sets_of_like
 from server.worker_pool import WorkerPool
 
 TURN, WORKERS = job_pb2.WAITING_REASON_TURN, job_pb2.WAITING_REASON_WORKERS
@@ -47,6 +48,7 @@ class Sharing:
         if self.running.pop(job.job_id, None) is not None:
             if job.training is not None:
                 self._set(job, job.training, ())
+                self.flush(job.training)
             self._hold(job, ())
             del self._held[job.job_id]
 
@@ -59,17 +61,27 @@ class Sharing:
     def seat(self, job: Job) -> None:
         """Let a job that has just begun have the workers that were laid by."""
         self._apply(job, self._held[job.job_id], ())
+        if job.training is not None:
+            self.flush(job.training)
 
     def look_after(self, worker: str) -> None:
         """Let the shards of a worker's job move where that makes its steps shorter."""
         job = self.job_of(worker)
         if job is not None and job.training is not None and job.training.look_after():
             self._set(job, job.training, job.training.roster.seated)
+            self.flush(job.training)
 
     def flush(self, training: Training) -> None:
         """Send what a training wants to send."""
         self.pool.send(training.outbox)
         training.outbox.clear()
+
+    def _flush_all(self, trainings: Sequence[Training]) -> None:
+        """The same for several: a worker is released from one job before it is assigned to another."""
+        messages = [message for training in trainings for message in training.outbox]
+        self.pool.send(sorted(messages, key=lambda message: not message.is_release))
+        for training in trainings:
+            training.outbox.clear()
 
     def share(self, jobs: Sequence[Job], *, relinked: Container[str] = ()) -> list[Job]:
         """Let every running job have its workers, now or at its step's end; return the queued jobs whose turn it is.
@@ -77,7 +89,9 @@ class Sharing:
         jobs: those that run or wait, in the order of creation. relinked: workers that are reached by another link."""
         joined = self.pool.joined
         connected = {*joined}
-        plan = allocate([self._claim(job) for job in jobs], joined)
+        kinds = {backend: self._kinds(backend) for backend in {job.spec.training.backend for job in jobs}}
+        claims = [self._claim(job, kinds[job.spec.training.backend]) for job in jobs]
+        plan = allocate(claims, joined)
         running = [job for job in jobs if job.job_id in self.running]
         # What each job keeps now; one that is to change at its step's end keeps all until then.
         kept, waits = {}, set()
@@ -90,13 +104,12 @@ class Sharing:
                 kept[job.job_id] = held
                 waits.add(job.job_id)
         taken = {name for names in kept.values() for name in names}
-        # Who gives goes first: a worker is released from one job before it is assigned to another.
-        gives = {job.job_id for job in running if {*self._held[job.job_id]} & connected - {*plan[job.job_id]}}
-        for job in sorted(running, key=lambda job: job.job_id not in gives):
+        for job in running:
             if job.job_id not in waits:
                 names = tuple(name for name in plan[job.job_id] if name in kept[job.job_id] or name not in taken)
                 taken.update(names)
                 self._apply(job, names, relinked)
+        self._flush_all([job.training for job in running if job.training is not None])
         begun = []
         for job in jobs:
             names = tuple(name for name in plan.get(job.job_id, ()) if name not in taken)
@@ -105,13 +118,22 @@ class Sharing:
                 self.add(job)
                 self._hold(job, names)
                 begun.append(job)
-        self._say_why(jobs, plan, len(joined))
+        for job in running:
+            if job.training is not None:
+                self._tell(job, job.training, kinds[job.spec.training.backend])
+        self._say_why(jobs, claims, plan, joined)
         return begun
 
-    def _claim(self, job: Job) -> Claim:
+    def _kinds(self, backend: str) -> dict[str, str]:
+        """What each worker that can be given jobs computes with."""
+        connected = self.pool.book.connected
+        return {name: kind_of(connected[name].hello, backend=backend) for name in self.pool.joined}
+
+    def _claim(self, job: Job, kinds: Mapping[str, str]) -> Claim:
         training = job.spec.training
-        # What is still being read in can't use extras.
+        # What is still being read in can't use extras, nor is it known of which kind its workers were.
         is_reading = job.job_id in self.running and job.training is None
+        must_be_identical = training.require_identical_workers and not is_reading
         return Claim(
             job.job_id,
             min_workers=training.min_workers,
@@ -119,6 +141,7 @@ class Sharing:
             priority=job.spec.priority,
             held=self._held.get(job.job_id, ()),
             is_running=job.job_id in self.running,
+            kinds=sets_of_like(kinds, job.worker_kinds, must_be_identical=must_be_identical),
         )
 
     def _apply(self, job: Job, names: tuple[str, ...], relinked: Container[str]) -> None:
@@ -130,7 +153,6 @@ class Sharing:
         elif training.is_held and job.step_end is None:
             # What it was to give is needed no more.
             training.go_on()
-            self.flush(training)
 
     def _set(self, job: Job, training: Training, names: tuple[str, ...]) -> None:
         before = training.workers
@@ -142,13 +164,17 @@ class Sharing:
             changed = job_pb2.WorkersChanged(joined=joined, left=left, worker_count=len(after))
             self.note_event(job.job_id, job_pb2.JobEvent(workers_changed=changed))
             job.pace.restart()
-        for event in training.roster.events:
-            self.note_event(job.job_id, event)
-        training.roster.events.clear()
+        self._tell(job, training, self._kinds(job.spec.training.backend))
         for name in after:
             self.pool.book.computes_for(name, job.job_id)
         self.pool.give_up_memory(training.without_room)
-        self.flush(training)
+
+    def _tell(self, job: Job, training: Training, kinds: Mapping[str, str]) -> None:
+        """Tell of a job whose workers' shards move, and who may not compute for it."""
+        training.roster.look_over(kinds)
+        for event in training.roster.events:
+            self.note_event(job.job_id, event)
+        training.roster.events.clear()
 
     def _hold(self, job: Job, names: tuple[str, ...]) -> None:
         for name in self._held.get(job.job_id, ()):
@@ -157,25 +183,34 @@ class Sharing:
         self._held[job.job_id] = names
         self._serves.update(dict.fromkeys(names, job))
 
-    def _say_why(self, jobs: Sequence[Job], plan: Mapping[str, tuple[str, ...]], worker_count: int) -> None:
+    def _say_why(
+        self, jobs: Sequence[Job], claims: Sequence[Claim], plan: Mapping[str, tuple[str, ...]], joined: Sequence[str]
+    ) -> None:
         """Tell each job that has no workers why."""
         ahead: Job | None = None
-        claims = {job.job_id: job for job in jobs}
-        for claim in in_line([self._claim(job) for job in jobs]):
-            job, needed = claims[claim.job_id], claim.min_workers
-            if needed > worker_count:
-                connected = f"workers: {worker_count} of the {needed} that it asks for are connected"
+        by_id = {job.job_id: job for job in jobs}
+        # Of those that are connected, how many it could have.
+        most = {claim.job_id: claim.most(joined) for claim in claims}
+        for claim in in_line(claims):
+            job, needed, count = by_id[claim.job_id], claim.min_workers, most[claim.job_id]
+            if job.job_id in self.running:
+                continue
+            if needed > count:
+                connected = f"workers: {count} of the {needed} that it asks for are connected"
+                if count < len(joined):
+                    connected += f"; besides, {len(joined) - count} of other kinds, which may not compute with these"
                 job.waits_for = Waiting(WORKERS, connected, next="it begins once enough have joined")
             elif ahead is not None:
                 job.waits_for = Waiting(TURN, f"its turn after job {ahead.job_id}")
             elif job.job_id in plan:
                 job.waits_for = Waiting(WORKERS, "workers that finish a step of other jobs")
             else:
-                busy = f"{needed} of the {worker_count} workers: the jobs that run need them"
+                busy = f"{needed} of the {count} workers: the jobs that run need them"
                 job.waits_for = Waiting(TURN, busy)
-            if needed <= worker_count:
+            if needed <= count:
                 ahead = job
         for job in self.running.values():
-            is_short = worker_count > 0 and not self._held[job.job_id]
-            serving = f"a worker: {worker_count} are connected, and serve other jobs"
+            count = most.get(job.job_id, 0)
+            is_short = count > 0 and not self._held[job.job_id]
+            serving = f"a worker: {count} are connected, and serve other jobs"
             job.waits_for = Waiting(TURN, serving) if is_short else None

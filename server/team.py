@@ -43,6 +43,11 @@ class Outgoing:
     response: OutgoingResponse
     descriptors: tuple[int, ...] = ()
 
+    @property
+    def is_release(self) -> bool:
+        """Whether the worker is to forget its job."""
+        return isinstance(self.response, pb.TrainResponse) and self.response.HasField("release")
+
 
 @dataclass
 class Member:

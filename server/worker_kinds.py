@@ -7,7 +7,7 @@ backend that is. The kind that most of a job's first workers have is the job's.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from chainrule.v1 import job_pb2
@@ -27,6 +27,19 @@ def kind_of(hello: pb.Hello, *, backend: str) -> str:
     return ", ".join(part for part in parts if part)
 
 
+def sets_of_like(
+    kinds_by_worker: Mapping[str, str], known: Sequence[str], *, must_be_identical: bool
+) -> tuple[frozenset[str], ...]:
+    """The sets of workers that may compute for a job together; it takes those of one, and the largest is the first.
+
+    known: the kinds that have computed for it, its own first; none before its first workers."""
+    able = {name: kind for name, kind in kinds_by_worker.items() if kind != LACKS_NUMBA}
+    if not must_be_identical:
+        return (frozenset(able),)
+    own = known[:1] or [kind for kind, _ in Counter(able.values()).most_common()]
+    return tuple(frozenset(name for name, kind in able.items() if kind == each) for each in own)
+
+
 def most_common(kinds: Sequence[str]) -> str:
     """The kind that most have; of several the one that came first. kinds: at least one."""
     return Counter(kinds).most_common(1)[0][0]
@@ -43,7 +56,7 @@ class Admission:
     events: tuple[job_pb2.WorkerDiffers, ...] = ()
 
 
-def admit(kinds_by_worker: dict[str, str], known: Sequence[str], *, must_be_identical: bool) -> Admission:
+def admit(kinds_by_worker: Mapping[str, str], known: Sequence[str], *, must_be_identical: bool) -> Admission:
     """Let workers of the job's kind, known[0], compute for it; others only where they need not be identical.
 
     known: the kinds that have computed for it; none before its first workers."""

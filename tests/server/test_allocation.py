@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+from collections.abc import Sequence
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -36,12 +38,47 @@ def situations(draw: st.DrawFn) -> tuple[list[Claim], list[str]]:
     return claims, connected
 
 
+@st.composite
+def mixed_situations(draw: st.DrawFn) -> tuple[list[Claim], list[str]]:
+    """The same with two kinds of workers, of which jobs take one, either or both."""
+    claims, workers = draw(situations())
+    odd = draw(st.frozensets(st.sampled_from(WORKERS)))
+    sets = tuple(frozenset(kind) for kind in ({*workers} - odd, {*workers} & odd) if kind)
+    kinds = st.sampled_from([None, (), *((kind,) for kind in sets), sets, sets[::-1]])
+    return [dataclasses.replace(claim, kinds=draw(kinds)) for claim in claims], workers
+
+
+def taken_by(claim: Claim, workers: Sequence[str]) -> frozenset[str]:
+    """Whom a job that runs takes."""
+    return frozenset(workers) if claim.kinds is None else claim.own_kind
+
+
+def most_that_can_be_met(claims: list[Claim], workers: list[str]) -> int:
+    """How many minimums' workers the jobs can have together, found by trying all that there is (slow)."""
+    slots = [claim for claim in claims for _ in range(claim.min_workers)]
+
+    @functools.cache
+    def best(number: int, left: frozenset[str]) -> int:
+        if number == len(slots) or not left:
+            return 0
+        takes = taken_by(slots[number], workers) & left
+        return max([best(number + 1, left), *(1 + best(number + 1, left - {name}) for name in takes)])
+
+    return best(0, frozenset(workers))
+
+
 def after(claims: list[Claim], found: Allocation) -> list[Claim]:
     """The jobs once they have what they are to have."""
     return [
-        dataclasses.replace(claim, held=found[claim.job_id], is_running=True) if claim.job_id in found else claim
+        dataclasses.replace(claim, held=names, is_running=True, kinds=_begun_with(claim, names))
+        if (names := found.get(claim.job_id)) is not None
+        else claim
         for claim in claims
     ]
+
+
+def _begun_with(claim: Claim, names: tuple[str, ...]) -> tuple[frozenset[str], ...] | None:
+    return claim.kinds and tuple(kind for kind in claim.kinds if not names or kind >= {*names})
 
 
 @given(situations())
@@ -132,6 +169,53 @@ def test_what_was_given_stays_as_it_is(situation: tuple[list[Claim], list[str]])
     assert allocate(after(claims, found), workers) == found
 
 
+@given(mixed_situations())
+def test_a_job_never_gets_a_worker_that_it_refuses_nor_begins_with_two_kinds(
+    situation: tuple[list[Claim], list[str]],
+) -> None:
+    claims, workers = situation
+    found = allocate(claims, workers)
+    given_away = [name for names in found.values() for name in names]
+    assert len(given_away) == len(set(given_away))
+    for claim in claims:
+        names = {*found.get(claim.job_id, ())}
+        assert names <= {*workers}
+        assert len(names) <= claim.max_workers
+        assert claim.kinds is None or not names or any(names <= kind for kind in claim.kinds)
+        if claim.job_id in found and not claim.is_running:
+            assert len(names) >= claim.min_workers
+
+
+@settings(max_examples=50)
+@given(mixed_situations())
+def test_the_minimums_of_running_jobs_are_met_as_far_as_any_allocation_could_and_in_line(
+    situation: tuple[list[Claim], list[str]],
+) -> None:
+    claims, workers = situation
+    running = sorted((claim for claim in claims if claim.is_running), key=lambda claim: -claim.priority)
+    found = allocate(claims, workers)
+    has = [min(len(found[claim.job_id]), claim.min_workers) for claim in running]
+    for count in range(len(running) + 1):
+        assert sum(has[:count]) == most_that_can_be_met(running[:count], workers)
+
+
+@given(mixed_situations())
+def test_no_worker_is_idle_that_a_job_could_use_which_takes_its_kind(situation: tuple[list[Claim], list[str]]) -> None:
+    claims, workers = situation
+    found = allocate(claims, workers)
+    idle = {*workers} - {name for names in found.values() for name in names}
+    for claim in after(claims, found):
+        if claim.job_id in found:
+            assert len(claim.held) == claim.max_workers or not idle & taken_by(claim, workers)
+
+
+@given(mixed_situations())
+def test_of_two_kinds_too_what_was_given_stays_as_it_is(situation: tuple[list[Claim], list[str]]) -> None:
+    claims, workers = situation
+    found = allocate(claims, workers)
+    assert allocate(after(claims, found), workers) == found
+
+
 @settings(max_examples=50)
 @given(st.lists(st.tuples(st.integers(1, 4), st.integers(1, 5)), min_size=1, max_size=12), st.integers(4, 6))
 def test_jobs_of_one_priority_begin_in_the_order_in_which_they_came(
@@ -197,3 +281,37 @@ def test_where_workers_are_lost_the_minimums_of_the_first_in_line_are_met() -> N
     second = Claim("second", 2, 8, held=("y", "z"), is_running=True)
     assert allocate([first, second], ["x", "y", "z"]) == {"first": ("x", "z"), "second": ("y",)}
     assert allocate([first, second], ["y"]) == {"first": ("y",), "second": ()}
+
+
+A, B = frozenset("abc"), frozenset("xy")
+ALL = (*"abc", *"xy")
+
+
+def test_a_worker_that_one_job_refuses_goes_to_another_that_takes_it() -> None:
+    first = Claim("first", 1, 8, held=("a", "b", "c"), is_running=True, kinds=(A,))
+    assert allocate([first, Claim("second", 1, 8)], ALL) == {"first": ("a", "b", "c"), "second": ("x", "y")}
+
+
+def test_a_worker_that_its_job_turns_out_to_refuse_is_given_back() -> None:
+    first = Claim("first", 2, 8, held=("x", "a"), is_running=True, kinds=(A,))
+    assert allocate([first, Claim("second", 1, 8, kinds=(B,))], ["a", "x"]) == {"first": ("a",), "second": ("x",)}
+
+
+def test_workers_that_a_job_refuses_do_not_make_up_its_minimum_nor_does_it_hold_up_others_for_them() -> None:
+    mixed = Claim("mixed", 4, 8, kinds=(A, B))
+    assert allocate([mixed, Claim("small", 1, 8)], ALL) == {"small": ALL}
+    assert allocate([dataclasses.replace(mixed, min_workers=3), Claim("small", 1, 8)], ALL) == {
+        "mixed": ("a", "b", "c"),
+        "small": ("x", "y"),
+    }
+
+
+def test_a_job_begins_with_the_kind_of_which_the_most_are_free() -> None:
+    first = Claim("first", 1, 8, held=("a", "b", "c"), is_running=True)
+    assert allocate([first, Claim("second", 1, 8, kinds=(A, B))], ALL)["second"] == ("x", "y")
+
+
+def test_a_job_gives_up_a_worker_for_one_of_another_kind_where_that_lets_a_second_begin() -> None:
+    first = Claim("first", 2, 2, held=("a", "b"), is_running=True)
+    second = Claim("second", 1, 1, kinds=(frozenset("ab"),))
+    assert allocate([first, second], ["a", "b", "x"]) == {"first": ("a", "x"), "second": ("b",)}

@@ -32,6 +32,8 @@ PAUSED, SUCCEEDED = job_pb2.JOB_STATE_PAUSED, job_pb2.JOB_STATE_SUCCEEDED
 JOBS, MOST_WORKERS = 5, 5
 MOST_TURNS = 100_000
 RUNS = 8
+# Of numpy, so to speak: no job may have workers of two.
+KINDS = ("1", "1", "2")
 
 
 def spec(seed: int, **training: int) -> job_pb2.JobSpec:
@@ -54,9 +56,9 @@ class PlainWorker:
 
     shares_memory = False
 
-    def __init__(self, scheduler: Scheduler) -> None:
+    def __init__(self, scheduler: Scheduler, *, kind: str = "") -> None:
         self._scheduler = scheduler
-        self.name = scheduler.register(pb.Hello(name="worker")).name
+        self.name = scheduler.register(pb.Hello(name="worker", numpy_version=kind)).name
         self._inbox: deque[OutgoingResponse] = deque()
         self._answers: deque[Request] = deque()
         self._held: HeldJob | None = None
@@ -102,6 +104,7 @@ class PlainWorker:
         elif kind == "order":
             assert self._held is not None
             assert held_id == response.order.job_id
+            assert len(self._scheduler.book.find(response.order.job_id).worker_kinds) == 1
             self._answers += [pb.TrainRequest(partial_sum=each) for each in self._held.compute(response.order)]
         elif kind == "release":
             assert held_id in (None, response.release.job_id)
@@ -124,7 +127,7 @@ async def live(chance: random.Random, folder: Path) -> list[Job]:
     """Submit JOBS jobs and let chance have its way until all of them have ended."""
     numbers = iter(range(1000))
     scheduler = Scheduler(JobBook(lambda: f"job-{next(numbers)}"), Archive(folder, folder / "checkpoints"))
-    workers = [PlainWorker(scheduler)]
+    workers = [PlainWorker(scheduler, kind=KINDS[0])]
     jobs: list[Job] = []
     changes: set[asyncio.Task[None]] = set()
     for _ in range(MOST_TURNS):
@@ -138,7 +141,7 @@ async def live(chance: random.Random, folder: Path) -> list[Job]:
             wanted.priority = chance.randint(-1, 1)
             jobs.append(await scheduler.submit(prepare(wanted)))
         elif event < 0.04 and len(workers) < MOST_WORKERS:
-            workers.append(PlainWorker(scheduler))
+            workers.append(PlainWorker(scheduler, kind=chance.choice(KINDS)))
         elif event < 0.05 and len(workers) > 1:
             workers.pop(chance.randrange(len(workers))).leave()
         elif event < 0.06 and jobs:

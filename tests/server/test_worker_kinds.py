@@ -6,7 +6,7 @@ import pytest
 
 from chainrule.v1 import job_pb2
 from chainrule.v1 import worker_service_pb2 as pb
-from server.worker_kinds import LACKS_NUMBA, admit, kind_of
+from server.worker_kinds import LACKS_NUMBA, admit, kind_of, sets_of_like
 
 HELLO = pb.Hello(numpy_version="2.4.6", blas="openblas 0.3 SkylakeX", instructions="x86_64 AVX512", numba="0.65")
 
@@ -62,3 +62,12 @@ def test_where_they_need_not_be_identical_all_compute_and_it_is_told() -> None:
 def test_who_lacks_the_backend_is_refused_in_any_case() -> None:
     found = admit({"a": LACKS_NUMBA, "b": "x"}, [], must_be_identical=False)
     assert (found.admitted, found.refused, found.kinds) == (("b",), ("a",), ("x",))
+
+
+def test_before_its_first_workers_a_job_may_have_those_of_any_one_kind_and_the_most_common_is_named_first() -> None:
+    kinds = {"a": "x", "b": "y", "c": LACKS_NUMBA, "d": "y"}
+    assert sets_of_like(kinds, [], must_be_identical=True) == (frozenset("bd"), frozenset("a"))
+    assert sets_of_like(kinds, ["x", "y"], must_be_identical=True) == (frozenset("a"),)
+    assert sets_of_like(kinds, ["z"], must_be_identical=True) == (frozenset(),)
+    assert sets_of_like(kinds, ["x"], must_be_identical=False) == (frozenset("abd"),)
+    assert sets_of_like({"c": LACKS_NUMBA}, [], must_be_identical=True) == ()
