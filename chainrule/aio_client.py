@@ -1,4 +1,4 @@
-"""The asyncio client of a chainrule server: the calls of `chainrule.Client` that a program waits for, as coroutines.
+"""The asyncio client of a chainrule server: the calls of `chainrule.Client` as coroutines.
 
 It holds one channel, which `close` (or the end of an `async with`) releases; every wait has a deadline. A task that is
 cancelled while it waits cancels its call. Requests, errors and the way through lost connections are those of `Client`.
@@ -16,9 +16,21 @@ from typing import Any, Self
 
 import grpc.aio
 from google.protobuf.message import Message
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from chainrule.aio_data_client import AioDataCalls
 from chainrule.channel import channel_options, checked_address
-from chainrule.client import CREATE_TIMEOUT_S, DOWNLOAD_TIMEOUT_S, Value, predict_request
+from chainrule.client import (
+    CREATE_TIMEOUT_S,
+    DOWNLOAD_TIMEOUT_S,
+    SERVICES,
+    Value,
+    Version,
+    explain_request_of,
+    predict_request,
+    set_version,
+    states_of,
+)
 from chainrule.credentials import Credentials
 from chainrule.errors import ServerError, ServerTimeout, ServerUnavailable
 from chainrule.secure_channel import open_aio_channel
@@ -31,7 +43,7 @@ from chainrule.watching import RECONNECT_TIMEOUT_S, Lost, Watch
 from chainrule.whole_file import replace_file
 
 
-class AioClient:
+class AioClient(AioDataCalls):
     """Calls of one server, for the event loop that runs when it is made. timeout_s: the deadline of a short call.
 
     Raises RuntimeError outside of a running loop, AddressError, CredentialsError.
@@ -50,6 +62,11 @@ class AioClient:
         self._cluster = cluster_service_pb2_grpc.ClusterServiceStub(self._channel)
         self._jobs = job_service_pb2_grpc.JobServiceStub(self._channel)
         self._models = model_service_pb2_grpc.ModelServiceStub(self._channel)
+
+    @property
+    def credentials(self) -> Credentials:
+        """Who this client is to the server."""
+        return self._credentials
 
     async def close(self) -> None:
         """End the connection and every call on it; whoever waits for one gets ServerUnavailable."""
@@ -78,6 +95,13 @@ class AioClient:
         response: api.GetJobResponse = await self._ask(self._jobs.GetJob, api.GetJobRequest(job_id=job_id))
         return response.job
 
+    async def validate_job(self, spec: job_pb2.JobSpec) -> api.CreateJobResponse:
+        """Check a job and start nothing: its complete spec, and what it would take. Raises InvalidJob."""
+        request = api.CreateJobRequest(spec=spec, validate_only=True)
+        timeout_s = max(self._timeout_s, CREATE_TIMEOUT_S)
+        response: api.CreateJobResponse = await self._ask(self._jobs.CreateJob, request, timeout_s)
+        return response
+
     async def list_jobs(
         self,
         *,
@@ -100,6 +124,29 @@ class AioClient:
         request = cluster_api.ListWorkersRequest()
         response: cluster_api.ListWorkersResponse = await self._ask(self._cluster.ListWorkers, request)
         return list(response.workers)
+
+    async def health(self) -> dict[str, str]:
+        """The status of each service, "SERVING" or another; "" is the server as a whole."""
+        stub = health_pb2_grpc.HealthStub(self._channel)
+        found = {}
+        for name in ("", *SERVICES):
+            response = await self._ask(stub.Check, health_pb2.HealthCheckRequest(service=name))
+            found[name] = health_pb2.HealthCheckResponse.ServingStatus.Name(response.status)
+        return found
+
+    async def report_worker_end(self, worker: str, details: str) -> None:
+        """Tell the server how a worker's process ended, for the events of its job. Raises JobNotFound without one."""
+        request = cluster_api.ReportWorkerEndRequest(worker=worker, details=details)
+        await self._ask(self._cluster.ReportWorkerEnd, request)
+
+    async def watch_job(
+        self, job_id: str, *, reconnect_timeout_s: float = RECONNECT_TIMEOUT_S
+    ) -> AsyncGenerator[job_pb2.Job, None]:
+        """The job now and again as it advances; the last one has a final state: as `Client.watch_job`."""
+        async with contextlib.aclosing(self.watch_updates(job_id, reconnect_timeout_s=reconnect_timeout_s)) as updates:
+            async for update in updates:
+                for job in states_of(update):
+                    yield job
 
     async def watch_updates(
         self,
@@ -160,26 +207,69 @@ class AioClient:
         responses = self._read(self._jobs.ReadMetrics, request, DOWNLOAD_TIMEOUT_S)
         return [row async for response in responses for row in response.rows]
 
+    async def read_trace(self, job_id: str) -> list[api.TraceSpan]:
+        """Where the time of the job's last steps went, the oldest first. Raises JobNotFound."""
+        responses = self._read(self._jobs.ReadTrace, api.ReadTraceRequest(job_id=job_id), DOWNLOAD_TIMEOUT_S)
+        return [span async for response in responses for span in response.spans]
+
+    async def list_checkpoints(self, job_id: str) -> model_api.ListCheckpointsResponse:
+        """The versions of a job's model that there are: checkpoints, the last and the best. Raises JobNotFound."""
+        request = model_api.ListCheckpointsRequest(job_id=job_id)
+        response: model_api.ListCheckpointsResponse = await self._ask(self._models.ListCheckpoints, request)
+        return response
+
     async def predict(
-        self, job_id: str, rows: Sequence[Sequence[Value]], columns: Sequence[str] = ()
+        self,
+        job_id: str,
+        rows: Sequence[Sequence[Value]],
+        columns: Sequence[str] = (),
+        *,
+        version: Version | None = None,
     ) -> model_api.PredictResponse:
         """The predictions for rows of raw features: at most 10,000, and 4 MiB, in a call. See `Client.predict`."""
-        request = predict_request(job_id, rows, columns)
+        request = predict_request(job_id, rows, columns, version)
         response: model_api.PredictResponse = await self._ask(self._models.Predict, request)
         return response
+
+    async def explain(
+        self,
+        job_id: str,
+        *,
+        row: int | None = None,
+        shard: int | None = None,
+        max_values: int | None = None,
+        version: Version | None = None,
+    ) -> model_api.ExplainResponse:
+        """Every node's forward and backward value for a row of the job's data, or a shard's microbatch.
+
+        As `Client.explain`."""
+        return await self.explain_example(explain_request_of(job_id, row, shard, max_values, version))
 
     async def explain_example(self, request: model_api.ExplainRequest) -> model_api.ExplainResponse:
         """Every node's forward and backward value for one example. See `Client.explain`."""
         response: model_api.ExplainResponse = await self._ask(self._models.Explain, request)
         return response
 
-    async def download_model(self, job_id: str, path: str | Path) -> Path:
+    async def explain_reduction(
+        self, job_id: str, *, max_values: int | None = None, version: Version | None = None
+    ) -> model_api.ExplainReductionResponse:
+        """The reduced gradient of the step after the parameters: as `Client.explain_reduction`."""
+        request = model_api.ExplainReductionRequest(job_id=job_id, max_values=max_values)
+        set_version(request, version)
+        timeout_s = max(self._timeout_s, CREATE_TIMEOUT_S)
+        response: model_api.ExplainReductionResponse = await self._ask(
+            self._models.ExplainReduction, request, timeout_s
+        )
+        return response
+
+    async def download_model(self, job_id: str, path: str | Path, *, version: Version | None = None) -> Path:
         """Write the job's model to a safetensors file, whole or not at all; return its path.
 
-        It is held in memory until it is whole. Raises JobNotFound, PreconditionFailed without a model,
-        ModelFileError."""
+        It is held in memory until it is whole. version, errors: as in `Client.download_model`."""
         path = Path(path)
-        responses = self._read(self._jobs.DownloadModel, api.DownloadModelRequest(job_id=job_id), DOWNLOAD_TIMEOUT_S)
+        request = api.DownloadModelRequest(job_id=job_id)
+        set_version(request, version)
+        responses = self._read(self._jobs.DownloadModel, request, DOWNLOAD_TIMEOUT_S)
         parts: list[bytes] = [response.content async for response in responses]
         await asyncio.to_thread(replace_file, path, parts)
         return path

@@ -233,8 +233,7 @@ class Client(DataCalls):
         columns: the names of the values; none: the features in the model's order. version: of the model, the last where
         none is given. Raises JobNotFound, InvalidJob with
         paths such as 'rows[3].values[2]', PreconditionFailed where the job has no model or no prediction."""
-        request = predict_request(job_id, rows, columns)
-        _set_version(request, version)
+        request = predict_request(job_id, rows, columns, version)
         with self._errors(self._timeout_s):
             response: model_api.PredictResponse = self._models.Predict(request, timeout=self._timeout_s)
         return response
@@ -252,9 +251,7 @@ class Client(DataCalls):
 
         row, shard: one of them, counted from 0. version: of the model, the last where none is given. Raises
         JobNotFound, InvalidJob, PreconditionFailed where the job has no model."""
-        request = model_api.ExplainRequest(job_id=job_id, row=row, shard=shard, max_values=max_values)
-        _set_version(request, version)
-        return self.explain_example(request)
+        return self.explain_example(explain_request_of(job_id, row, shard, max_values, version))
 
     def explain_example(self, request: model_api.ExplainRequest) -> model_api.ExplainResponse:
         """The same for any example: a row of the job's data, or one of the caller's own."""
@@ -269,7 +266,7 @@ class Client(DataCalls):
 
         version: of the model, the last where none is given. Raises JobNotFound, PreconditionFailed."""
         request = model_api.ExplainReductionRequest(job_id=job_id, max_values=max_values)
-        _set_version(request, version)
+        set_version(request, version)
         timeout_s = max(self._timeout_s, CREATE_TIMEOUT_S)
         with self._errors(timeout_s):
             response: model_api.ExplainReductionResponse = self._models.ExplainReduction(request, timeout=timeout_s)
@@ -317,7 +314,7 @@ class Client(DataCalls):
         ModelFileError."""
         path = Path(path)
         request = api.DownloadModelRequest(job_id=job_id)
-        _set_version(request, version)
+        set_version(request, version)
         with (
             self._errors(DOWNLOAD_TIMEOUT_S),
             _call(self._stub.DownloadModel(request, timeout=DOWNLOAD_TIMEOUT_S)) as call,
@@ -350,22 +347,33 @@ def states_of(update: api.WatchJobResponse) -> Iterator[job_pb2.Job]:
 
 
 def predict_request(
-    job_id: str, rows: Sequence[Sequence[Value]], columns: Sequence[str] = ()
+    job_id: str, rows: Sequence[Sequence[Value]], columns: Sequence[str] = (), version: Version | None = None
 ) -> model_api.PredictRequest:
     """The request of `Client.predict`."""
     request = model_api.PredictRequest(job_id=job_id, columns=columns)
     for row in rows:
         request.rows.add().extend(row)
+    set_version(request, version)
     return request
 
 
-def _set_version(
+def explain_request_of(
+    job_id: str, row: int | None, shard: int | None, max_values: int | None, version: Version | None
+) -> model_api.ExplainRequest:
+    """The request of `Client.explain`."""
+    request = model_api.ExplainRequest(job_id=job_id, row=row, shard=shard, max_values=max_values)
+    set_version(request, version)
+    return request
+
+
+def set_version(
     request: api.DownloadModelRequest
     | model_api.PredictRequest
     | model_api.ExplainRequest
     | model_api.ExplainReductionRequest,
     version: Version | None,
 ) -> None:
+    """Say which version of a model is meant; None: the one that the call takes where none is given."""
     if isinstance(version, int):
         request.version.step = version
     elif version is not None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from chainrule import data_client
+from chainrule import upload_file
 from chainrule.cli import run
 from chainrule.client import Client
 from chainrule.errors import DataFileError, InvalidJob, JobNotFound, ServerError, ServerUnavailable
@@ -141,8 +141,8 @@ def test_an_interrupted_upload_says_how_to_go_on(
 def test_only_what_the_server_has_not_is_sent(
     server: RunningServer, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(data_client, "PART_BYTES", 100)
-    monkeypatch.setattr(data_client, "CALL_BYTES", 300)
+    monkeypatch.setattr(upload_file, "PART_BYTES", 100)
+    monkeypatch.setattr(upload_file, "CALL_BYTES", 300)
     told = []
     with Client(server.address) as client:
         with pytest.raises(ServerError, match="disk is full"):

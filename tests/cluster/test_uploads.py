@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from chainrule import data_client
+from chainrule import upload_file
 from chainrule.client import Client
 from tests.cluster.support import COMMAND, RestartableServer
 
@@ -30,7 +30,7 @@ def file(tmp_path: Path) -> Path:
 def test_a_server_killed_during_an_upload_loses_nothing_that_it_acknowledged(
     tmp_path: Path, file: Path, marker: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(data_client, "CALL_BYTES", 4 << 20)
+    monkeypatch.setattr(upload_file, "CALL_BYTES", 4 << 20)
     kills = [5 << 20, 17 << 20, 18 << 20]
     with RestartableServer(tmp_path / "home") as server, Client(server.address) as client:
 
@@ -40,7 +40,7 @@ def test_a_server_killed_during_an_upload_loses_nothing_that_it_acknowledged(
                 server.end()
                 (upload,) = (tmp_path / "home" / "uploads").iterdir()
                 # All calls but the last were answered.
-                assert (upload / "content").stat().st_size >= done_bytes - data_client.CALL_BYTES
+                assert (upload / "content").stat().st_size >= done_bytes - upload_file.CALL_BYTES
                 server.start()
 
         data_set = client.upload(file, told=kill)
