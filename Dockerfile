@@ -30,7 +30,7 @@ FROM python:3.11-slim-bookworm
 # A number, so that Kubernetes sees that it isn't root. Volumes that are mounted here for the first time get this owner.
 RUN mkdir -p /data /jobs /var/lib/chainrule /run/chainrule /certificates /issued/server /issued/worker /issued/client \
  && chown -R 10001:10001 /var/lib/chainrule /run/chainrule /certificates /issued
-COPY deploy/image/issue-certificates /usr/local/bin/issue-certificates
+COPY deploy/image/issue-certificates deploy/image/worker-is-joined /usr/local/bin/
 COPY --from=build /opt/chainrule /opt/chainrule
 ENV PATH=/opt/chainrule/bin:$PATH \
     HOME=/tmp \

@@ -68,9 +68,9 @@ def list_jobs(
 @app.command()
 def health(server: Server = DEFAULT_SERVER, as_json: Json = False) -> None:
     """Tell whether a server is serving: exit code 0, or 1."""
-    from chainrule.commands import jobs
+    from chainrule.commands.health import health as ask
 
-    jobs.health(server, as_json=as_json)
+    ask(server, as_json=as_json)
 
 
 @app.command()

@@ -16,12 +16,12 @@ from types import TracebackType
 from typing import Any, Literal, Self
 
 import grpc
-from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from chainrule.channel import DEFAULT_ADDRESS, channel_options, checked_address
 from chainrule.credentials import Credentials
 from chainrule.data_client import DataCalls
 from chainrule.errors import ServerError, ServerTimeout, ServerUnavailable
+from chainrule.health import service_health
 from chainrule.secure_channel import open_channel
 from chainrule.statuses import translated
 from chainrule.v1 import cluster_service_pb2 as cluster_api
@@ -39,7 +39,6 @@ Value = float | str | bool | None
 # Of a model: the parameters after a step, of the best epoch, or the last.
 Version = int | Literal["best", "last"]
 NAMED_VERSIONS = {"best": model_pb2.NAMED_VERSION_BEST, "last": model_pb2.NAMED_VERSION_LAST}
-SERVICES = tuple(f"chainrule.v1.{name}Service" for name in ("Cluster", "Job", "Data", "Model", "Worker"))
 
 
 class Client(DataCalls):
@@ -130,14 +129,8 @@ class Client(DataCalls):
 
     def health(self) -> dict[str, str]:
         """The status of each service, "SERVING" or another; "" is the server as a whole."""
-        stub = health_pb2_grpc.HealthStub(self._channel)
-        found = {}
         with self._errors(self._timeout_s):
-            for name in ("", *SERVICES):
-                request = health_pb2.HealthCheckRequest(service=name)
-                status = stub.Check(request, timeout=self._timeout_s).status
-                found[name] = health_pb2.HealthCheckResponse.ServingStatus.Name(status)
-        return found
+            return service_health(self._channel, timeout_s=self._timeout_s)
 
     def list_workers(self) -> list[cluster_api.Worker]:
         """The workers that are connected now, in the order in which they came."""

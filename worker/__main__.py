@@ -19,6 +19,7 @@ from chainrule.errors import CredentialsError
 from chainrule.logs import add_log_options, log_event, start_logging
 from chainrule.process import Stopped, StopSignal
 from worker.session import TRANSPORTS, Refused, ServerGone, Session
+from worker.status_file import StatusFileError
 
 log = logging.getLogger("worker")
 
@@ -53,7 +54,7 @@ def main() -> int:
             arguments.transport,
             Credentials.from_environment(os.environ),
         ).run()
-    except (CredentialsError, ServerGone, Refused) as error:
+    except (CredentialsError, StatusFileError, ServerGone, Refused) as error:
         sys.stderr.write(f"error: {error}\n")
         return 1
     except Stopped:

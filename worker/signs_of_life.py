@@ -12,15 +12,19 @@ import threading
 
 from chainrule.v1 import worker_service_pb2 as pb
 from worker.links import StreamLink
+from worker.status_file import StatusFile
 
 GOODBYE_TIMEOUT_S = 2.0
 
 
 class SignsOfLife:
-    """The computing thread counts `work_count` up. farewell: reasons to end the process, put there by a signal."""
+    """The computing thread counts `work_count` up. farewell: reasons to end the process, put there by a signal.
 
-    def __init__(self, farewell: queue.SimpleQueue[str]) -> None:
+    status: where it is told to health checks too; None: where the environment says. Raises StatusFileError."""
+
+    def __init__(self, farewell: queue.SimpleQueue[str], status: StatusFile | None = None) -> None:
         self.work_count = 0
+        self._status = StatusFile.of_environment(os.environ) if status is None else status
         self._farewell = farewell
         self._stream: StreamLink | None = None
         self._interval_s = 1.0
@@ -34,10 +38,14 @@ class SignsOfLife:
         """Speak on this stream, every so often, until `end`."""
         self._interval_s = max(interval_s, 0.01)
         self._stream = stream
+        if self._status is not None:
+            self._status.joined()
 
     def end(self) -> None:
         """The stream has ended."""
         self._stream = None
+        if self._status is not None:
+            self._status.left()
 
     def say_goodbye(self, reason: str) -> None:
         """Tell the server that the process ends, and wait until it has heard, for GOODBYE_TIMEOUT_S at most."""
@@ -54,6 +62,8 @@ class SignsOfLife:
                 stream = self._stream
                 if stream is not None:
                     stream.say(pb.TrainRequest(alive=pb.Alive(work_count=self.work_count)))
+                    if self._status is not None and stream.is_active:
+                        self._status.joined()
             else:
                 self.say_goodbye(reason)
                 os._exit(0)

@@ -1,4 +1,4 @@
-"""The commands that talk to a running server: submit, list, status, watch, pause, resume, cancel, download, health."""
+"""The commands that talk to a running server: submit, list, status, watch, pause, resume, cancel, download."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from chainrule.client import Client, Version, states_of
 from chainrule.commands.datasets import upload_files
 from chainrule.commands.train import check_success, default_model_path
 from chainrule.errors import ArgumentError
-from chainrule.failures import FAILED, CommandFailed, interrupted, wrong_input
+from chainrule.failures import interrupted, wrong_input
 from chainrule.job_file import load_job_file
 from chainrule.output import (
     FINAL_STATES,
@@ -155,19 +155,6 @@ def download(server: str, job_id: str, output: Path | None, *, version: Version 
         print_json({"job": job_id, "model_path": str(path), "size_bytes": path.stat().st_size})
     else:
         print_line(str(path))
-
-
-def health(server: str, *, as_json: bool) -> None:
-    """Print whether the server and its services are serving. Raises CommandFailed where one isn't."""
-    with Client(server) as client:
-        services = client.health()
-    status = services.pop("")
-    if as_json:
-        print_json({"status": status, "services": services})
-    else:
-        print_table([("server", status), *services.items()])
-    if {status, *services.values()} != {"SERVING"}:
-        raise CommandFailed(FAILED, [("", f"the server at {server} is not serving")], reason="NOT_SERVING")
 
 
 def _follow(client: Client, job_id: str, *, as_json: bool) -> None:

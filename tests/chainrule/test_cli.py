@@ -16,7 +16,7 @@ import pytest
 import typer
 from google.rpc import error_details_pb2, status_pb2
 
-from chainrule.cli import app, run
+from chainrule.cli import app, narrowed, run
 from chainrule.cli_options import DATA_FILES
 from chainrule.cli_security import add_security_options
 from chainrule.v1 import job_pb2
@@ -220,6 +220,15 @@ def test_a_server_that_is_not_there_is_exit_code_1(capsys: pytest.CaptureFixture
     assert capsys.readouterr().err.startswith("error: no chainrule server answers at 127.0.0.1:1")
 
 
+def test_a_health_check_loads_little(at: Any) -> None:
+    """Containers ask every few seconds: what is loaded is what it costs."""
+    program = "import sys; from chainrule.cli import run; print(run(['health'])); print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-P", "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    loaded = set(done.stdout.splitlines()[-1].split())
+    assert "grpc" in loaded
+    assert not {"numpy", "rich.console", "chainrule.client", "chainrule.progress", "cryptography"} & loaded
+
+
 def test_help_loads_neither_grpc_nor_numpy() -> None:
     program = (
         "import sys; from chainrule.cli import run; assert run(['--help']) == 0; "
@@ -227,6 +236,19 @@ def test_help_loads_neither_grpc_nor_numpy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_a_command_is_made_without_the_others_and_a_wrong_name_knows_them_all(
+    at: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    for name, command in whole.items():
+        (only,) = typer.main.get_command(narrowed(app, name)).commands.items()  # type: ignore[attr-defined]
+        assert only[0] == name
+        assert [each.opts for each in only[1].params] == [each.opts for each in command.params]
+    assert {"health", "train", "server", "datasets", "predict"} <= set(whole)
+    assert run(["heath"]) == 2
+    assert "Did you mean 'health'" in capsys.readouterr().err
 
 
 def test_options_that_commands_share_are_made_once() -> None:

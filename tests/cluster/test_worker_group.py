@@ -16,6 +16,7 @@ from chainrule import Client, load_job_file
 from chainrule.output import FINAL_STATES
 from chainrule.v1 import job_pb2
 from tests.cluster.support import COMMAND, EXAMPLES, RestartableServer, processes_with
+from tests.worker.health_check import all_are_joined
 
 pytestmark = pytest.mark.cluster
 
@@ -31,7 +32,8 @@ def server(marker: str, tmp_path: Path) -> Iterator[RestartableServer]:
 def group(server: RestartableServer, tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
     """Three workers as one command, of which the log is in group.log."""
     command = [*COMMAND, "worker", "--server", server.address, "--workers", "3", "--name", "w"]
-    with (tmp_path / "group.log").open("wb") as log, subprocess.Popen(command, stderr=log) as process:
+    environment = os.environ | {"CHAINRULE_WORKER_STATUS": str(tmp_path / "status")}
+    with (tmp_path / "group.log").open("wb") as log, subprocess.Popen(command, stderr=log, env=environment) as process:
         wait_for_line(tmp_path / "group.log", "joined", count=3)
         yield process
         process.terminate()
@@ -71,6 +73,18 @@ def test_a_group_trains_a_job_that_needs_all_of_it(
         *_, last = client.watch_job(job_id)
     assert last.state in FINAL_STATES
     assert last.state == job_pb2.JOB_STATE_SUCCEEDED
+
+
+def test_a_health_check_sees_whether_all_workers_have_joined(
+    server: RestartableServer, group: subprocess.Popen[bytes], tmp_path: Path
+) -> None:
+    assert all_are_joined(tmp_path / "status")
+    assert len([*(tmp_path / "status").iterdir()]) == 3
+    server.end()
+    deadline_s = time.monotonic() + 60
+    while all_are_joined(tmp_path / "status"):
+        assert time.monotonic() < deadline_s, "the workers without a server are called well"
+        time.sleep(0.1)
 
 
 def test_sigterm_ends_all_workers_of_a_group(group: subprocess.Popen[bytes], marker: str) -> None:

@@ -114,12 +114,12 @@ class Cluster:
             ["tar", "-xC", str(certificates), "--no-same-owner"], input=packed.stdout, timeout=60, check=True
         )
 
-    def client(self) -> Client:
-        """A client on the host, by the published port and its certificate."""
+    def client(self, token: str | None = None) -> Client:
+        """A client on the host, by the published port and its certificate; token: one that says who it is."""
         folder = self.folder / "certificates"
         return Client(
             self.address,
-            credentials=Credentials(Tls(folder / "ca.pem", folder / "client.pem", folder / "client.key")),
+            credentials=Credentials(Tls(folder / "ca.pem", folder / "client.pem", folder / "client.key"), token),
         )
 
     def submit(self, job_file: Path) -> str:

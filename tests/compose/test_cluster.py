@@ -6,11 +6,14 @@ import json
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy
 import pytest
 
+from chainrule import load_job_file
+from chainrule.errors import NotAllowed, NotAuthenticated
 from tests.compose.support import BASE_IMAGE, Cluster, docker
 
 pytestmark = [pytest.mark.compose, pytest.mark.timeout(600)]
@@ -50,12 +53,25 @@ def test_nobody_without_a_certificate_gets_in(cluster: Cluster) -> None:
         assert "Traceback" not in done.stderr
 
 
-def test_the_documented_command_makes_a_token_that_the_server_knows(cluster: Cluster) -> None:
+def test_the_documented_command_makes_a_token_that_lets_in_as_what_it_says(cluster: Cluster, job_file: Path) -> None:
     tokens = "/var/lib/chainrule/tokens"
     command = ["chainrule", "token", "create", "--name", "anna", "--role", "observer", "--tokens", tokens]
     token = cluster.compose("exec", "-T", "server", *command).strip()
     assert re.fullmatch(r"chainrule_[\w-]{43}", token)
     assert "anna observer" in cluster.compose("exec", "-T", "server", "cat", tokens)
+    with cluster.client(token) as anna:
+        deadline_s = time.monotonic() + 30
+        while True:
+            try:
+                anna.list_jobs()
+                break
+            except NotAuthenticated:  # the server reads the tokens again within a second
+                assert time.monotonic() < deadline_s, "the printed token is not let in"
+                time.sleep(0.1)
+        with pytest.raises(NotAllowed, match="'anna' has the role observer"):
+            anna.create_job(load_job_file(job_file))
+    with cluster.client(token[::-1]) as stranger, pytest.raises(NotAuthenticated, match="the token isn't known here"):
+        stranger.list_jobs()
 
 
 @pytest.mark.parametrize("service", ["server", "worker"])
@@ -75,6 +91,20 @@ def test_a_container_has_no_root_no_capabilities_and_nowhere_to_write(cluster: C
     assert docker("exec", container, "sh", "-c", f"{{ {tried}; }} 2>/dev/null && echo wrote || echo refused") == (
         "refused\n"
     )
+
+
+def test_a_worker_s_container_is_healthy_only_while_its_worker_has_joined(cluster: Cluster) -> None:
+    worker = cluster.containers("worker")[0]
+    check = ("exec", worker, "sh", "/usr/local/bin/worker-is-joined")
+    docker(*check)
+    # Another worker of the same container, whose server isn't there.
+    command = "exec chainrule worker --server localhost:1 --connect-timeout-s 60"
+    docker("exec", "--detach", worker, "sh", "-c", f"{command} & wait")
+    deadline_s = time.monotonic() + 60
+    while subprocess.run(["docker", *check], capture_output=True, timeout=60, check=False).returncode == 0:
+        assert time.monotonic() < deadline_s, "a worker without a server is called well"
+        time.sleep(0.2)
+    docker("restart", worker)
 
 
 def test_only_the_one_shot_service_has_the_authority_s_key(cluster: Cluster) -> None:
