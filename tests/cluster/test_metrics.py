@@ -22,7 +22,10 @@ from tests.cluster.support import RestartableServer
 
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("marker")]
 
-DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "metrics.md"
+ROOT = Path(__file__).resolve().parents[2]
+DOCUMENT = ROOT / "docs/metrics.md"
+# What asks Prometheus for metrics by name.
+ASKED = ("deploy/compose/grafana/chainrule.json", "docs/kubernetes.md", "docs/metrics.md")
 TIMEOUT_S = 60.0
 # A metric's name, the values of its labels in the order of their names.
 Key = tuple[str, ...]
@@ -140,7 +143,7 @@ def test_a_server_and_its_workers_log_every_event_as_a_line_of_json(
     assert told("job_ended", "job", "step", "state") == [(job_id, job.progress.step, "JOB_STATE_SUCCEEDED")]
 
 
-def test_the_documentation_lists_every_metric_as_it_is(server: RestartableServer) -> None:
+def test_what_pages_the_dashboard_and_the_autoscaler_name_is_what_the_server_tells(server: RestartableServer) -> None:
     with Client(server.address) as client:
         job_id = client.create_job(spec(epochs=1_000_000)).job_id
         next(job for job in client.watch_job(job_id) if job.progress.epoch)
@@ -154,6 +157,21 @@ def test_the_documentation_lists_every_metric_as_it_is(server: RestartableServer
             told[name] = (family.type, labels, family.documentation)
     rows = re.findall(r"^\| `(chainrule_\w+)` \| (\w+) \| ([\w, ]*?) ?\| (.*) \|$", DOCUMENT.read_text(), re.MULTILINE)
     assert {name: (kind, labels, meaning) for name, kind, labels, meaning in rows} == told
+    samples = {sample.name for family in text_string_to_metric_families(text) for sample in family.samples}
+    named = {name: set(re.findall(r"\b(?:chainrule|process)_\w+", "\n".join(asked(name)))) for name in ASKED}
+    assert all(named.values())
+    assert {name: found - samples for name, found in named.items()} == {name: set() for name in ASKED}
+    # The autoscaler's own comes from a rule on the page.
+    (scaled_by,) = re.findall(r"metric: { name: (\w+) }", (ROOT / "deploy/kubernetes/autoscaler.yaml").read_text())
+    assert f"name: {{ as: {scaled_by} }}" in (ROOT / "docs/kubernetes.md").read_text()
+
+
+def asked(name: str) -> list[str]:
+    """The queries of a file, in Prometheus' language."""
+    text = (ROOT / name).read_text()
+    if name.endswith(".json"):
+        return [target["expr"] for panel in json.loads(text)["panels"] for target in panel["targets"]]
+    return re.findall(r"Query: '(.*)'", text) + re.findall(r"`([^`|]+ (?:==|>) [0-9][^`|]*)`", text)
 
 
 def test_a_server_that_is_not_asked_answers_no_prometheus_and_loads_none_of_it(tmp_path: Path) -> None:
