@@ -23,7 +23,6 @@ from chainrule.channel import channel_options, checked_address
 from chainrule.client import (
     CREATE_TIMEOUT_S,
     DOWNLOAD_TIMEOUT_S,
-    SERVICES,
     Value,
     Version,
     explain_request_of,
@@ -33,6 +32,7 @@ from chainrule.client import (
 )
 from chainrule.credentials import Credentials
 from chainrule.errors import ServerError, ServerTimeout, ServerUnavailable
+from chainrule.health import SERVICES
 from chainrule.secure_channel import open_aio_channel
 from chainrule.statuses import translated
 from chainrule.v1 import cluster_service_pb2 as cluster_api
