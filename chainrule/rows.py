@@ -28,7 +28,12 @@ def rows_of(data: Any) -> tuple[Rows, list[str]]:
     itself: a list of values, or a dict from names to values."""
     if hasattr(data, "columns") and hasattr(data, "itertuples"):
         names = [str(name) for name in data.columns]
-        return [[plain(value) for value in row] for row in data.itertuples(index=False, name=None)], names
+        return [_named_row(names, row) for row in data.itertuples(index=False, name=None)], names
+    if hasattr(data, "index") and hasattr(data, "items") and not isinstance(data, Mapping):
+        # A row of a data frame. A column's index holds no names, and its values are as those of an array.
+        names = list(data.index)
+        if names and all(isinstance(name, str) for name in names):
+            return [_named_row(names, data.tolist())], names
     if isinstance(data, Mapping):
         return _rows_of_columns(data)
     array = data if hasattr(data, "__array__") or hasattr(data, "ndim") else None
@@ -93,6 +98,17 @@ def plain(value: Any) -> Value:
     if type(value).__name__ in ("NAType", "NaTType"):
         return None
     raise RowsError(f"a value is a number, a text, true or false, or None, got a {type(value).__name__}")
+
+
+def _named_row(names: Sequence[str], row: Sequence[Any]) -> list[Value]:
+    """Raises RowsError that names the column."""
+    values = []
+    for name, value in zip(names, row, strict=True):
+        try:
+            values.append(plain(value))
+        except RowsError as error:
+            raise RowsError(f"column {name!r}: {error}") from None
+    return values
 
 
 def _rows_of_columns(table: Mapping[Any, Any]) -> tuple[Rows, list[str]]:

@@ -18,10 +18,11 @@ from tests.cluster.support import processes_with, wait_for
 
 sklearn = pytest.importorskip("sklearn")
 
+from sklearn.compose import make_column_transformer  # noqa: E402
 from sklearn.datasets import make_blobs, make_regression  # noqa: E402
 from sklearn.model_selection import GridSearchCV, cross_val_score  # noqa: E402
 from sklearn.pipeline import make_pipeline  # noqa: E402
-from sklearn.preprocessing import MinMaxScaler  # noqa: E402
+from sklearn.preprocessing import MinMaxScaler, OneHotEncoder  # noqa: E402
 from sklearn.utils.estimator_checks import parametrize_with_checks  # noqa: E402
 
 from chainrule.estimators import ChainruleClassifier, ChainruleRegressor  # noqa: E402
@@ -82,6 +83,33 @@ def test_a_pipeline_predicts_in_the_unit_of_y() -> None:
     fitted = make_pipeline(MinMaxScaler(), ChainruleRegressor(**QUICK)).fit(X, y)
     assert fitted.score(X, y) > 0.9
     assert abs(fitted.predict(X).mean() - 1000) < 50
+
+
+def test_a_data_frame_is_known_by_its_columns() -> None:
+    pandas = pytest.importorskip("pandas")
+    X, y = line()
+    frame = pandas.DataFrame(X, columns=["width", "height", "age"])
+    fitted = ChainruleRegressor(**QUICK).fit(frame, pandas.Series(y))
+    assert fitted.feature_names_in_.tolist() == ["width", "height", "age"]
+    assert fitted.parameters_sha256_ == ChainruleRegressor(**QUICK).fit(X, y).parameters_sha256_
+    for wrong, said in (
+        (frame[["height", "width", "age"]], "must be in the same order"),
+        (frame.drop(columns="age"), "(?s)now missing.*age"),
+        (frame.assign(remark=1.0), "(?s)unseen.*remark"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            fitted.predict(wrong)
+    with pytest.raises(ValueError, match="could not convert string to float"):
+        fitted.fit(frame.assign(age="old"), y)
+
+
+def test_words_in_a_data_frame_are_encoded_in_a_pipeline() -> None:
+    pandas = pytest.importorskip("pandas")
+    words = np.array(["oak", "fir", "elm"])[np.arange(90) % 3]
+    frame = pandas.DataFrame({"tree": pandas.Categorical(words), "age": np.arange(90) % 7})
+    encoder = make_column_transformer((OneHotEncoder(), ["tree"]), remainder="passthrough")
+    fitted = make_pipeline(encoder, ChainruleClassifier(**QUICK)).fit(frame, pandas.Categorical(words == "oak"))
+    assert fitted.score(frame, words == "oak") == 1.0
 
 
 def test_a_grid_search_finds_what_learns() -> None:

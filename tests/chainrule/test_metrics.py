@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import sys
-from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -34,19 +32,18 @@ def test_a_job_without_steps_has_empty_arrays() -> None:
     assert {len(column) for column in Metrics([]).values()} == {0}
 
 
-def test_pandas_gets_the_columns_and_its_absence_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    frames: list[Any] = []
+def test_pandas_gets_the_columns_by_step() -> None:
+    pandas = pytest.importorskip("pandas")
+    frame = Metrics(ROWS).to_pandas()
+    assert frame.index.tolist() == [1, 2]
+    assert frame.index.name == "step"
+    assert {"epoch", "time", "loss", "validation_loss"} <= set(frame.columns)
+    assert frame.loc[2, "loss"] == 1.0
+    assert pandas.isna(frame.loc[1, "validation_r2"])
+    assert Metrics([]).to_pandas().empty
 
-    class Frame:
-        def __init__(self, columns: Any) -> None:
-            frames.append(columns)
 
-        def set_index(self, name: str) -> str:
-            return name
-
-    monkeypatch.setitem(sys.modules, "pandas", SimpleNamespace(DataFrame=Frame))
-    assert Metrics(ROWS).to_pandas() == "step"
-    assert "validation_loss" in frames[0]
+def test_the_absence_of_pandas_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pandas", None)
     with pytest.raises(ImportError, match="pip install pandas"):
         Metrics(ROWS).to_pandas()
