@@ -32,6 +32,7 @@ from chainrule.client import (
 )
 from chainrule.credentials import Credentials
 from chainrule.errors import ServerError, ServerTimeout, ServerUnavailable
+from chainrule.expiry import tell_client_of_expiry
 from chainrule.health import SERVICES
 from chainrule.secure_channel import open_aio_channel
 from chainrule.statuses import translated
@@ -59,6 +60,7 @@ class AioClient(AioDataCalls):
         self._credentials = credentials
         self._is_closed = False
         self._channel = open_aio_channel(self.address, credentials, channel_options(repeats=True))
+        tell_client_of_expiry(credentials)
         self._cluster = cluster_service_pb2_grpc.ClusterServiceStub(self._channel)
         self._jobs = job_service_pb2_grpc.JobServiceStub(self._channel)
         self._models = model_service_pb2_grpc.ModelServiceStub(self._channel)

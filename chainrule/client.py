@@ -21,6 +21,7 @@ from chainrule.channel import DEFAULT_ADDRESS, channel_options, checked_address
 from chainrule.credentials import Credentials
 from chainrule.data_client import DataCalls
 from chainrule.errors import ServerError, ServerTimeout, ServerUnavailable
+from chainrule.expiry import tell_client_of_expiry
 from chainrule.health import service_health
 from chainrule.secure_channel import open_channel
 from chainrule.statuses import translated
@@ -61,6 +62,7 @@ class Client(DataCalls):
         self._credentials = Credentials.from_environment(os.environ) if credentials is None else credentials
         self._is_closed = False
         self._channel = open_channel(self.address, self._credentials, channel_options(repeats=repeats))
+        tell_client_of_expiry(self._credentials)
         self._cluster = cluster_service_pb2_grpc.ClusterServiceStub(self._channel)
         self._models = model_service_pb2_grpc.ModelServiceStub(self._channel)
         self._stub = job_service_pb2_grpc.JobServiceStub(self._channel)

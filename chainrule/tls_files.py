@@ -51,14 +51,25 @@ def read_authorities(path: Path) -> bytes:
     return content
 
 
-def expiry_warning(what: str, not_after: datetime.datetime, *, now: datetime.datetime) -> str | None:
+def end_of_certificate(path: Path) -> datetime.datetime:
+    """When a certificate expires, or the first of its chain. Raises CredentialsError where the file holds none."""
+    return min(each.not_valid_after_utc for each in _certificates(_read(path, "certificate"), path))
+
+
+def end_of_authority(path: Path) -> datetime.datetime:
+    """When the last of the authorities in a file expires. Raises CredentialsError where the file holds none."""
+    return max(each.not_valid_after_utc for each in _certificates(_read(path, "authority"), path))
+
+
+def expiry_warning(what: str, not_after: datetime.datetime, *, now: datetime.datetime, remedy: str) -> str | None:
     """What to say of a certificate that expires within WARN_BEFORE_DAYS; None for one that doesn't."""
     left = not_after - now
     if left > datetime.timedelta(days=WARN_BEFORE_DAYS):
         return None
     if left <= datetime.timedelta(0):
-        return f"{what} has expired, on {day(not_after)}: nobody can connect; renew it"
-    return f"{what} expires on {day(not_after)}, in {left.days} days; renew it ('chainrule certificates renew')"
+        return f"{what} has expired, on {day(not_after)}: nobody can connect; {remedy}"
+    days = f"{left.days} day{'' if left.days == 1 else 's'}"
+    return f"{what} expires on {day(not_after)}, in {days}; {remedy}"
 
 
 def day(time: datetime.datetime) -> str:

@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING
 import grpc.aio
 
 from chainrule.errors import CredentialsError
+from chainrule.expiry import keep_telling_of_expiry
 from chainrule.local_link.listener import CannotShare, Listener, why_unsupported
 from chainrule.logs import add_log_options, log_event, start_logging
 from chainrule.process import available_processors, stop_event
@@ -42,7 +43,7 @@ from server.jobs import JobBook
 from server.journal import Journal
 from server.lease import DEFAULT_LEASE_S
 from server.limits import add_limit_options, limits_of
-from server.listening import CannotListen, listen, listen_on_socket, warn_of_expiry
+from server.listening import CannotListen, listen, listen_on_socket
 from server.local_links import LocalLinks
 from server.object_storage import ObjectStorage, allowed_prefixes, default_prefixes
 from server.prepared_job import prepare
@@ -222,7 +223,8 @@ async def _serve(arguments: argparse.Namespace) -> int:
     log.info("listening on %s %s, home %s", address, how, arguments.home, extra=log_event("listening"))
     tasks = [asyncio.create_task(_drop_abandoned(uploads))]
     if certificate is not None:
-        tasks.append(asyncio.create_task(warn_of_expiry(certificate)))
+        files = certificate.files
+        keep_telling_of_expiry("the server's", certificate=files.certificate, authority=files.client_ca)
     await stop.wait()
     log.info("stopping", extra=log_event("stopping"))
     for task in tasks:

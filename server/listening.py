@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import datetime
 import logging
 import os
@@ -16,10 +15,9 @@ import grpc
 from chainrule.address import is_loopback
 from chainrule.errors import CredentialsError
 from chainrule.logs import log_event
-from chainrule.tls_files import Identity, expiry_warning, read_authorities, read_identity
+from chainrule.tls_files import Identity, read_authorities, read_identity
 
 log = logging.getLogger(__name__)
-EXPIRY_LOOK_INTERVAL_S = 12 * 3600.0
 
 
 class CannotListen(Exception):
@@ -67,7 +65,7 @@ class ReloadingCertificate:
     certificate stays. Connections that are there keep the certificate that they came with."""
 
     def __init__(self, files: TlsFiles, now: Callable[[], datetime.datetime]) -> None:
-        self._files = files
+        self.files = files
         self._now = now
         self._seen = self._mark()
         self.identity, self._authorities = self._read()
@@ -78,12 +76,6 @@ class ReloadingCertificate:
         fetcher = cast("Callable[[], grpc.ServerCertificateConfiguration]", self._changed)
         return grpc.dynamic_ssl_server_credentials(
             self._configuration(), fetcher, require_client_authentication=self._authorities is not None
-        )
-
-    def warning(self) -> str | None:
-        """What to say of the certificate's end, if it is near."""
-        return expiry_warning(
-            f"the server's certificate {self._files.certificate}", self.identity.not_after, now=self._now()
         )
 
     def _changed(self) -> grpc.ServerCertificateConfiguration | None:
@@ -106,12 +98,12 @@ class ReloadingCertificate:
         return grpc.ssl_server_certificate_configuration([pair], root_certificates=self._authorities)
 
     def _read(self) -> tuple[Identity, bytes | None]:
-        files = self._files
+        files = self.files
         authorities = None if files.client_ca is None else read_authorities(files.client_ca)
         return read_identity(files.certificate, files.key, now=self._now()), authorities
 
     def _mark(self) -> list[object]:
-        paths: Iterable[Path | None] = (self._files.certificate, self._files.key, self._files.client_ca)
+        paths: Iterable[Path | None] = (self.files.certificate, self.files.key, self.files.client_ca)
         return [_mark(path) for path in paths if path is not None]
 
 
@@ -140,14 +132,6 @@ def listen_on_socket(server: grpc.aio.Server, path: Path) -> None:
         raise CannotListen(f"--socket: {path} can't be listened on; is it used, or its path too long?") from None
     finally:
         os.umask(before)
-
-
-async def warn_of_expiry(certificate: ReloadingCertificate) -> None:
-    """Tell the log that the certificate's end is near, now and twice a day, until cancelled."""
-    while True:
-        if (warning := certificate.warning()) is not None:
-            log.warning("%s", warning, extra=log_event("certificate_expires"))
-        await asyncio.sleep(EXPIRY_LOOK_INTERVAL_S)
 
 
 def _mark(path: Path) -> object:

@@ -16,6 +16,7 @@ import sys
 
 from chainrule.credentials import Credentials
 from chainrule.errors import CredentialsError
+from chainrule.expiry import keep_telling_of_expiry
 from chainrule.logs import add_log_options, log_event, start_logging
 from chainrule.process import Stopped, StopSignal
 from worker.session import TRANSPORTS, Refused, ServerGone, Session
@@ -46,13 +47,17 @@ def main() -> int:
     start_logging(arguments.name, log_format=arguments.log_format, log_level=arguments.log_level)
     stop = StopSignal(exit_with_stdin=arguments.exit_with_stdin)
     try:
+        credentials = Credentials.from_environment(os.environ)
+        if credentials.tls is not None:
+            tls = credentials.tls
+            keep_telling_of_expiry("this worker's", certificate=tls.certificate, authority=tls.ca)
         Session(
             arguments.server,
             arguments.name,
             arguments.connect_timeout_s,
             stop,
             arguments.transport,
-            Credentials.from_environment(os.environ),
+            credentials,
         ).run()
     except (CredentialsError, StatusFileError, ServerGone, Refused) as error:
         sys.stderr.write(f"error: {error}\n")

@@ -139,10 +139,10 @@ def test_files_that_are_of_no_use_are_named_with_what_is_wrong(tmp_path: Path) -
 
 def test_an_expiry_is_warned_of_a_month_ahead() -> None:
     def warning(days: float) -> str:
-        return expiry_warning("it", NOW + days * DAY, now=NOW) or ""
+        return expiry_warning("it", NOW + days * DAY, now=NOW, remedy="renew it") or ""
 
     assert warning(31) == ""
-    assert warning(29.5).startswith("it expires on 2030-01-30, in 29 days")
+    assert warning(29.5) == "it expires on 2030-01-30, in 29 days; renew it"
     assert "has expired" in warning(0)
 
 

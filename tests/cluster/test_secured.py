@@ -98,14 +98,16 @@ def test_a_server_that_could_not_be_trusted_does_not_start(tmp_path: Path, optio
 
 
 def test_a_worker_that_is_not_let_in_says_why_and_ends(tmp_path: Path) -> None:
-    assert chainrule("certificates", "create", cwd=tmp_path).returncode == 0
+    assert chainrule("certificates", "create", "--days", "20", cwd=tmp_path).returncode == 0
     alice = token(tmp_path, "alice", "client")
     listening = ["--tls-certificate", "certificates/server.pem", "--tls-key", "certificates/server.key"]
     with process("server", "--port", "0", "--home", "home", "--tokens", "tokens", *listening, cwd=tmp_path) as server:
         assert server.stdout is not None
         here = ["worker", "--server", json.loads(server.stdout.readline())["address"]]
         secured = [*here, "--tls-ca", "certificates/ca.pem"]
+        own = ["--tls-certificate", "certificates/worker.pem", "--tls-key", "certificates/worker.key"]
         for options, said in (
+            ([*secured, *own], "this worker's certificate certificates/worker.pem expires on"),
             (here, "speaks TLS; name its authority"),
             (secured, "the call shows no token"),
             ([*secured, "--token-file", str(alice)], "'alice' has the role client; Train is for admin and worker"),
