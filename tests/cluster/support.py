@@ -24,8 +24,6 @@ from tests.plain_workers import train_with_plain_workers
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 COMMAND = [sys.executable, "-P", "-m", "chainrule"]
 
-TIMEOUT_S = 60.0
-
 Train = Callable[..., dict[str, Any]]
 TIMEOUT_S = 120.0
 

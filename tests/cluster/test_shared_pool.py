@@ -17,6 +17,8 @@ pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("marker")]
 QUEUED, RUNNING = job_pb2.JOB_STATE_QUEUED, job_pb2.JOB_STATE_RUNNING
 PAUSED, SUCCEEDED = job_pb2.JOB_STATE_PAUSED, job_pb2.JOB_STATE_SUCCEEDED
 LONG, SHORT = 250, 120
+# Over long before a job of 2 * LONG epochs, however slow the machine is.
+BRIEF = 30
 
 
 def wait_for(holds: Callable[[], bool], server: RestartableServer, *, timeout_s: float = 60.0) -> None:
@@ -55,15 +57,17 @@ def test_jobs_that_share_workers_have_the_bits_of_undisturbed_runs(tmp_path: Pat
 
 
 def test_a_higher_priority_takes_workers_at_a_steps_end_and_a_lower_one_gets_them_back(tmp_path: Path) -> None:
+    low_spec, high_spec = job_spec("low", epochs=2 * LONG), job_spec("high", epochs=BRIEF)
+    # A worker that is slow for a while keeps its shards, so that nothing but the other job changes who computes.
+    low_spec.training.stragglers.factor = 0
+    high_spec.priority, high_spec.training.min_workers, high_spec.training.max_workers = 1, 2, 2
     with RestartableServer(tmp_path / "home", workers=3) as server, Client(server.address) as client:
-        low = client.create_job(job_spec("low", epochs=2 * LONG))
+        wait_for(lambda: len(client.list_workers()) == 3, server)
+        low = client.create_job(low_spec)
         wait_for(lambda: workers_of(client, [low]) == [3], server)
         wait_for(lambda: client.get_job(low.job_id).time_left.ToNanoseconds() > 0, server)
-        spec = job_spec("high", epochs=SHORT)
-        spec.priority, spec.training.min_workers, spec.training.max_workers = 1, 2, 2
-        high = client.create_job(spec)
-        wait_for(lambda: workers_of(client, [low, high]) == [1, 2], server)
-        for job, epochs in ((high, SHORT), (low, 2 * LONG)):
+        high = client.create_job(high_spec)
+        for job, epochs in ((high, BRIEF), (low, 2 * LONG)):
             final = ended(client, job.job_id)
             assert final.result.parameters_sha256 == undisturbed(epochs, 0).parameters_sha256, server.log()
         counts = [
@@ -71,5 +75,5 @@ def test_a_higher_priority_takes_workers_at_a_steps_end_and_a_lower_one_gets_the
             for event in history(client, low.job_id)
             if event.HasField("workers_changed")
         ]
-        # One after the other they came; then two went, and came back when the other job had ended.
-        assert counts[-3:] == [3, 1, 3]
+        # Two went, and came back when the other job had ended; of what comes after the last step it says nothing.
+        assert [1, 3] in [counts[at : at + 2] for at in range(len(counts))], (counts, server.log())
