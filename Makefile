@@ -11,6 +11,8 @@ WORKERS ?= 2
 PYTEST_ARGS ?=
 # Many tests wait for processes of their own.
 TEST_PROCESSES ?= 3
+# Tests start hundreds of processes, and each would compile every module again.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: lock help install train test chaos lint docs clean
 
@@ -23,7 +25,7 @@ train: install ## train the four-layer network on real data, with a server and t
 	$(VENV)/bin/chainrule train examples/four_layer.toml --workers $(WORKERS)
 
 test: $(VENV)/.installed-test ## install what the tests need and run them (PYTEST_ARGS="-k name" chooses)
-	$(VENV)/bin/python -P -m pytest -n $(TEST_PROCESSES) --dist loadgroup $(PYTEST_ARGS)
+	$(VENV)/bin/python -P -m pytest -n $(TEST_PROCESSES) --dist loadgroup --no-loadscope-reorder $(PYTEST_ARGS)
 
 chaos: $(VENV)/.installed-test ## kill, stop and cut off processes for CHAOS_S seconds (600); every hash must stay
 	$(VENV)/bin/python -m tests.cluster.chaos

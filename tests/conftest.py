@@ -1,4 +1,4 @@
-"""Which tests stay together when several processes run them."""
+"""Which tests stay together when several processes run them, and which come first."""
 
 from __future__ import annotations
 
@@ -7,10 +7,49 @@ from pathlib import Path
 import pytest
 
 FOLDER = Path(__file__).parent
+# Loading PyTorch or numba takes seconds: one process does it for all of these.
+REFEREES = {
+    "benchmarks/test_peers.py",
+    "engine/test_clipping.py",
+    "engine/test_microbatch.py",
+    "engine/test_numba.py",
+    "engine/test_optimizers.py",
+    "engine/test_penalties.py",
+    "engine/test_random_formulas.py",
+    "engine/test_schedules.py",
+    "test_referees.py",
+}
+# What takes longest, the longest first: a process that gets it last would go on alone at the end.
+LONGEST = [
+    "compose",
+    "documentation/test_code_blocks.py",
+    "cluster/test_faults.py",
+    "cluster/test_restart.py",
+    "referees",
+    "cluster/test_processes.py",
+    "cluster/test_transports.py",
+    "cluster/test_same_bits.py",
+    "cluster/test_pause.py",
+    "cluster/test_shared_pool.py",
+    "cluster/test_secured.py",
+    "server/test_checkpoint.py",
+    "chainrule/test_check_command.py",
+    "chainrule/test_estimators.py",
+    "chainrule/test_graph_command.py",
+]
+
+
+def group_of(path: str) -> str:
+    """A file's tests share their fixtures in one process; those of tests/compose one cluster of containers."""
+    if path.startswith("compose/"):
+        return "compose"
+    return "referees" if path in REFEREES else path
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A file's tests share their fixtures in one process; those of tests/compose one cluster of containers."""
-    for item in items:
-        path = item.path.relative_to(FOLDER)
-        item.add_marker(pytest.mark.xdist_group("compose" if path.parts[0] == "compose" else str(path)))
+    """Mark each test with its group, and sort the groups."""
+    groups = {item: group_of(item.path.relative_to(FOLDER).as_posix()) for item in items}
+    for item, group in groups.items():
+        item.add_marker(pytest.mark.xdist_group(group))
+    places = {group: place for place, group in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(groups[item], len(LONGEST)))

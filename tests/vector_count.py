@@ -20,7 +20,7 @@ def counting(size: int) -> Iterator[Callable[[], int]]:
         traces = tracemalloc.take_snapshot().filter_traces([numpy_only]).traces
         return sum(trace.size == 4 * size for trace in traces)
 
-    # What is there already needn't be looked through at each count: with PyTorch loaded that takes seconds.
+    # What is there already is never looked through again: with PyTorch loaded each count would take seconds.
     gc.collect()
     gc.freeze()
     tracemalloc.start()
@@ -28,4 +28,3 @@ def counting(size: int) -> Iterator[Callable[[], int]]:
         yield count
     finally:
         tracemalloc.stop()
-        gc.unfreeze()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -14,7 +15,8 @@ from engine.plan import TrainingPlan
 from tests.engine.random_formulas import Case, cases
 from tests.engine.test_random_formulas import RANDOMNESS, assert_close_in_float32, interpreted
 
-pytest.importorskip("numba", reason="numba, the optional backend, is not installed")
+# Looked for and not loaded: every process collects these tests, and one runs them.
+pytestmark = pytest.mark.skipif(find_spec("numba") is None, reason="numba, the optional backend, is not installed")
 
 
 @settings(max_examples=6, deadline=None, print_blob=True, suppress_health_check=list(HealthCheck))
