@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chainrule.v1 import job_pb2
-from server import column_choice
+from server import column_choice, sklearn_data
 from server.array_columns import column_of
 from server.columns import Categories, Column, ColumnError, Table, block_slices
 from server.data_root import DataFileError, names_below, open_below
@@ -239,27 +239,22 @@ def _target(column: Column, *, name: str) -> tuple[NDArray[Any], tuple[str, ...]
     return column.values.astype(np.float64, copy=False), None
 
 
-def _from_sklearn(name: str, **arguments: Any) -> DataSet:
+def _from_sklearn(name: str) -> DataSet:
     try:
-        from sklearn import datasets
-    except ImportError as error:
+        rows = sklearn_data.read(name)
+    except sklearn_data.NoScikitLearn as error:
         raise DataError(
             f"'sklearn:{name}' comes with scikit-learn, which is not installed here; pip install 'chainrule[sklearn]'"
         ) from error
-    bunch = getattr(datasets, f"load_{name}")(**arguments)
-    names = tuple(str(feature) for feature in bunch.feature_names)
-    features = np.asarray(bunch.data, dtype=np.float64)
-    if "target_names" not in bunch:
-        return DataSet(f"sklearn:{name}", features, np.asarray(bunch.target, dtype=np.float64), names)
+    if rows.target_names is None:
+        return DataSet(f"sklearn:{name}", rows.features, np.asarray(rows.target, np.float64), rows.feature_names)
     # Sorted: the number of a class must not depend on the order in which a loader names them.
-    classes, target = np.unique(np.asarray(bunch.target_names).astype(str)[bunch.target], return_inverse=True)
-    return DataSet(f"sklearn:{name}", features, target.astype(np.int64), names, tuple(classes.tolist()))
+    classes, target = np.unique(np.asarray(rows.target_names)[rows.target], return_inverse=True)
+    return DataSet(
+        f"sklearn:{name}", rows.features, target.astype(np.int64), rows.feature_names, tuple(classes.tolist())
+    )
 
 
 LOADERS: dict[str, Callable[[], DataSet]] = {
-    "sklearn:breast_cancer": partial(_from_sklearn, "breast_cancer"),
-    "sklearn:diabetes": partial(_from_sklearn, "diabetes", scaled=False),
-    "sklearn:digits": partial(_from_sklearn, "digits"),
-    "sklearn:iris": partial(_from_sklearn, "iris"),
-    "sklearn:wine": partial(_from_sklearn, "wine"),
+    f"sklearn:{name}": partial(_from_sklearn, name) for name in sklearn_data.FEATURE_NAMES
 }

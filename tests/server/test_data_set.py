@@ -8,6 +8,7 @@ import sys
 import tracemalloc
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pyarrow as pa
@@ -15,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from chainrule.v1 import job_pb2
-from server import data_root, data_set, room
+from server import data_root, data_set, room, sklearn_data
 from server.data_root import DataFileError
 from server.data_set import DataError, DataSet, load
 from server.errors import InvalidSpec
@@ -57,6 +58,21 @@ def test_a_data_set_of_scikit_learn_has_its_rows_and_classes(
     assert len(data.feature_names) == features
     assert (None if data.classes is None else len(data.classes)) == classes
     assert data.classes is None or list(data.classes) == sorted(data.classes)
+
+
+@pytest.mark.parametrize("name", sklearn_data.FEATURE_NAMES)
+def test_the_files_of_scikit_learn_hold_what_its_functions_give(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("sklearn", reason="scikit-learn ships the data")
+    # Where a file isn't there, its function is called.
+    monkeypatch.setattr(sklearn_data, "load_by_import", lambda name: pytest.fail(f"{name} has no file"))
+    read = sklearn_data.read(name)
+    monkeypatch.undo()
+    monkeypatch.setattr(sklearn_data, "read_files", Mock(side_effect=FileNotFoundError))
+    expected = sklearn_data.read(name)
+    assert read.features.tobytes() == expected.features.tobytes()
+    assert np.array_equal(read.target, expected.target)
+    assert (read.feature_names, read.target_names) == (expected.feature_names, expected.target_names)
+    assert read.features.shape == (len(read.target), len(read.feature_names))
 
 
 def test_nan_in_the_data_is_refused_with_column_and_first_row(broken: None) -> None:
