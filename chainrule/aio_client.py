@@ -87,10 +87,14 @@ class AioClient(AioDataCalls):
         """Put a job in the queue; its spec comes back complete. Raises InvalidJob with every wrong field.
 
         request_id: as in `Client.create_job`."""
+        return (await self.create_estimated_job(spec, request_id=request_id)).job
+
+    async def create_estimated_job(self, spec: job_pb2.JobSpec, *, request_id: str = "") -> api.CreateJobResponse:
+        """As `create_job`: the job, and what it takes."""
         request = api.CreateJobRequest(spec=spec, request_id=request_id or str(uuid.uuid4()))
         timeout_s = max(self._timeout_s, CREATE_TIMEOUT_S)
         response: api.CreateJobResponse = await self._ask(self._jobs.CreateJob, request, timeout_s)
-        return response.job
+        return response
 
     async def get_job(self, job_id: str) -> job_pb2.Job:
         """The job now. job_id: the id, or a beginning of at least 4 characters. Raises JobNotFound."""

@@ -90,11 +90,15 @@ class Client(DataCalls):
 
         request_id: drawn by the caller; a repeated call with the same one returns the first job. Default: a new UUID,
         so that what gRPC repeats by itself makes one job."""
+        return self.create_estimated_job(spec, request_id=request_id).job
+
+    def create_estimated_job(self, spec: job_pb2.JobSpec, *, request_id: str = "") -> api.CreateJobResponse:
+        """As `create_job`: the job, and what it takes."""
         timeout_s = max(self._timeout_s, CREATE_TIMEOUT_S)
         request = api.CreateJobRequest(spec=spec, request_id=request_id or str(uuid.uuid4()))
         with self._errors(timeout_s):
             response: api.CreateJobResponse = self._stub.CreateJob(request, timeout=timeout_s)
-        return response.job
+        return response
 
     def get_job(self, job_id: str) -> job_pb2.Job:
         """The job now. job_id: the id, or a beginning of at least 4 characters. Raises JobNotFound."""

@@ -13,6 +13,7 @@ from chainrule.destination import destination
 from chainrule.job import Job
 from chainrule.job_description import Spec, job_spec
 from chainrule.output import state_numbers
+from chainrule.v1 import job_service_pb2 as api
 
 
 def connect(
@@ -47,7 +48,12 @@ class Connection(Client):
         """Put a job in the queue. spec, keywords: see `chainrule.job_spec`: a path, a dict, or keywords alone.
 
         Raises JobFileError or InvalidJob with every wrong field, ExpressionError."""
-        return Job(self, self.create_job(job_spec(spec, **keywords)))
+        created = self.create_estimated_job(job_spec(spec, **keywords))
+        self._look_at_estimate(created.estimate)
+        return Job(self, created.job)
+
+    def _look_at_estimate(self, estimate: api.JobEstimate) -> None:
+        """What a new job takes, for who knows the machines that it runs on."""
 
     def job(self, job_id: str) -> Job:
         """The job with this id, or whose id begins so (4 characters or more). Raises JobNotFound."""

@@ -18,6 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from chainrule.address import is_loopback
+from chainrule.process import BLAS_THREAD_VARIABLES
+
 MIB = 1 << 20
 GIB = 1 << 30
 LEAST_MEMORY_BYTES = 512 * MIB
@@ -90,6 +93,15 @@ def blas(libraries: Sequence[Mapping[str, object]], environment: Mapping[str, st
     return Finding("blas", "ok", text)
 
 
+def blas_threads(environment: Mapping[str, str]) -> Finding:
+    """Whether the environment asks for BLAS threads, which servers and workers don't take."""
+    names = [f"{name}={environment[name]}" for name in BLAS_THREAD_VARIABLES if environment.get(name, "1") != "1"]
+    if not names:
+        return Finding("threads", "ok", "BLAS has one in each server and worker")
+    text = f"{', '.join(names)} counts for other programs; BLAS has one thread in each server and worker all the same"
+    return Finding("threads", "ok", text)
+
+
 def processors(available: int, worker_count: int | None = None) -> Finding:
     """Whether each worker has a processor of its own; a worker computes with one thread."""
     text = f"{available} for this process"
@@ -136,7 +148,7 @@ def proxies(environment: Mapping[str, str], host: str | None) -> Finding:
     names = [name for name in PROXY_VARIABLES if lower.get(name)]
     if not names:
         return Finding("proxies", "ok", "none is set")
-    if host is None or is_loopback(host):
+    if host is None or is_loopback(host.strip("[]")):
         return Finding("proxies", "ok", f"{', '.join(names)} are set; addresses of this machine don't go by them")
     spared = [each.strip().lstrip(".*") for each in lower.get("no_grpc_proxy", lower.get("no_proxy", "")).split(",")]
     if any(each and (host == each or host.endswith(f".{each}")) for each in spared):
@@ -165,7 +177,7 @@ def folder(check: str, path: Path) -> Finding:
         free_bytes = shutil.disk_usage(nearest).free
     except OSError as error:
         return Finding(
-            check, "wrong", f"{path} can't be written: {error.strerror}", "change its owner, or name another"
+            check, "wrong", f"{path} can't be written: {error.strerror}", "make room, change its owner, or name another"
         )
     text = f"{path}, {free_bytes / GIB:.1f} GiB are free"
     if free_bytes < LEAST_DISK_BYTES:
@@ -180,8 +192,3 @@ def port(host: str, number: int) -> Finding:
             return Finding("port", "ok", f"something listens at {host}:{number}")
     except OSError:
         return Finding("port", "ok", f"nothing listens at {host}:{number}; 'chainrule server' can")
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a host is this machine by its name or address."""
-    return host.strip("[]").lower() in ("localhost", "::1") or host.startswith("127.")

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import warnings
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from chainrule.connection import Connection
 from chainrule.errors import ArgumentError
+from chainrule.local_link.available_memory import available_memory_bytes
 from chainrule.local_processes import LocalProcesses
+from chainrule.v1 import job_service_pb2 as api
 
 
 class LocalCluster(Connection):
@@ -18,7 +21,7 @@ class LocalCluster(Connection):
     It starts when it is made. The end of the block, `close`, or the end of this process, even by kill -9, ends it; what
     the server kept is gone then. data_root: the folder whose files jobs may read; default: the current one. In a block
     in the main thread, SIGTERM and SIGHUP end it too, as SystemExit. Raises ArgumentError, and ClusterError where the
-    server doesn't start."""
+    server doesn't start. `submit` warns (RuntimeWarning) of a job that may take more memory than was free before."""
 
     def __init__(
         self,
@@ -31,6 +34,7 @@ class LocalCluster(Connection):
         self.data_root = Path(os.curdir if data_root is None else data_root)
         if not self.data_root.is_dir():
             raise ArgumentError(f"data_root: there is no folder {self.data_root}; make it or name another")
+        self._available_bytes = available_memory_bytes()
         self._processes = LocalProcesses(workers, self.data_root, transport)
         self._processes.start()
         super().__init__(self._processes.address, timeout_s=timeout_s, credentials=self._processes.credentials)
@@ -55,6 +59,14 @@ class LocalCluster(Connection):
         A job that runs goes on with those that there are, up to its number of shards; its result has the same bits.
         Raises ArgumentError for less than one."""
         self._processes.scale(workers)
+
+    def _look_at_estimate(self, estimate: api.JobEstimate) -> None:
+        # Only here: it loads more than a connection needs.
+        from chainrule import preflight
+
+        found = preflight.job_memory(estimate, worker_count=self.living_workers, available_bytes=self._available_bytes)
+        if found.state != "ok":
+            warnings.warn(f"{found.found}; {found.mend}", RuntimeWarning, stacklevel=3)
 
     def check_server(self) -> None:
         """Raise ClusterError where the server has ended."""

@@ -180,11 +180,15 @@ class LocalProcesses:
             self._spawn_worker()
 
     def _start(self) -> None:
-        _remove_abandoned()
         atexit.register(self.stop)
         self._owner = os.getpid()
-        self._home = tempfile.TemporaryDirectory(prefix=HOME_PREFIX, ignore_cleanup_errors=True)
-        self._lock = (Path(self._home.name) / LOCK_NAME).open("w")
+        try:
+            _remove_abandoned()
+            self._home = tempfile.TemporaryDirectory(prefix=HOME_PREFIX, ignore_cleanup_errors=True)
+            self._lock = (Path(self._home.name) / LOCK_NAME).open("w")
+        except OSError as error:
+            said = f"no temporary folder can be made ({error.strerror or error})"
+            raise ClusterError(f"{said}; make room, or name another folder by TMPDIR") from None
         fcntl.flock(self._lock, fcntl.LOCK_EX)
         options = ["--host", "127.0.0.1", "--port", "0", "--home", str(Path(self._home.name) / "home")]
         # Nobody would resume from them: the folder ends with the cluster.

@@ -5,6 +5,7 @@ server/errors.py is the table the other way. Calls of grpc and of grpc.aio end w
 
 from __future__ import annotations
 
+import os
 import re
 from typing import cast
 
@@ -59,7 +60,8 @@ def translated(error: grpc.RpcError, address: str, timeout_s: float, credentials
             if "errors resolving" in why or "DNS resolution failed" in why:
                 why = "its host name is unknown"
             return ServerUnavailable(
-                f"no chainrule server answers at {address} ({why}); start one with 'chainrule server' or name another",
+                f"no chainrule server answers at {address} ({why}); start one with 'chainrule server' or name another"
+                + _proxy_hint(address),
                 reason=reason,
             )
         case grpc.StatusCode.DEADLINE_EXCEEDED:
@@ -77,6 +79,15 @@ def translated(error: grpc.RpcError, address: str, timeout_s: float, credentials
             )
         case _:
             return ServerError(f"the server at {address} failed: {message} ({code.name})", reason=reason)
+
+
+def _proxy_hint(address: str) -> str:
+    """What to say where a proxy of the environment stands between this machine and the server."""
+    # Only here: it loads more than a client needs.
+    from chainrule import doctor
+
+    found = doctor.proxies(os.environ, None if address.startswith("unix:") else address.rpartition(":")[0])
+    return "" if found.state == "ok" else f"; {found.found}: {found.mend}"
 
 
 def _too_long(address: str, *, size_bytes: str, most_bytes: str, is_ours: bool) -> ServerError:

@@ -70,11 +70,12 @@ class JobService(job_service_pb2_grpc.JobServiceServicer):
                 start_path=start_path,
                 limits=self.scheduler.limits,
             )
+            takes = await asyncio.to_thread(estimate, prepared)
             if request.validate_only:
                 checked = job_pb2.Job(spec=prepared.spec, progress=job_pb2.Progress(total_steps=prepared.total_steps))
-                return api.CreateJobResponse(job=checked, estimate=await asyncio.to_thread(estimate, prepared))
+                return api.CreateJobResponse(job=checked, estimate=takes)
             job = await self.scheduler.submit(prepared, request_id=request_id, request_sha256=request_sha256)
-        return api.CreateJobResponse(job=_message(job))
+        return api.CreateJobResponse(job=_message(job), estimate=takes)
 
     @unary
     async def GetJob(self, request: api.GetJobRequest) -> api.GetJobResponse:  # noqa: N802

@@ -51,6 +51,7 @@ def machine() -> list[Finding]:
         doctor.python_version(),
         *doctor.packages(),
         doctor.blas(threadpool_info(), os.environ),
+        doctor.blas_threads(os.environ),
         doctor.processors(available_processors()),
         doctor.memory(available_memory_bytes()),
         doctor.shared_memory(why_unsupported()),

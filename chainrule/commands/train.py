@@ -12,11 +12,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from chainrule import preflight
 from chainrule.chrome_trace import chrome_trace
 from chainrule.client import Client
 from chainrule.errors import ChainruleError, ClusterError, ModelFileError, ServerError, ServerUnavailable
 from chainrule.failures import FAILED, CommandFailed, interrupted, wrong_input
 from chainrule.job_file import load_job_file
+from chainrule.local_link.available_memory import available_memory_bytes
 from chainrule.local_processes import LocalProcesses
 from chainrule.output import FINAL_STATES, fields_of, print_json, print_line, print_note, result_lines, state_name
 from chainrule.progress import ProgressDisplay
@@ -87,12 +89,20 @@ class Training:
                 "--workers", f"must be from 1 to {shards}, the job's number of shards, got {self.worker_count}"
             )
         spec.training.min_workers = self.worker_count
+        self._look_at_machine()
+        available_bytes = available_memory_bytes()
         with (
             ProgressDisplay() as display,
             LocalProcesses(self.worker_count, self.data_root or self.job_file.parent, self.transport) as cluster,
             Client(cluster.address, credentials=cluster.credentials) as client,
         ):
-            self.job = client.create_job(spec)
+            created = client.create_estimated_job(spec)
+            self.job = created.job
+            memory = preflight.job_memory(
+                created.estimate, worker_count=self.worker_count, available_bytes=available_bytes
+            )
+            if memory.state != "ok":
+                display.note(preflight.told(memory))
             path = self.output or default_model_path(self.job)
             try:
                 check_output(path)
@@ -108,6 +118,15 @@ class Training:
                 self._write_trace(client, self.trace)
             check_success(self.job)
             return client.download_model(self.job.job_id, path)
+
+    def _look_at_machine(self) -> None:
+        """Tell what isn't as it should be here. Raises CommandFailed where the job can't start."""
+        for each in preflight.local_cluster(worker_count=self.worker_count, transport=self.transport):
+            if each.check == "shared memory" and self.transport == "shared-memory":
+                raise wrong_input("--transport", f"shared-memory can't be had: {each.found}; take auto or grpc")
+            if each.state == "wrong":
+                raise CommandFailed(FAILED, [("", f"{each.check}: {each.found}; {each.mend}")], reason="PREFLIGHT")
+            print_note(preflight.told(each))
 
     def _write_trace(self, client: Client, path: Path) -> None:
         title = f"{self.job.spec.name} ({self.job.job_id})"
