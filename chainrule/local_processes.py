@@ -30,6 +30,7 @@ from typing import Any, NamedTuple, TextIO
 
 from chainrule.credentials import VARIABLES, Credentials
 from chainrule.errors import ArgumentError, ClusterError
+from chainrule.out_of_memory import OutOfMemory
 from chainrule.process import BLAS_THREAD_VARIABLES
 
 START_TIMEOUT_S = 20.0
@@ -60,8 +61,8 @@ class Child:
     name: str
     process: subprocess.Popen[bytes]
     log_path: Path
-
-    oom_kills: int = field(default_factory=lambda: _oom_kills())
+    # From before it started.
+    memory: OutOfMemory
 
     def death(self) -> Death | None:
         """How the process ended and what it said last; None while it lives."""
@@ -70,14 +71,11 @@ class Child:
             return None
         if -code in (signal.SIGKILL, signal.SIGTERM):
             # Somebody else's doing: what the process logged before says nothing about it.
-            how = how_ended(code)
-            if -code == signal.SIGKILL and _oom_kills() > self.oom_kills:
-                how += ", maybe for lack of memory: the kernel has ended processes for that meanwhile"
-            return Death(self.name, how)
+            return Death(self.name, how_ended(code, self.memory))
         lines = [line.strip() for line in self.log_path.read_text(errors="replace").splitlines() if line.strip()]
         errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
         said = " | ".join(errors or lines[-SHOWN_LOG_LINES:])
-        return Death(self.name, how_ended(code), said)
+        return Death(self.name, how_ended(code, self.memory), said)
 
 
 @dataclass
@@ -215,6 +213,7 @@ class LocalProcesses:
         environment = os.environ | dict.fromkeys(BLAS_THREAD_VARIABLES, "1")
         for variable in VARIABLES:
             environment.pop(variable, None)  # they are for another server
+        memory = OutOfMemory()
         try:
             with log_path.open("wb") as log:
                 process = subprocess.Popen(
@@ -227,7 +226,7 @@ class LocalProcesses:
                 )
         except OSError as error:
             raise ClusterError(f"{name} can't be started: {error.strerror}; are there too many processes?") from None
-        child = Child(name, process, log_path)
+        child = Child(name, process, log_path, memory)
         self._children.append(child)
         return child
 
@@ -322,18 +321,13 @@ def _raise_exit(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
     raise SystemExit(128 + number)
 
 
-def _oom_kills() -> int:
-    """How many processes the kernel has ended for lack of memory since the machine started; 0 where it doesn't say."""
-    with contextlib.suppress(OSError, ValueError):
-        for line in Path("/proc/vmstat").read_text().splitlines():
-            if line.startswith("oom_kill "):
-                return int(line.split()[1])
-    return 0
+def how_ended(code: int, memory: OutOfMemory) -> str:
+    """What a process's return code says, as subprocess has it: below 0 it is a signal's number.
 
-
-def how_ended(code: int) -> str:
-    """What a process's return code says, as subprocess has it: below 0 it is a signal's number."""
-    return f"exit status {code}" if code >= 0 else f"killed by {_signal_name(-code)}"
+    memory: from before the process started."""
+    if code >= 0:
+        return f"exit status {code}"
+    return f"killed by {_signal_name(-code)}" + (memory.words() if -code == signal.SIGKILL else "")
 
 
 def _signal_name(number: int) -> str:

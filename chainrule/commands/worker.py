@@ -14,6 +14,7 @@ from collections.abc import Sequence
 
 from chainrule.failures import FAILED, CommandFailed, wrong_input
 from chainrule.local_processes import end_processes, how_ended
+from chainrule.out_of_memory import OutOfMemory
 from chainrule.process import available_processors
 
 # A worker ends after its microbatch; a container's runtime kills what has not ended after its own grace time.
@@ -40,6 +41,7 @@ def run_workers(count: int, *, name: str | None, options: Sequence[str]) -> None
     after the others have ended too: whoever started this command can start them all again."""
     name = name or socket.gethostname()
     processes: list[subprocess.Popen[bytes]] = []
+    memory = OutOfMemory()
     try:
         for number in range(1, count + 1):
             # -P: a module of the same name in the current folder must not shadow ours.
@@ -54,9 +56,8 @@ def run_workers(count: int, *, name: str | None, options: Sequence[str]) -> None
             if signal.sigwait(SIGNALS) != signal.SIGCHLD:
                 return
         number, code = next((i, each.returncode) for i, each in enumerate(processes, 1) if each.returncode is not None)
-        raise CommandFailed(
-            FAILED, [("", f"worker {name}-{number} ended by itself ({how_ended(code)}); what it said is above")]
-        )
+        how = how_ended(code, memory)
+        raise CommandFailed(FAILED, [("", f"worker {name}-{number} ended by itself ({how}); what it said is above")])
     except OSError as error:
         raise CommandFailed(
             FAILED, [("", f"a worker can't be started: {error.strerror}; are there too many processes?")]
