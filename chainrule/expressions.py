@@ -38,11 +38,12 @@ class Shaped:
     name: str
     shape: tuple[int | str, ...]
     initializer: str | None = None
+    frozen: bool = False
 
     def table(self) -> dict[str, Any]:
-        """The parameter as a job file has it, without its name."""
-        found: dict[str, Any] = {"shape": list(self.shape)}
-        return found if self.initializer is None else found | {"initializer": self.initializer}
+        """The parameter as a job file has it, without its name and what isn't set."""
+        settings = {"initializer": self.initializer, "frozen": self.frozen}
+        return {"shape": list(self.shape)} | {key: value for key, value in settings.items() if value}
 
 
 class Expression:
@@ -157,10 +158,13 @@ class Expression:
 Operand = Expression | float
 
 
-def parameter(name: str, *shape: int | str | tuple[int | str, ...], initializer: str | None = None) -> Expression:
+def parameter(
+    name: str, *shape: int | str | tuple[int | str, ...], initializer: str | None = None, frozen: bool = False
+) -> Expression:
     """A parameter of that shape, which is trained: `parameter("V", 16, "d")`; without a shape it is a number.
 
-    "d" is the number of features, "k" that of classes. initializer: as in a job file. Raises ExpressionError."""
+    "d" is the number of features, "k" that of classes. initializer: as in a job file. frozen: it keeps its first values
+    to the bit. Raises ExpressionError."""
     _check_name(name)
     sizes: tuple[Any, ...] = shape
     if len(shape) == 1 and isinstance(shape[0], tuple | list):
@@ -171,7 +175,9 @@ def parameter(name: str, *shape: int | str | tuple[int | str, ...], initializer:
         if known is None:
             raise ExpressionError(f"parameter {name}: a shape has whole numbers from 1, 'd' and 'k', got {size!r}")
         plain.append(known)
-    return Expression((name,), parameter=Shaped(name, tuple(plain), initializer))
+    if not isinstance(frozen, bool):
+        raise ExpressionError(f"parameter {name}: frozen is True or False, got {frozen!r:.40}")
+    return Expression((name,), parameter=Shaped(name, tuple(plain), initializer, frozen))
 
 
 def inputs() -> tuple[Expression, Expression]:

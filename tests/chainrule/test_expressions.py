@@ -148,6 +148,7 @@ def test_every_operation_of_the_engine_can_be_called() -> None:
         (lambda: parameter("W", 0), "whole numbers from 1"),
         (lambda: parameter("W", 2.5), "whole numbers from 1"),
         (lambda: parameter("W", "n"), "whole numbers from 1"),
+        (lambda: parameter("W", 3, frozen=1), "frozen is True or False, got 1"),  # type: ignore[arg-type]
     ],
 )
 def test_what_is_no_formula_is_refused(wrong: Any, message: str) -> None:
@@ -172,8 +173,9 @@ def test_a_model_names_its_prediction_and_lists_its_parameters() -> None:
 
 def test_two_parameters_of_one_name_are_refused_where_they_differ() -> None:
     assert model_table(loss=w + parameter("w", 16))["parameters"] == {"w": {"shape": [16]}}
-    with pytest.raises(ExpressionError, match="two parameters are called w"):
-        model_table(loss=w + parameter("w", 17))
+    for other in (parameter("w", 17), parameter("w", 16, frozen=True)):
+        with pytest.raises(ExpressionError, match="two parameters are called w"):
+            model_table(loss=w + other)
 
 
 def test_a_dropout_that_the_text_would_draw_twice_is_refused() -> None:

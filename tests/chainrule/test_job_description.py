@@ -24,12 +24,13 @@ def test_a_path_and_its_spec_are_the_same_job() -> None:
 
 
 def test_keywords_describe_a_whole_job() -> None:
-    V, w = parameter("V", 4, "d"), parameter("w", 4, initializer="zeros")
+    V, w = parameter("V", 4, "d", frozen=True), parameter("w", 4, initializer="zeros")
     x, y = inputs()
     prediction = w @ tanh(V @ x)
     spec = job_spec(
         prediction=prediction,
         loss=(prediction - y) ** 2,
+        start={"job": "8c63", "parameters": ["V"]},
         data="sklearn:diabetes",
         epochs=np.int64(3),
         batch_size=64,
@@ -41,7 +42,8 @@ def test_keywords_describe_a_whole_job() -> None:
         "model": {
             "prediction": "w @ tanh(V @ x)",
             "loss": "(prediction - y)**2",
-            "parameters": {"w": {"shape": [4], "initializer": "zeros"}, "V": [4, "d"]},
+            "parameters": {"w": {"shape": [4], "initializer": "zeros"}, "V": {"shape": [4, "d"], "frozen": True}},
+            "start": {"job": "8c63", "parameters": ["V"]},
         },
         "data": {"uri": "sklearn:diabetes", "standardize": ["features"]},
         "training": {"epochs": 3, "batch_size": 64, "optimizer": {"name": "adam", "learning_rate": 0.5}},
