@@ -10,10 +10,11 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import signal
 import subprocess
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+
+from chainrule.local_processes import uninterrupted
 
 PREFIX = "chainrule-net-"
 INTERFACE = "link0"
@@ -65,7 +66,7 @@ def machines(count: int, *, rate: str) -> Iterator[list[Machine]]:
             _connect(machine, hub, f"port{number}", rate)
         yield made
     finally:
-        with _uninterrupted():
+        with uninterrupted():
             for namespace in [*(machine.namespace for machine in made), hub]:
                 _remove(namespace)
 
@@ -116,15 +117,3 @@ def _lives(process: int) -> bool:
     except PermissionError:
         return True
     return True
-
-
-@contextlib.contextmanager
-def _uninterrupted() -> Iterator[None]:
-    """A second ctrl-C must not leave a namespace behind."""
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    old = {number: signal.signal(number, signal.SIG_IGN) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in old.items():
-            signal.signal(number, handler)

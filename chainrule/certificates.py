@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import datetime
 import ipaddress
-import os
 import re
 import secrets
 from collections.abc import Sequence
@@ -25,6 +24,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from chainrule.errors import CredentialsError
+from chainrule.whole_file import replace_with
 
 AUTHORITY = "ca"
 SERVER = "server"
@@ -261,17 +261,7 @@ def _store(folder: Path, name: str, pair: Pair) -> None:
 
 
 def _replace(path: Path, content: bytes, *, mode: int) -> None:
-    temporary = path.with_name(f".{secrets.token_hex(6)}.partial")
     try:
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-        try:
-            with open(descriptor, "wb") as file:  # noqa: PTH123 - of a descriptor
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
+        replace_with(path, [content], mode=mode)
     except OSError as error:
         raise CredentialsError(f"{path} can't be written: {error.strerror}; choose another folder") from None

@@ -71,6 +71,16 @@ def _into(variable: str) -> Any:
     return set_variable
 
 
+def _file(variable: str, text: str) -> Any:
+    """An option that names a file. text: its help."""
+    return typer.Option(metavar="FILE", help=text, callback=_into(variable))
+
+
+def _insecure(text: str) -> Any:
+    """The option --insecure. text: its help, since client and server do without something else."""
+    return typer.Option("--insecure", help=text, callback=_into(INSECURE_VARIABLE))
+
+
 def _connect(name: str | None) -> str | None:
     # With TOML and URLs, which asking for help doesn't need.
     from chainrule.connections import use_connection
@@ -93,39 +103,28 @@ def _credentials(
     ] = None,
     tls_ca: Annotated[
         str | None,
-        typer.Option(
-            metavar="FILE",
-            help="The authority of the server's certificate, PEM, or 'public'; else no TLS. CHAINRULE_TLS_CA.",
-            callback=_into(CA_VARIABLE),
+        _file(
+            CA_VARIABLE, "The authority of the server's certificate, PEM, or 'public'; else no TLS. CHAINRULE_TLS_CA."
         ),
     ] = None,
     tls_certificate: Annotated[
         str | None,
-        typer.Option(
-            metavar="FILE",
-            help="The certificate to show, where the server wants one. CHAINRULE_TLS_CERTIFICATE.",
-            callback=_into(CERTIFICATE_VARIABLE),
-        ),
+        _file(CERTIFICATE_VARIABLE, "The certificate to show, where the server wants one. CHAINRULE_TLS_CERTIFICATE."),
     ] = None,
     tls_key: Annotated[
         str | None,
-        typer.Option(metavar="FILE", help="Its private key. CHAINRULE_TLS_KEY.", callback=_into(KEY_VARIABLE)),
+        _file(KEY_VARIABLE, "Its private key. CHAINRULE_TLS_KEY."),
     ] = None,
     token_file: Annotated[
         str | None,
-        typer.Option(
-            metavar="FILE",
-            help="The file that holds the token. CHAINRULE_TOKEN_FILE, or the token itself in CHAINRULE_TOKEN.",
-            callback=_into(TOKEN_FILE_VARIABLE),
+        _file(
+            TOKEN_FILE_VARIABLE,
+            "The file that holds the token. CHAINRULE_TOKEN_FILE, or the token itself in CHAINRULE_TOKEN.",
         ),
     ] = None,
     insecure: Annotated[
         bool,
-        typer.Option(
-            "--insecure",
-            help="Send the token without TLS to another machine. CHAINRULE_INSECURE.",
-            callback=_into(INSECURE_VARIABLE),
-        ),
+        _insecure("Send the token without TLS to another machine. CHAINRULE_INSECURE."),
     ] = False,
 ) -> None:
     """The options of whoever connects to a server. It is never called: the environment holds what they say."""
@@ -134,39 +133,26 @@ def _credentials(
 def _protection(
     tls_certificate: Annotated[
         str | None,
-        typer.Option(
-            metavar="FILE",
-            help="The server's certificate, PEM; else no TLS. CHAINRULE_TLS_CERTIFICATE.",
-            callback=_into(CERTIFICATE_VARIABLE),
-        ),
+        _file(CERTIFICATE_VARIABLE, "The server's certificate, PEM; else no TLS. CHAINRULE_TLS_CERTIFICATE."),
     ] = None,
     tls_key: Annotated[
         str | None,
-        typer.Option(metavar="FILE", help="Its private key. CHAINRULE_TLS_KEY.", callback=_into(KEY_VARIABLE)),
+        _file(KEY_VARIABLE, "Its private key. CHAINRULE_TLS_KEY."),
     ] = None,
     client_ca: Annotated[
         str | None,
-        typer.Option(
-            metavar="FILE",
-            help="Mutual TLS: whoever connects needs a certificate of this authority. CHAINRULE_CLIENT_CA.",
-            callback=_into(CLIENT_CA_VARIABLE),
+        _file(
+            CLIENT_CA_VARIABLE,
+            "Mutual TLS: whoever connects needs a certificate of this authority. CHAINRULE_CLIENT_CA.",
         ),
     ] = None,
     tokens: Annotated[
         str | None,
-        typer.Option(
-            metavar="FILE",
-            help="Who may call: the lines of 'chainrule token create'. CHAINRULE_TOKENS.",
-            callback=_into(TOKENS_VARIABLE),
-        ),
+        _file(TOKENS_VARIABLE, "Who may call: the lines of 'chainrule token create'. CHAINRULE_TOKENS."),
     ] = None,
     insecure: Annotated[
         bool,
-        typer.Option(
-            "--insecure",
-            help="Listen beyond this machine without TLS and authentication. CHAINRULE_INSECURE.",
-            callback=_into(INSECURE_VARIABLE),
-        ),
+        _insecure("Listen beyond this machine without TLS and authentication. CHAINRULE_INSECURE."),
     ] = False,
 ) -> None:
     """The options of a server; the rest as above."""

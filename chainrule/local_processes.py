@@ -144,7 +144,7 @@ class LocalProcesses:
             return  # a fork of the process that it belongs to
         atexit.unregister(self.stop)
         try:
-            with _uninterrupted():
+            with uninterrupted():
                 end_processes([child.process for child in self._children], timeout_s=STOP_TIMEOUT_S)
                 self._children.clear()
                 if self._home is not None:
@@ -303,8 +303,8 @@ def end_processes(processes: Sequence[subprocess.Popen[bytes]], *, timeout_s: fl
 
 
 @contextlib.contextmanager
-def _uninterrupted() -> Iterator[None]:
-    """A second ctrl-C while processes are being ended must not leave one behind."""
+def uninterrupted() -> Iterator[None]:
+    """Ctrl-C and the like wait until the end: a second one must not leave behind what is being ended."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

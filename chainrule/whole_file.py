@@ -30,26 +30,32 @@ def check_output(path: Path) -> None:
 
 
 def replace_file(path: Path, parts: Iterable[bytes]) -> None:
-    """Write a file beside `path`, sync it, and give it its name."""
+    """Write a file beside `path`, sync it, and give it its name. Raises ModelFileError."""
     check_output(path)
-    temporary = path.parent / f".{secrets.token_hex(6)}.partial"
     try:
-        # os.open and not tempfile: the model gets the permissions that the user's umask gives.
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
-        try:
-            with open(descriptor, "wb") as file:  # noqa: PTH123 - of a descriptor
-                for part in parts:
-                    file.write(part)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        # The model gets the permissions that the user's umask gives.
+        replace_with(path, parts, mode=0o666)
     except OSError as error:
         raise ModelFileError(f"{path} can't be written: {error.strerror}; choose another file") from None
+
+
+def replace_with(path: Path, parts: Iterable[bytes], *, mode: int) -> None:
+    """The same for any file. mode: its permissions, less what the umask takes. Raises OSError."""
+    temporary = path.parent / f".{secrets.token_hex(6)}.partial"
+    # os.open and not tempfile, which knows no umask.
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    try:
+        with open(descriptor, "wb") as file:  # noqa: PTH123 - of a descriptor
+            for part in parts:
+                file.write(part)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
