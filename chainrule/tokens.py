@@ -71,7 +71,10 @@ def read_holders(text: str) -> tuple[Holder, ...]:
             raise TokenError(f"line {number}: {error}") from None
         for other in holders:
             if holder.name == other.name or holder.sha256 == other.sha256:
-                raise TokenError(f"line {number}: the name or the token of {other.name!r} is there already")
+                raise TokenError(
+                    f"line {number}: the name or the token of {other.name!r} is there already; take another name, or "
+                    "take out the line of the token that is no longer to hold"
+                )
         holders.append(holder)
     return tuple(holders)
 
