@@ -47,7 +47,13 @@ def predict(
     job: Annotated[
         str, typer.Argument(metavar="JOB", help="A job's id, or a model file: MODEL.safetensors needs no server.")
     ],
-    file: Annotated[Path, typer.Argument(metavar="FILE.csv", help="Rows of raw features; - is standard input.")],
+    file: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FILE",
+            help="Raw features: .csv, .tsv, .parquet, .arrow, .feather; - is CSV on standard input.",
+        ),
+    ],
     header: Annotated[
         bool, typer.Option("--header/--no-header", help="Whether the first line names the columns.")
     ] = True,
@@ -57,7 +63,7 @@ def predict(
     server: Server = DEFAULT_SERVER,
     as_json: Json = False,
 ) -> None:
-    """Print a model's prediction for each row of a CSV file, as CSV or, with --json, a line of JSON for each."""
+    """Print a model's prediction for each row of a table, as CSV or, with --json, a line of JSON for each."""
     from chainrule.commands import models
 
     version = models.version_of(step, best=best, last=last)

@@ -28,6 +28,8 @@ from chainrule.errors import JobFileError, Problem
 from chainrule.v1 import job_pb2
 
 MAX_FILE_BYTES = 1 << 20
+# Of files that are the data of a job, and named for it by mistake.
+_DATA_SUFFIXES = (".csv", ".tsv", ".parquet", ".arrow", ".feather", ".npz", ".npy")
 
 _INTEGER_BITS = {
     FieldDescriptor.CPPTYPE_INT32: (-(2**31), 2**31 - 1),
@@ -49,6 +51,9 @@ def load_job_file(path: str | Path) -> job_pb2.JobSpec:
 def load_table(path: str | Path) -> dict[str, Any]:
     """The table that a file is. Raises JobFileError."""
     path = Path(path)
+    if path.suffix in _DATA_SUFFIXES:
+        message = f"{path}: is a table by its name, and no job file; 'chainrule init {path}' writes one for it"
+        raise JobFileError([("", message)])
     try:
         with path.open("rb") as file:
             content = file.read(MAX_FILE_BYTES + 1)

@@ -94,7 +94,10 @@ def matching(names: Iterable[str], pattern: str, endings: Collection[str]) -> li
 def _resolved(data_root: Path | None, name: str) -> Path:
     """The path that a name leads to, below the root for certain."""
     if data_root is None:
-        raise DataFileError("this server reads no files; start it with --data-root DIR, the folder that holds them")
+        raise DataFileError(
+            "this server reads no files; upload it ('chainrule submit --upload' or client.upload), or start the server "
+            "with --data-root DIR, the folder that holds it"
+        )
     try:
         root = data_root.resolve(strict=True)
         path = (root / name).resolve()

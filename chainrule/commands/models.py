@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TextIO
 
 from chainrule.client import Client, Value, Version, predict_request
 from chainrule.commands.graph import check_picture_file, write_picture
+from chainrule.commands.rows_file import Line, RowsFile, csv_format_of, open_rows
 from chainrule.errors import InvalidJob
 from chainrule.failures import WRONG_INPUT, CommandFailed, wrong_input
 from chainrule.graph_picture.picture import Picture, name_of
@@ -23,15 +23,12 @@ from chainrule.output import fields_of, print_json, print_line, print_table
 from chainrule.rows import rows_in_a_call
 from chainrule.server_code import ask
 from chainrule.text import one_line, time_text
-from chainrule.v1 import model_pb2
+from chainrule.v1 import job_pb2, model_pb2
 from chainrule.v1 import model_service_pb2 as api
 
-MISSING = ("", "na", "nan", "null")
 MODEL_SUFFIX = ".safetensors"
 MODEL_TIMEOUT_S = 300.0
 Predictor = Callable[[Sequence[Sequence[Value]], Sequence[str]], api.PredictResponse]
-# A line of the file and its values.
-Line = tuple[int, list[str]]
 
 
 def version_of(step: int | None, *, best: bool, last: bool) -> Version | None:
@@ -78,20 +75,21 @@ def _loss(checkpoint: model_pb2.Checkpoint) -> str:
 def predict(
     server: str, job_or_model: str, file: Path, *, header: bool, version: Version | None = None, as_json: bool
 ) -> None:
-    """Print a prediction for each row of a CSV file ('-': standard input), as CSV or as lines of JSON.
+    """Print a prediction for each row of a file ('-': CSV on standard input), as CSV or as lines of JSON.
 
     job_or_model: a job of the server, or a model file, for which no server is needed. header: whether the first line
     names the columns. version: of a job's model. Raises CommandFailed, with the file's lines in its problems."""
-    with _opened(file) as stream, _predictor(server, job_or_model, version) as ask_model:
-        lines = _lines(stream, file)
-        columns = next(lines, (0, []))[1] if header else []
+    with (
+        _predictor(server, job_or_model, version) as (ask_model, form),
+        open_rows(file, header=header, form=form) as rows_file,
+    ):
         has_rows = False
-        for batch in _batches(lines):
-            rows = [[_value(cell) for cell in cells] for _, cells in batch]
+        for batch in _batches(rows_file.lines):
+            rows = [rows_file.values(line) for line in batch]
             try:
-                response = ask_model(rows, columns)
+                response = ask_model(rows, rows_file.columns)
             except InvalidJob as error:
-                raise _in_file(error, file, batch, columns) from None
+                raise _in_file(error, rows_file, batch) from None
             if not has_rows and not as_json:
                 _csv_line(["prediction", *_output_names(response)])
             has_rows = True
@@ -115,6 +113,9 @@ def explain(
     Raises CommandFailed."""
     if output is not None:
         check_picture_file(output)
+    if is_model_file(job_id):
+        mend = "name its job, or draw it with 'chainrule export MODEL -o FILE.svg'"
+        raise wrong_input("JOB", f"{job_id}: explain looks at the job's data, which a model file hasn't got; {mend}")
     if row is not None and shard is not None:
         raise wrong_input("--shard", "excludes --row; keep one of the two")
     if row is not None and not 0 <= row < 1 << 63:
@@ -204,11 +205,15 @@ def _csv_line(cells: Sequence[str | float]) -> None:
 
 
 @contextmanager
-def _predictor(server: str, job_or_model: str, version: Version | None) -> Iterator[Predictor]:
-    """What predicts: a server, or a process of the server's code for each call with a model file."""
+def _predictor(
+    server: str, job_or_model: str, version: Version | None
+) -> Iterator[tuple[Predictor, job_pb2.CsvFormat]]:
+    """What predicts, a server, or a process of the server's code for each call with a model file; and how the model's
+    own CSV file was written."""
     if not is_model_file(job_or_model):
         with Client(server) as client:
-            yield partial(client.predict, job_or_model, version=version)
+            form = client.get_job(job_or_model).spec.data.csv
+            yield partial(client.predict, job_or_model, version=version), form
         return
     if version is not None:
         raise wrong_input(job_or_model, "holds one version of a model; --step, --best and --last are for jobs")
@@ -223,33 +228,7 @@ def _predictor(server: str, job_or_model: str, version: Version | None) -> Itera
         )
         return api.PredictResponse.FromString(base64.b64decode(answer["response"]))
 
-    yield predict_here
-
-
-@contextmanager
-def _opened(file: Path) -> Iterator[TextIO]:
-    if str(file) == "-":
-        yield sys.stdin
-        return
-    try:
-        stream = file.open(newline="", encoding="utf-8-sig")
-    except OSError as error:
-        raise wrong_input(str(file), f"can't be read: {error.strerror}") from None
-    with stream:
-        yield stream
-
-
-def _lines(stream: TextIO, file: Path) -> Iterator[Line]:
-    """Every line that isn't empty, with its number. Raises CommandFailed."""
-    reader = csv.reader(stream, strict=True)
-    try:
-        for cells in reader:
-            if cells:
-                yield reader.line_num, cells
-    except UnicodeDecodeError:
-        raise wrong_input(str(file), f"line {reader.line_num + 1} or one after it is not UTF-8") from None
-    except (csv.Error, OSError) as error:
-        raise wrong_input(str(file), f"line {reader.line_num}: {error}") from None
+    yield predict_here, csv_format_of(Path(job_or_model))
 
 
 def _batches(lines: Iterator[Line]) -> Iterator[list[Line]]:
@@ -258,31 +237,17 @@ def _batches(lines: Iterator[Line]) -> Iterator[list[Line]]:
         yield [first, *itertools.islice(lines, rows_in_a_call(len(first[1])) - 1)]
 
 
-def _value(cell: str) -> Value:
-    text = cell.strip()
-    if text.lower() in MISSING:
-        return None
-    # 0123 is a name; as a number it would lose its zero.
-    if re.match(r"[+-]?0[0-9]", text):
-        return text
-    try:
-        return float(text)
-    except ValueError:
-        return text
-
-
-def _in_file(error: InvalidJob, file: Path, batch: Sequence[Line], columns: Sequence[str]) -> CommandFailed:
+def _in_file(error: InvalidJob, file: RowsFile, batch: Sequence[Line]) -> CommandFailed:
     """The failure with lines of the file in place of the request's rows."""
     problems = []
     for path, message in error.problems:
         found = re.match(r"rows\[(\d+)\]\.values(?:\[(\d+)\])?$", path)
         if found is None:
-            problems.append((str(file) if path.startswith("columns") else path, message))
+            is_columns = path.startswith("columns")
+            problems.append((str(file.path), message + file.hint) if is_columns else (path, message))
             continue
-        line, cells = batch[int(found[1])]
-        where = ""
-        if found[2] is not None:
-            place = int(found[2])
-            where = f", column {columns[place] if columns else place + 1}: {cells[place]!r:.40}"
-        problems.append((f"{file} line {line}{where}", message))
+        number, cells = batch[int(found[1])]
+        place = None if found[2] is None else int(found[2])
+        where = file.where(number) if place is None else file.where(number, place, cells[place])
+        problems.append((f"{file.path} {where}", message))
     return CommandFailed(WRONG_INPUT, problems, reason=error.reason)

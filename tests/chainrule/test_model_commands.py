@@ -88,6 +88,71 @@ def test_a_csv_file_of_categories_is_predicted_as_it_was_trained(
     assert learnt.features[1].categories == ("0123", "123")
 
 
+@pytest.fixture
+def semicolons(server: RunningServer, tmp_path: Path) -> Job:
+    """A job whose CSV file has semicolons and decimal commas; its rows are rows.csv."""
+    pytest.importorskip("pyarrow", reason="reads CSV files")
+    lines = [f"{size},5;{'red' if size % 3 else 'blue'};{2 * size},25" for size in range(20)]
+    csv_file(tmp_path, "\ufeffsize;colour;price\n" + "\n".join(lines) + "\n")
+    spec = regression_spec()
+    form = job_pb2.CsvFormat(delimiter=";", decimal_point=",")
+    spec.data.CopyFrom(job_pb2.DataSpec(uri="file:rows.csv", target="price", csv=form))
+    return server.add_finished(prepare(spec, data_root=tmp_path))
+
+
+def test_a_table_is_predicted_in_the_form_that_it_was_trained_in(
+    semicolons: Job, tmp_path: Path, capfd: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert call("predict", semicolons.job_id, tmp_path / "rows.csv") == 0
+    by_server = capfd.readouterr().out
+    assert len(set(by_server.splitlines())) == 21
+    assert semicolons.model_path is not None
+    assert call("predict", semicolons.model_path, tmp_path / "rows.csv") == 0
+    assert capfd.readouterr().out == by_server
+    monkeypatch.setattr("sys.stdin", io.StringIO((tmp_path / "rows.csv").read_text(encoding="utf-8")))
+    assert call("predict", semicolons.job_id, "-") == 0
+    assert capfd.readouterr().out == by_server
+    # Another form is no number, and no column, by mistake.
+    assert call("predict", semicolons.job_id, csv_file(tmp_path, "size;colour\n1.5;red\n")) == 2
+    assert "line 2, column size: '1.5': must be a number, got a text" in capfd.readouterr().err
+    assert call("predict", semicolons.job_id, csv_file(tmp_path, "size,colour\n1,red\n")) == 2
+    assert "commas divide its columns, but the model's data have ';'" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("ending", ["parquet", "arrow", "feather"])
+def test_a_parquet_or_arrow_file_is_predicted_as_the_csv_file_with_its_rows(
+    ending: str, semicolons: Job, tmp_path: Path, capsys: Any
+) -> None:
+    pa = pytest.importorskip("pyarrow")
+    from pyarrow import feather, parquet
+
+    assert call("predict", semicolons.job_id, tmp_path / "rows.csv") == 0
+    by_csv = capsys.readouterr().out
+    colours = ["red" if size % 3 else "blue" for size in range(20)]
+    table = pa.table({"colour": pa.array(colours).dictionary_encode(), "size": [size + 0.5 for size in range(20)]})
+    path = tmp_path / f"rows.{ending}"
+    if ending == "parquet":
+        parquet.write_table(table, path, row_group_size=7)
+    else:
+        feather.write_feather(table, path, compression="uncompressed")
+    assert call("predict", semicolons.job_id, path) == 0
+    assert capsys.readouterr().out == by_csv
+    wrong = pa.table({"colour": ["red", "red"], "size": [1.0, None]})
+    parquet.write_table(wrong, tmp_path / "wrong.parquet")
+    assert call("predict", semicolons.job_id, tmp_path / "wrong.parquet") == 2
+    assert "wrong.parquet row 1, column size: None: must be a number, got null" in capsys.readouterr().err
+    path.write_bytes(b"nothing of the kind")
+    assert call("predict", semicolons.job_id, path) == 2
+    assert f"rows.{ending}: can't be read: " in capsys.readouterr().err
+    assert call("predict", semicolons.job_id, tmp_path / "none.parquet") == 2
+    assert "none.parquet: can't be read: No such file" in capsys.readouterr().err
+
+
+def test_a_model_file_has_no_data_to_explain(server: RunningServer, capsys: Any) -> None:
+    assert call("explain", "model.safetensors", "--row", "3") == 2
+    assert "explain looks at the job's data, which a model file hasn't got" in capsys.readouterr().err
+
+
 def test_many_lines_go_in_several_calls(
     server: RunningServer, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
