@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import mmap
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from engine.parameters import Vector
 from server.archive import Archive
 from server.checkpoint import Checkpoint, DamagedCheckpoint
 from server.checkpoint_folder import KeptCheckpoint
-from server.errors import DamagedFile, InvalidRequest, NotFound, WrongState
+from server.errors import DamagedFile, InvalidRequest, NotFound, StorageFull, WrongState
 from server.jobs import Job
 from server.model_file import Provenance, encode
 from server.prepared_job import PreparedJob
@@ -31,18 +32,15 @@ from server.trained_model import TrainedModel, read_model
 
 LAST, BEST = model_pb2.NAMED_VERSION_LAST, model_pb2.NAMED_VERSION_BEST
 
-# A safetensors file's bytes.
-Content = bytes | mmap.mmap
-
 
 @dataclass(frozen=True)
 class Source:
-    """Parameters that are there. model: reads them. content: reads the safetensors file.
+    """Parameters that are there. model: reads them. content: the bytes of the safetensors file, mapped.
 
-    Both block, and raise DamagedFile and NotFound."""
+    Both block, and raise DamagedFile, NotFound and StorageFull."""
 
     model: Callable[[], TrainedModel]
-    content: Callable[[], Content]
+    content: Callable[[], mmap.mmap]
 
 
 @dataclass(frozen=True)
@@ -87,7 +85,7 @@ class ModelVersions:
             if kept:
                 return await self._of_checkpoint(job, kept[-1].step)
         elif training.state.step:
-            return _of_copy(job, TrainedModel.of(prepared, training.state, step=training.parameters_step))
+            return self._of_copy(job, TrainedModel.of(prepared, training.state, step=training.parameters_step))
         raise WrongState(f"job {job.job_id} has made no step yet; wait for it ('chainrule watch {job.job_id}')")
 
     async def _best(self, job: Job) -> Source:
@@ -95,7 +93,7 @@ class ModelVersions:
         if not job.is_final and training is not None and prepared is not None and training.best is not None:
             # Exchanged for others at an epoch's end, and never changed: no copy is needed.
             best = _trained(prepared, training.best, training.best_step)
-            return _of_copy(job, best)
+            return self._of_copy(job, best)
         kept = await self._kept(job)
         step = await self._best_step(job, kept)
         if not step:
@@ -112,9 +110,9 @@ class ModelVersions:
             return _of_file(job.model_path)
         if not job.is_final and training is not None and prepared is not None:
             if training.state.step and step == training.parameters_step:
-                return _of_copy(job, TrainedModel.of(prepared, training.state, step=step))
+                return self._of_copy(job, TrainedModel.of(prepared, training.state, step=step))
             if training.best is not None and step == training.best_step:
-                return _of_copy(job, _trained(prepared, training.best, step))
+                return self._of_copy(job, _trained(prepared, training.best, step))
         kept = await self._kept(job)
         if step in {each.step for each in kept}:
             return await self._of_checkpoint(job, step)
@@ -147,12 +145,26 @@ class ModelVersions:
                 raise TypeError("neither rows nor a model file")
             return _trained(known, vectors, of_step)
 
-        def content() -> bytes:
+        def content() -> mmap.mmap:
             trained = read()
             written_s = next((each.time_s for each in folder.kept() if each.step == step), time.time())
-            return encode(trained, Provenance(job.job_id, job.data_sha256, written_s, job.worker_kinds))
+            return self._laid_down(trained, Provenance(job.job_id, job.data_sha256, written_s, job.worker_kinds))
 
         return Source(read, content)
+
+    def _of_copy(self, job: Job, trained: TrainedModel) -> Source:
+        provenance = Provenance(job.job_id, job.data_sha256, time.time(), job.worker_kinds)
+        return Source(lambda: trained, lambda: self._laid_down(trained, provenance))
+
+    def _laid_down(self, trained: TrainedModel, provenance: Provenance) -> mmap.mmap:
+        """A model that is in no file, in one without a name. Raises StorageFull."""
+        try:
+            with tempfile.NamedTemporaryFile(dir=self.archive.models_folder) as file:
+                file.write(encode(trained, provenance))
+                file.flush()
+                return _mapped(Path(file.name))
+        except OSError as error:
+            raise StorageFull(f"the model of job {provenance.job_id} can't be laid down: {error.strerror}") from error
 
     async def _kept(self, job: Job) -> list[KeptCheckpoint]:
         folder = self.archive.checkpoints(job)
@@ -196,16 +208,15 @@ def _of_file(path: Path) -> Source:
     def content() -> mmap.mmap:
         # A damaged file is refused, and not handed on.
         read_model(path)
-        # Mapped, not read: whoever is slow to take a model, or never does, holds none of the server's memory.
-        with path.open("rb") as file:
-            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        return _mapped(path)
 
     return Source(lambda: read_model(path), content)
 
 
-def _of_copy(job: Job, trained: TrainedModel) -> Source:
-    provenance = Provenance(job.job_id, job.data_sha256, time.time(), job.worker_kinds)
-    return Source(lambda: trained, lambda: encode(trained, provenance))
+def _mapped(path: Path) -> mmap.mmap:
+    # Not read: whoever is slow to take a model, or never does, holds none of the server's memory.
+    with path.open("rb") as file:
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
 
 def _trained(known: PreparedJob | TrainedModel, vectors: tuple[Vector, NDArray[np.float64]], step: int) -> TrainedModel:

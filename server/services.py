@@ -142,8 +142,10 @@ class JobService(job_service_pb2_grpc.JobServiceServicer):
                 f"job {job.job_id} has not ended; wait for it ('chainrule watch {job.job_id}'), or name a version: "
                 "the last, the best, or a step"
             )
-        source = await ModelVersions(self.scheduler.archive).find(job, request.version)
-        content = await asyncio.to_thread(source.content)
+        # The source, which may hold a copy of the parameters, isn't kept while a client takes its time.
+        read = (await ModelVersions(self.scheduler.archive).find(job, request.version)).content
+        content = await asyncio.to_thread(read)
+        del read
         for start in range(0, len(content), PART_BYTES):
             yield api.DownloadModelResponse(content=content[start : start + PART_BYTES])
 

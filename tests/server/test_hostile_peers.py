@@ -2,38 +2,41 @@
 
 from __future__ import annotations
 
-import json
+import asyncio
+import gc
 import os
-import resource
 import signal
 import socket
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
+import tracemalloc
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import grpc
 import pytest
 
 from chainrule.client import Client
-from chainrule.job_file import load_job_file
-from chainrule.output import FINAL_STATES
-from chainrule.v1 import job_pb2, job_service_pb2_grpc, worker_service_pb2_grpc
+from chainrule.v1 import job_pb2, job_service_pb2_grpc, model_pb2, worker_service_pb2_grpc
 from chainrule.v1 import job_service_pb2 as api
 from chainrule.v1 import worker_service_pb2 as pb
 from chainrule.wire_codec import open_train
+from server.archive import Archive
 from server.connections import MAX_CONNECTIONS, MIN_CONNECTIONS, connection_limit
-from tests.server.in_process import RunningServer, prepared, refusal, regression_spec
+from server.data_set_store import DataSetStore
+from server.jobs import Job, JobBook
+from server.object_storage import ObjectStorage
+from server.scheduler import Scheduler
+from server.services import JobService
+from tests.plain_workers import train_with_plain_workers
+from tests.server.attacked import CONNECTIONS, DESCRIPTORS, Attacked, ended, spec
+from tests.server.in_process import RunningServer, add_data_sets, prepared, refusal, regression_spec
 
-EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "two_layer.toml"
 TIMEOUT_S = 60.0
 MIB = 1 << 20
-DESCRIPTORS = 640  # so many that the limit of connections is 128
-CONNECTIONS = 128
 
 
 def test_connections_leave_the_server_descriptors_of_its_own() -> None:
@@ -109,58 +112,7 @@ def test_a_worker_reads_the_shards_that_it_was_given_and_nobody_else_any(server:
 # A server of its own, with a job that runs
 
 
-@dataclass
-class Process:
-    """A server with one worker, as processes."""
-
-    address: str
-    process: subprocess.Popen[str]
-
-    @property
-    def resident_bytes(self) -> int:
-        pages = (Path("/proc") / str(self.process.pid) / "statm").read_text().split()[1]
-        return int(pages) * resource.getpagesize()
-
-
-@pytest.fixture
-def attacked(tmp_path: Path) -> Iterator[Process]:
-    def few_descriptors() -> None:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (DESCRIPTORS, DESCRIPTORS))
-
-    with ExitStack() as stack, (tmp_path / "log").open("wb") as log:
-        base = [sys.executable, "-P", "-m"]
-        pipe = subprocess.PIPE
-        options = ["--port", "0", "--home", str(tmp_path / "home"), "--exit-with-stdin", "--transport", "grpc"]
-        server = subprocess.Popen(
-            [*base, "server", *options], stdin=pipe, stdout=pipe, stderr=log, text=True, preexec_fn=few_descriptors
-        )
-        stack.callback(server.communicate)
-        stack.callback(server.kill)
-        assert server.stdout is not None
-        address = json.loads(server.stdout.readline())["address"]
-        worker = subprocess.Popen(
-            [*base, "worker", "--server", address, "--transport", "grpc", "--exit-with-stdin"], stdin=pipe, stderr=log
-        )
-        stack.callback(worker.communicate)
-        stack.callback(worker.kill)
-        yield Process(address, server)
-
-
-def spec(epochs: int) -> job_pb2.JobSpec:
-    loaded = load_job_file(EXAMPLE)
-    loaded.training.epochs = epochs
-    return loaded
-
-
-def ended(client: Client, job_id: str) -> str:
-    for job in client.watch_job(job_id):
-        if job.state in FINAL_STATES:
-            assert job.state == job_pb2.JOB_STATE_SUCCEEDED, job
-            return job.result.parameters_sha256
-    raise AssertionError("the watch ended before the job")
-
-
-def test_the_job_ends_with_its_bits_and_memory_stays_bounded_whatever_peers_do(attacked: Process) -> None:
+def test_the_job_ends_with_its_bits_and_memory_stays_bounded_whatever_peers_do(attacked: Attacked) -> None:
     host, _, port = attacked.address.rpartition(":")
     with Client(attacked.address) as client, ExitStack() as stack:
         expected = ended(client, client.create_job(spec(40)).job_id)
@@ -236,3 +188,37 @@ def test_metadata_and_messages_that_are_too_large_are_refused(server: RunningSer
         call(api.ListJobsRequest(name_prefix="x" * (64 * MIB)), timeout=TIMEOUT_S)
     assert caught.value.code() in (grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.INVALID_ARGUMENT)
     assert list(call(api.ListJobsRequest(), timeout=TIMEOUT_S).jobs) == []
+
+
+def test_a_client_that_never_reads_what_it_downloads_holds_no_model_in_the_server_s_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not even one that is in no file yet: that of a job that runs."""
+    add_data_sets(monkeypatch)
+    wide = regression_spec()
+    wide.model.prediction, wide.model.loss = "", "(sum(V @ x) - y)**2"
+    del wide.model.parameters[:]
+    wide.model.parameters.add(name="V", shape=["700000", "d"])
+    wide.training.epochs = 1
+    job = prepared(wide)
+    training = train_with_plain_workers(job, worker_count=1)
+    scheduler = Scheduler(JobBook(lambda: "id"), Archive(tmp_path))
+    scheduler.book.add(Job("runs", wide, 0.0, job, state=job_pb2.JOB_STATE_RUNNING, training=training))
+    service = JobService(scheduler, None, DataSetStore(tmp_path), ObjectStorage())
+    request = api.DownloadModelRequest(
+        job_id="runs", version=model_pb2.ModelVersion(named=model_pb2.NAMED_VERSION_LAST)
+    )
+
+    async def begin(context: Mock) -> tuple[AsyncIterator[api.DownloadModelResponse], int]:
+        tracemalloc.start()
+        download = service.DownloadModel(request, context)
+        await anext(download)
+        gc.collect()
+        return download, tracemalloc.get_traced_memory()[0]
+
+    try:
+        _, held_bytes = asyncio.run(begin(Mock()))
+    finally:
+        tracemalloc.stop()
+    assert held_bytes < 4 * job.model.layout.size / 2
+    scheduler.archive.journal.store.close()
