@@ -28,8 +28,10 @@ def predict(trained: TrainedModel, request: api.PredictRequest, stop: Stop) -> a
     if any(node.name != "x" for node in prediction.inputs):
         raise WrongState("the prediction uses y, the target itself; give the job one that needs only x")
     row_count = len(request.rows)
-    if not 1 <= row_count <= MAX_ROWS:
-        raise InvalidRequest([("rows", f"must be from 1 to {MAX_ROWS}, got {row_count}; send more in several calls")])
+    if not row_count:
+        raise InvalidRequest([("rows", "is missing; give at least one row")])
+    if row_count > MAX_ROWS:
+        raise InvalidRequest([("rows", f"must be at most {MAX_ROWS}, got {row_count}; send the others in more calls")])
     paths = [f"rows[{row}]" for row in range(row_count)]
     features = read_features(request.rows, request.columns, trained.preprocessing, paths=paths)
     outputs = _outputs(trained, features, stop)

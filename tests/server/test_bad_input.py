@@ -18,7 +18,14 @@ from grpc_status import rpc_status
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from chainrule.v1 import data_service_pb2, job_pb2, job_service_pb2, model_service_pb2, worker_service_pb2
+from chainrule.v1 import (
+    cluster_service_pb2,
+    data_service_pb2,
+    job_pb2,
+    job_service_pb2,
+    model_service_pb2,
+    worker_service_pb2,
+)
 from server.jobs import Job
 from tests.server.in_process import (
     RunningServer,
@@ -39,6 +46,7 @@ SERVICES = [
         (job_service_pb2, "JobService"),
         (data_service_pb2, "DataService"),
         (model_service_pb2, "ModelService"),
+        (cluster_service_pb2, "ClusterService"),
         (worker_service_pb2, "WorkerService"),
     )
 ]
