@@ -107,7 +107,7 @@ class ConnectedWorker:
                     if self.local is not None:
                         self.local.cancel()
                 elif not isinstance(request, RawPart) and request.HasField("alive"):
-                    self.lease.lives(request.alive.work_count)
+                    self.lease.lives(request.alive.work_count, is_loading=request.alive.is_loading)
                 elif not isinstance(request, RawPart) and request.HasField("goodbye"):
                     reason = request.goodbye.reason or "it gave no reason"
                     self._loss = Loss(job_pb2.LOSS_REASON_STOPPED, reason)

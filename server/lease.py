@@ -16,7 +16,7 @@ DEFAULT_LEASE_S = 10.0
 LONGEST_LOOK_S = 0.5
 # A microbatch may take so many times as long as the longest before it.
 PATIENCE = 10.0
-# Before the first is known, so many leases: plans are compiled, shards are read.
+# Before the first is known, so many leases: plans are compiled.
 FIRST_PATIENCE = 10.0
 MOST_DOUBLINGS = 6
 
@@ -40,15 +40,17 @@ class Lease:
     _told_work: int = 0
     _longest_still_s: float = 0.0
     _is_first: bool = True
+    _is_loading: bool = False
 
     def works(self) -> None:
         """A message that carries work came. It is called for every message of every step, so it only counts."""
         self._life_count += 1
         self._work_count += 1
 
-    def lives(self, work_count: int) -> None:
-        """An Alive came, with what it counts."""
+    def lives(self, work_count: int, *, is_loading: bool = False) -> None:
+        """An Alive came, with what it counts. is_loading: the worker reads shards."""
         self._life_count += 1
+        self._is_loading = is_loading
         if work_count != self._told_work:
             self._told_work = work_count
             self._work_count += 1
@@ -56,7 +58,8 @@ class Lease:
     def look(self, now_s: float, *, owes: bool, is_first: bool = False) -> None:
         """Take in how time has passed. owes: the worker was given something to do and hasn't answered.
 
-        is_first: it has answered nothing yet of what it was assigned."""
+        is_first: it has answered nothing yet of what it was assigned. While it reads shards that is no excuse."""
+        is_first = is_first and not self._is_loading
         self._is_first = is_first
         passed_s = min(max(now_s - self.now_s, 0.0), LONGEST_LOOK_S)
         self.now_s = now_s

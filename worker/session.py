@@ -257,7 +257,8 @@ class Session:
         try:
             before = self._held.get(assignment.job_id)
             held = HeldJob.accept(assignment, before, link=link, descriptors=descriptors, worked=self._signs.works)
-            held.load(read_shard)
+            with self._signs.loading():
+                held.load(read_shard)
         except SegmentError as error:
             # Not the job's fault: over gRPC it may go on.
             raise LinkLost(grpc.StatusCode.UNAVAILABLE, str(error)) from error

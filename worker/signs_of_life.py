@@ -6,9 +6,11 @@ done, so that the server sees a worker whose computing hangs although its thread
 
 from __future__ import annotations
 
+import contextlib
 import os
 import queue
 import threading
+from collections.abc import Iterator
 
 from chainrule.v1 import worker_service_pb2 as pb
 from worker.links import StreamLink
@@ -24,6 +26,7 @@ class SignsOfLife:
 
     def __init__(self, farewell: queue.SimpleQueue[str], status: StatusFile | None = None) -> None:
         self.work_count = 0
+        self._is_loading = False
         self._status = StatusFile.of_environment(os.environ) if status is None else status
         self._farewell = farewell
         self._stream: StreamLink | None = None
@@ -33,6 +36,15 @@ class SignsOfLife:
     def works(self) -> None:
         """Something was done."""
         self.work_count += 1
+
+    @contextlib.contextmanager
+    def loading(self) -> Iterator[None]:
+        """A stretch in which shards are read, so that something is done all the time."""
+        self._is_loading = True
+        try:
+            yield
+        finally:
+            self._is_loading = False
 
     def begin(self, stream: StreamLink, *, interval_s: float) -> None:
         """Speak on this stream, every so often, until `end`."""
@@ -61,7 +73,7 @@ class SignsOfLife:
             except queue.Empty:
                 stream = self._stream
                 if stream is not None:
-                    stream.say(pb.TrainRequest(alive=pb.Alive(work_count=self.work_count)))
+                    stream.say(pb.TrainRequest(alive=pb.Alive(work_count=self.work_count, is_loading=self._is_loading)))
                     if self._status is not None and stream.is_active:
                         self._status.joined()
             else:

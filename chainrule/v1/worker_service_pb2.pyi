@@ -78,10 +78,12 @@ class Hello(_message.Message):
     def __init__(self, name: _Optional[str] = ..., process_id: _Optional[int] = ..., numpy_version: _Optional[str] = ..., blas: _Optional[str] = ..., wants_local_link: _Optional[bool] = ..., host: _Optional[str] = ..., processor: _Optional[str] = ..., instructions: _Optional[str] = ..., numba: _Optional[str] = ...) -> None: ...
 
 class Alive(_message.Message):
-    __slots__ = ("work_count",)
+    __slots__ = ("work_count", "is_loading")
     WORK_COUNT_FIELD_NUMBER: _ClassVar[int]
+    IS_LOADING_FIELD_NUMBER: _ClassVar[int]
     work_count: int
-    def __init__(self, work_count: _Optional[int] = ...) -> None: ...
+    is_loading: bool
+    def __init__(self, work_count: _Optional[int] = ..., is_loading: _Optional[bool] = ...) -> None: ...
 
 class Goodbye(_message.Message):
     __slots__ = ("reason",)

@@ -7,6 +7,7 @@ import gc
 import os
 import signal
 import socket
+import threading
 import time
 import tracemalloc
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -107,6 +108,33 @@ def test_a_worker_reads_the_shards_that_it_was_given_and_nobody_else_any(server:
     deadline_s = time.monotonic() + TIMEOUT_S
     while refusal(lambda: read(first.welcome.session))[0] != grpc.StatusCode.PERMISSION_DENIED:
         assert time.monotonic() < deadline_s
+
+
+def test_a_worker_that_says_alive_but_reads_no_shard_loses_it_after_one_lease_and_not_after_ten(
+    server: RunningServer,
+) -> None:
+    server.scheduler.workers.book.lease_s = 2.0
+    job = server.submit(prepared(regression_spec()))
+    with peer(server) as (hangs, say):
+        said: list[grpc.RpcError] = []
+
+        def listen() -> None:
+            try:
+                for _ in hangs.call:
+                    pass
+            except grpc.RpcError as error:
+                said.append(error)
+
+        listening = threading.Thread(target=listen)
+        listening.start()
+        for _ in range(180):  # for less than ten leases
+            say(pb.TrainRequest(alive=pb.Alive(work_count=1, is_loading=True)))
+            listening.join(0.1)
+            if said:
+                break
+        assert said[0].code() == grpc.StatusCode.ABORTED
+        assert "alive, but its work has stood still" in said[0].details()
+    assert not job.is_final
 
 
 # A server of its own, with a job that runs

@@ -72,7 +72,24 @@ def test_long_microbatches_get_as_much_patience_as_they_have_needed() -> None:
     assert lease.patience_s == pytest.approx(PATIENCE * 29, rel=0.1)
 
 
-def test_loading_and_the_first_order_get_ten_leases() -> None:
+def test_who_reads_shards_gets_as_much_as_for_any_order_and_ten_times_its_longest_wait() -> None:
+    lease = Lease(10.0, now_s=0.0)
+    for _ in range(11):
+        lease.lives(0, is_loading=True)
+        pass_time(lease, 1.0, is_first=True)
+    assert lease.hangs
+    slow = Lease(10.0, now_s=0.0)
+    for count in range(5):
+        slow.lives(count, is_loading=True)
+        pass_time(slow, 5.0, is_first=True)
+    assert slow.patience_s == pytest.approx(PATIENCE * 5, rel=0.1)
+    # Once it computes, its first order may take long again.
+    slow.lives(5)
+    slow.look(slow.now_s + LOOK_S, owes=True, is_first=True)
+    assert slow.patience_s == 100.0
+
+
+def test_the_first_order_gets_ten_leases() -> None:
     lease = Lease(10.0, now_s=0.0)
     for _ in range(int(10 * FIRST_PATIENCE) - 1):
         pass_time(lease, 1.0, is_first=True)
