@@ -5,10 +5,10 @@ from __future__ import annotations
 from chainrule.v1 import job_service_pb2 as api
 from engine.microbatch import EVALUATION_BLOCK_ROWS
 from engine.plan import EvaluationPlan, TrainingPlan
-from engine.reduction import assign, maximal_subtrees
+from engine.reduction import assign
+from server.job_memory import FLOAT32_BYTES, partial_sum_counts, vector_bytes
 from server.prepared_job import PreparedJob
 
-FLOAT32_BYTES = 4
 ROW_NUMBER_BYTES = 8
 
 
@@ -18,12 +18,8 @@ def estimate(job: PreparedJob) -> api.JobEstimate:
     The plans are compiled for it, so it takes as long as a worker's start."""
     training = job.spec.training
     size = job.model.layout.size
-    vector_bytes = FLOAT32_BYTES * size
     row_bytes = FLOAT32_BYTES * job.feature_count + job.rows.targets.itemsize
     held = assign(shard_count=training.shards, worker_count=training.min_workers)
-    sums = [len(maximal_subtrees(first=shards.start, stop=shards.stop)) for shards in held]
-    # Parameters and optimizer state are there twice; early stopping keeps the best parameters.
-    vector_count = 2 * (1 + len(job.recipe.rule.state_names)) + sum(sums) + (job.early_stopping is not None)
     row_counts = [sum(_row_count(job, shard) for shard in shards) for shards in held]
     # Besides its partial sums a worker holds the parameters, and a sum that waits at each level of the tree.
     levels = int(training.shards).bit_length() - 1
@@ -35,9 +31,9 @@ def estimate(job: PreparedJob) -> api.JobEstimate:
         row_count=sum(len(rows) for rows in job.division.training),
         validation_row_count=sum(len(rows) for rows in job.division.validation),
         total_steps=job.total_steps,
-        server_bytes=job.row_count * (row_bytes + ROW_NUMBER_BYTES) + vector_count * vector_bytes + start_bytes,
+        server_bytes=job.row_count * (row_bytes + ROW_NUMBER_BYTES) + vector_bytes(job) + start_bytes,
         worker_bytes=max(row_counts) * (row_bytes + ROW_NUMBER_BYTES)
-        + (1 + max(sums) + levels) * vector_bytes
+        + (1 + max(partial_sum_counts(job)) + levels) * FLOAT32_BYTES * size
         + _plan_bytes(job, row_bytes),
     )
 

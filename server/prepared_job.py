@@ -36,6 +36,7 @@ from engine.synchronous_sgd import ParameterState, UpdateRecipe
 from server import column_choice, data_set, labels
 from server.data_set_store import DataSetStore
 from server.errors import InvalidSpec
+from server.job_memory import check_memory
 from server.limits import Limits
 from server.object_storage import ObjectStorage
 from server.prepared_rows import PreparedRows, lay_out
@@ -136,7 +137,7 @@ def prepare(
 
     start_path: the file of `model.start`, where it is known; else `model.start.model` is looked up as data are.
     limits: of a new job; None: it was accepted before.
-    Raises InvalidSpec with every field that is wrong, LimitExceeded before the memory is spent."""
+    Raises InvalidSpec with every field that is wrong, LimitExceeded and OutOfMemory before the memory is spent."""
     complete = with_defaults(spec)
     violations = _violations(complete)
     if violations:
@@ -208,6 +209,8 @@ def prepare(
         class_count=class_count,
         start=start,
     )
+    if limits is not None:
+        check_memory(prepared)
     try:
         prepared.first_state()
     except SettingError as error:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from unittest.mock import Mock
+
 import grpc
+import pytest
 
 from chainrule.v1 import job_service_pb2 as api
+from server import job_memory, prepared_job
 from server.estimate import estimate
 from tests.server.in_process import RunningServer, prepared, refusal, regression_spec
 
@@ -49,3 +53,25 @@ def test_the_estimate_grows_with_what_is_held(server: RunningServer) -> None:
     shared = estimate(prepared(spec))
     assert shared.server_bytes == large.server_bytes + 4 * size
     assert shared.worker_bytes < large.worker_bytes
+
+
+@pytest.mark.parametrize("validate_only", [False, True])
+def test_more_vectors_than_there_is_memory_are_refused_before_any_is_made(
+    server: RunningServer, monkeypatch: pytest.MonkeyPatch, validate_only: bool
+) -> None:
+    spec = regression_spec()
+    spec.training.optimizer.name = "adam"
+    # Parameters and two moments twice, and the sum of the one worker.
+    wanted_bytes = 4 * 4 * 7
+    monkeypatch.setattr(job_memory, "available_memory_bytes", lambda: wanted_bytes)
+    request = api.CreateJobRequest(spec=spec, validate_only=validate_only)
+    server.jobs.CreateJob(request, timeout=TIMEOUT_S)
+    monkeypatch.setattr(job_memory, "available_memory_bytes", lambda: wanted_bytes - 1)
+    draw = Mock()
+    monkeypatch.setattr(prepared_job, "initialize", draw)
+    with pytest.raises(
+        grpc.RpcError, match=r"the 4 parameters, .* take 112 B in the server, which has 111 B"
+    ) as caught:
+        server.jobs.CreateJob(request, timeout=TIMEOUT_S)
+    assert caught.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+    draw.assert_not_called()
