@@ -15,6 +15,7 @@ from rich.live import Live
 from rich.text import Text
 
 from chainrule.client import Client
+from chainrule.commands.machine import look_at_machine
 from chainrule.errors import PreconditionFailed
 from chainrule.failures import FAILED, CommandFailed, interrupted, wrong_input
 from chainrule.job_file import load_table
@@ -110,6 +111,7 @@ def _address(server: str, workers: int | None, data_root: Path) -> Iterator[str]
         return
     if workers < 1:
         raise wrong_input("--workers", f"must be at least 1, got {workers}")
+    look_at_machine(worker_count=workers, transport="auto")
     with LocalProcesses(workers, data_root, "auto") as cluster:
         yield cluster.address
 

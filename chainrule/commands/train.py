@@ -15,6 +15,7 @@ from typing import Any
 from chainrule import preflight
 from chainrule.chrome_trace import chrome_trace
 from chainrule.client import Client
+from chainrule.commands.machine import look_at_machine
 from chainrule.errors import ChainruleError, ClusterError, ModelFileError, ServerError, ServerUnavailable
 from chainrule.failures import FAILED, CommandFailed, interrupted, wrong_input
 from chainrule.job_file import load_job_file
@@ -89,7 +90,7 @@ class Training:
                 "--workers", f"must be from 1 to {shards}, the job's number of shards, got {self.worker_count}"
             )
         spec.training.min_workers = self.worker_count
-        self._look_at_machine()
+        look_at_machine(worker_count=self.worker_count, transport=self.transport)
         available_bytes = available_memory_bytes()
         with (
             ProgressDisplay() as display,
@@ -118,15 +119,6 @@ class Training:
                 self._write_trace(client, self.trace)
             check_success(self.job)
             return client.download_model(self.job.job_id, path)
-
-    def _look_at_machine(self) -> None:
-        """Tell what isn't as it should be here. Raises CommandFailed where the job can't start."""
-        for each in preflight.local_cluster(worker_count=self.worker_count, transport=self.transport):
-            if each.check == "shared memory" and self.transport == "shared-memory":
-                raise wrong_input("--transport", f"shared-memory can't be had: {each.found}; take auto or grpc")
-            if each.state == "wrong":
-                raise CommandFailed(FAILED, [("", f"{each.check}: {each.found}; {each.mend}")], reason="PREFLIGHT")
-            print_note(preflight.told(each))
 
     def _write_trace(self, client: Client, path: Path) -> None:
         title = f"{self.job.spec.name} ({self.job.job_id})"
