@@ -81,7 +81,10 @@ def slowed(process_id: int | None) -> Iterator[None]:
 
 def train(folder: Path, transport: str, *, steps: int, factor: float, is_slowed: bool) -> Run:
     """The job on a cluster of its own."""
-    with LocalProcesses(3, folder, transport) as cluster, Client(cluster.address) as client:
+    with (
+        LocalProcesses(3, folder, transport) as cluster,
+        Client(cluster.address, credentials=cluster.credentials) as client,
+    ):
         deadline_s = time.monotonic() + 60
         while len(client.list_workers()) < 3:
             if time.monotonic() > deadline_s:

@@ -13,6 +13,7 @@ import contextlib
 import fcntl
 import json
 import os
+import secrets
 import select
 import shutil
 import signal
@@ -28,10 +29,11 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, NamedTuple, TextIO
 
-from chainrule.credentials import VARIABLES, Credentials
+from chainrule.credentials import TOKEN_VARIABLE, VARIABLES, Credentials
 from chainrule.errors import ArgumentError, ClusterError
 from chainrule.out_of_memory import OutOfMemory
 from chainrule.process import BLAS_THREAD_VARIABLES
+from chainrule.tokens import Holder, new_token, sha256_of
 
 START_TIMEOUT_S = 20.0
 STOP_TIMEOUT_S = 3.0
@@ -90,8 +92,9 @@ class LocalProcesses:
     data_root: Path | None = None
     transport: str = "auto"
     address: str = field(default="", init=False)
-    # What a client needs, whatever the environment says of other servers.
+    # What a client needs, whatever the environment says of other servers; known once it has started.
     credentials: Credentials = field(default=Credentials(), init=False)
+    _worker_token: str = field(default="", init=False, repr=False)
     _children: list[Child] = field(default_factory=list, init=False)
     _home: tempfile.TemporaryDirectory[str] | None = field(default=None, init=False)
     _lock: TextIO | None = field(default=None, init=False)
@@ -193,6 +196,17 @@ class LocalProcesses:
         options += ["--checkpoint-every-s", "0"]
         if self.data_root is not None:
             options += ["--data-root", str(self.data_root)]
+        # Everybody on this machine reaches the port, and jobs read files: only the cluster's own get in.
+        tokens = Path(self._home.name) / "tokens"
+        self.credentials = Credentials(token=new_token(secrets.token_urlsafe))
+        self._worker_token = new_token(secrets.token_urlsafe)
+        tokens.write_text(
+            "".join(
+                f"{Holder(role, role, sha256_of(token)).line}\n"
+                for role, token in (("admin", str(self.credentials.token)), ("worker", self._worker_token))
+            )
+        )
+        options += ["--tokens", str(tokens)]
         server = self._spawn("server", "server", options, stdout=subprocess.PIPE)
         self.address = _address(server)
         for _ in range(self.workers):
@@ -213,6 +227,8 @@ class LocalProcesses:
         environment = os.environ | dict.fromkeys(BLAS_THREAD_VARIABLES, "1")
         for variable in VARIABLES:
             environment.pop(variable, None)  # they are for another server
+        if module == "worker":
+            environment[TOKEN_VARIABLE] = self._worker_token
         memory = OutOfMemory()
         try:
             with log_path.open("wb") as log:

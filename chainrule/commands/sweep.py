@@ -85,7 +85,7 @@ def sweep(
     path = output or DEFAULT_FOLDER / f"{found.name}-sweep-{found.sweep_id}.safetensors"
     if not cancel:
         check_output(path)
-    with _address(server, workers, data_root or job_file.parent) as address, Client(address) as client:
+    with _connected(server, workers, data_root or job_file.parent) as client:
         if cancel:
             _cancel(client, found, as_json=as_json)
             return
@@ -105,15 +105,19 @@ def sweep(
 
 
 @contextlib.contextmanager
-def _address(server: str, workers: int | None, data_root: Path) -> Iterator[str]:
+def _connected(server: str, workers: int | None, data_root: Path) -> Iterator[Client]:
     if workers is None:
-        yield server
+        with Client(server) as client:
+            yield client
         return
     if workers < 1:
         raise wrong_input("--workers", f"must be at least 1, got {workers}")
     look_at_machine(worker_count=workers, transport="auto")
-    with LocalProcesses(workers, data_root, "auto") as cluster:
-        yield cluster.address
+    with (
+        LocalProcesses(workers, data_root, "auto") as cluster,
+        Client(cluster.address, credentials=cluster.credentials) as client,
+    ):
+        yield client
 
 
 def _train(client: Client, found: Sweep) -> tuple[list[Run], job_pb2.Job | None]:

@@ -158,10 +158,11 @@ def test_more_classes_than_ten_keep_their_order() -> None:
     assert fitted.score(X, y) == 1.0
 
 
-def test_another_server_gets_the_rows_as_an_upload_and_keeps_nothing() -> None:
+def test_another_server_gets_the_rows_as_an_upload_and_keeps_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     X, y = blobs()
     here = ChainruleClassifier(**QUICK).fit(X, y)
     with chainrule.LocalCluster(workers=1) as other:
+        monkeypatch.setenv("CHAINRULE_TOKEN", str(other.credentials.token))
         there = ChainruleClassifier(**QUICK, server=other.address).fit(X, y)
         assert there.parameters_sha256_ == here.parameters_sha256_
         assert other.jobs() == []

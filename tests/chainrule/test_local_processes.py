@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from chainrule.errors import ArgumentError, ClusterError
+from chainrule.client import Client
+from chainrule.credentials import Credentials
+from chainrule.errors import ArgumentError, ClusterError, NotAuthenticated
 from chainrule.local_cluster import LocalCluster
 from chainrule.local_processes import ABANDONED_AFTER_S, LocalProcesses
 
@@ -44,6 +46,24 @@ def test_a_cluster_lives_as_long_as_its_block(temporary_folder: Path) -> None:
     assert not any(is_alive(each) for each in process_ids)
     assert list(temporary_folder.iterdir()) == []
     assert signal.getsignal(signal.SIGTERM) == old_handler
+
+
+@pytest.mark.cluster
+def test_nobody_else_on_the_machine_gets_into_a_cluster() -> None:
+    with LocalProcesses(workers=1) as cluster:
+        for stranger in (Credentials(), Credentials(token="chainrule_0123456789abcdef")):  # noqa: S106
+            with Client(cluster.address, credentials=stranger) as client, pytest.raises(NotAuthenticated):
+                client.list_jobs()
+        with Client(cluster.address, credentials=cluster.credentials) as client:
+            deadline_s = time.monotonic() + 10
+            while not client.list_workers():
+                assert time.monotonic() < deadline_s
+                time.sleep(0.02)
+        token = str(cluster.credentials.token)
+        for process_id in cluster.process_ids:
+            shown = Path(f"/proc/{process_id}/cmdline").read_bytes()
+            assert token.encode() not in shown, "command lines are everybody's to read"
+        assert token not in repr(cluster)
 
 
 @pytest.mark.cluster

@@ -84,7 +84,10 @@ def test_numbers_that_go_wrong_fail_the_job_with_step_and_shard_and_leave_the_la
     spec = small(epochs=200)
     spec.model.prediction = "w @ (V @ x)"
     spec.training.optimizer.learning_rate = 2.0
-    with LocalProcesses(2, None, transport) as cluster, Client(cluster.address) as client:
+    with (
+        LocalProcesses(2, None, transport) as cluster,
+        Client(cluster.address, credentials=cluster.credentials) as client,
+    ):
         job_id = client.create_job(spec).job_id
         job = job_pb2.Job()
         for job in client.watch_job(job_id):  # noqa: B007 - the last is wanted

@@ -49,7 +49,7 @@ def test_workers_that_map_the_rows_and_those_that_read_them_train_the_same_bits(
     for transport, worker_count in (("auto", 2), ("auto", 3), ("grpc", 1)):
         with (
             LocalCluster(workers=worker_count, data_root=folder, transport=transport) as cluster,
-            Client(cluster.address) as client,
+            Client(cluster.address, credentials=cluster.credentials) as client,
         ):
             job = client.create_job(parse_job(JOB))
             mapping = set()

@@ -15,9 +15,8 @@ import pytest
 from google.protobuf import json_format
 
 from chainrule.job_file import load_job_file
-from chainrule.local_cluster import LocalCluster
 from server import data_set
-from tests.cluster.support import EXAMPLES
+from tests.cluster.support import EXAMPLES, RestartableServer
 
 ROOT = Path(__file__).resolve().parents[2]
 NODE = ROOT / "tests" / "node"
@@ -61,8 +60,8 @@ def test_a_stock_node_client_submits_watches_and_predicts(
     spec.training.epochs = 3
     rows = data_set.load("sklearn:diabetes").features[:5].tolist()
     question = {"spec": json_format.MessageToDict(spec, preserving_proto_field_name=True), "rows": rows}
-    with LocalCluster(1, tmp_path, "grpc") as cluster:
-        command = ["node", "client.js", cluster.address, how, *(proto_folders() if how == "protos" else [])]
+    with RestartableServer(tmp_path / "home", workers=1) as server:
+        command = ["node", "client.js", server.address, how, *(proto_folders() if how == "protos" else [])]
         environment = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
         done = subprocess.run(
             command,

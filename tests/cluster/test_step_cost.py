@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -62,12 +63,13 @@ def test_a_trace_file_and_the_line_of_json_tell_where_the_time_of_each_step_goes
 def test_status_shows_the_transport_and_what_a_step_costs(
     marker: str, shortened: Callable[..., Path], tmp_path: Path
 ) -> None:
-    with LocalCluster(workers=1) as cluster, Client(cluster.address) as client:
+    with LocalCluster(workers=1) as cluster, Client(cluster.address, credentials=cluster.credentials) as client:
         job = client.create_job(load_job_file(shortened("two_layer", epochs=3)))
         for _ in client.watch_job(job.job_id):
             pass
         command = [*COMMAND, "status", job.job_id, "--server", cluster.address]
-        shown = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True).stdout
+        environment = {**os.environ, "CHAINRULE_TOKEN": str(cluster.credentials.token)}
+        shown = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True, env=environment).stdout
     lines = {line.split("  ")[0]: line for line in shown.splitlines()}
     assert "shared-memory" in lines["transport"]
     assert all(phase in lines["step, ms (p95)"] for phase in PHASES)

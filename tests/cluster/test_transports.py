@@ -71,7 +71,7 @@ def test_small_and_large_models_have_the_bits_of_one_process(
 ) -> None:
     with (
         LocalCluster(workers=workers, data_root=data_root, transport=transport) as cluster,
-        Client(cluster.address) as client,
+        Client(cluster.address, credentials=cluster.credentials) as client,
     ):
         for spec in every_job():
             spec.training.min_workers = workers
