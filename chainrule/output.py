@@ -116,6 +116,12 @@ def event_text(event: job_pb2.JobEvent) -> str:
             moved = event.shards_moved
             shares = ", ".join(f"{share.worker} {share.shard_count}" for share in moved.shares)
             return f"{moved.slow_worker} takes {moved.times_slower:.1f} times as long as the fastest; shards: {shares}"
+        case "late_worker_helped":
+            helped = event.late_worker_helped
+            return (
+                f"{helped.late_worker} is late with step {helped.step} ({helped.late_s:.1f} s; others took "
+                f"{helped.others_s:.1f} s): {' and '.join(helped.helpers)} compute its part too"
+            )
         case "worker_differs":
             differs = event.worker_differs
             then = "it gets no shards" if differs.is_refused else "the bits depend on who computes what"

@@ -38,6 +38,9 @@ class Exchange(Protocol):
 
         is_next: the worker holds the parameters before these, and the ranges that were sent ahead."""
 
+    def help_order(self, order: pb.Order, published: PublishedParameters) -> pb.Order:
+        """The order, changed for a worker that helps with these subtrees: it holds the parameters for its own."""
+
     def send_ahead(self, start: int) -> bool:
         """Whether the range that begins at `start` is to be sent before the order that it is for; then it must be."""
 
@@ -72,7 +75,7 @@ class StreamExchange:
     ) -> list[Response]:
         """See Exchange."""
         pulled, self._pulled = self._pulled if is_next else set(), set()
-        self._missing = {subtree: set(wire.part_starts(self._size)) for subtree in self._gradients}
+        self._miss_all()
         response = pb.TrainResponse(order=order)
         parts: list[Response] = []
         if published is not None:
@@ -84,6 +87,11 @@ class StreamExchange:
             response.order.vector.values = bytes(values)
             return [response]
         return [*parts, response]
+
+    def help_order(self, order: pb.Order, published: PublishedParameters) -> pb.Order:
+        """See Exchange."""
+        self._miss_all()
+        return order
 
     def send_ahead(self, start: int) -> bool:
         """See Exchange."""
@@ -105,6 +113,9 @@ class StreamExchange:
                 f"the vector has {self._size}"
             )
         return self._gradients[subtree]
+
+    def _miss_all(self) -> None:
+        self._missing = {subtree: set(wire.part_starts(self._size)) for subtree in self._gradients}
 
     def _read(self, subtree: Subtree, offset: int, values: bytes | memoryview) -> Vector:
         gradient = self._gradients.get(subtree)
@@ -172,6 +183,11 @@ class SharedExchange:
         if published is not None:
             response.order.place.CopyFrom(self._parameters.place(published.current))
         return [response]
+
+    def help_order(self, order: pb.Order, published: PublishedParameters) -> pb.Order:
+        """See Exchange."""
+        order.place.CopyFrom(self._parameters.place(published.current))
+        return order
 
     def send_ahead(self, start: int) -> bool:
         """See Exchange: it is seen as soon as it is there."""

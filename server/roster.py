@@ -5,18 +5,20 @@ It sends nothing and knows no step: `server.training` asks it whenever the worke
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 
 from chainrule.v1 import job_pb2
 from engine.precision import PRECISIONS
 from server.balance import Balance, event_of
 from server.lease import Lease
-from server.stragglers import Progress
+from server.stragglers import Progress, late
 from server.team import Member, Seat
 from server.waiting import QUIET_S
 from server.worker_kinds import admit, kind_of
 
 LOOK_INTERVAL_S = 0.2
+TOLD_INTERVAL_S = 60.0
 
 
 class Roster:
@@ -35,6 +37,7 @@ class Roster:
         self._balance = Balance(factor)
         self._told_kinds: set[tuple[str, str]] = set()
         self._looked_at_s = 0.0
+        self._told_late_s: dict[str, float] = {}
         # They lost their shards while they owed an answer, and nothing was heard of their work since.
         self._lagging: set[str] = set()
 
@@ -93,6 +96,27 @@ class Roster:
         self._lagging.update(name for name, each in progress.items() if not each.is_done and name not in ranges)
         self.events.append(event_of(move, ranges))
         return True
+
+    def late(self, progress: Mapping[str, Progress]) -> list[str]:
+        """Who is so late with the current order that others had better compute its part too; silent or not."""
+        return [*late(progress, factor=self._balance.factor)]
+
+    def note_help(
+        self, now_s: float, names: Sequence[str], helpers: Sequence[str], progress: Mapping[str, Progress], *, step: int
+    ) -> None:
+        """Others are asked for what these late workers owe: an event, at most one a minute for each."""
+        others_ns = max(each.took_ns for each in progress.values() if each.is_done)
+        for name in names:
+            if now_s - self._told_late_s.get(name, -math.inf) >= TOLD_INTERVAL_S:
+                self._told_late_s[name] = now_s
+                told = job_pb2.LateWorkerHelped(
+                    late_worker=name,
+                    helpers=helpers,
+                    step=step,
+                    late_s=progress[name].took_ns / 1e9,
+                    others_s=others_ns / 1e9,
+                )
+                self.events.append(job_pb2.JobEvent(late_worker_helped=told))
 
     def heard_of(self, name: str) -> None:
         """A worker has got something done."""

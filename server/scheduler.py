@@ -36,7 +36,8 @@ from server.resume import DataChanged, restore
 from server.retention import beyond
 from server.sharing import Sharing
 from server.step_cost import StepCosts
-from server.training import Training, TrainingFailed
+from server.training import Training
+from server.training_result import TrainingFailed
 from server.worker_book import WorkerRecord
 from server.worker_pool import WorkerPool
 
@@ -246,7 +247,7 @@ class Scheduler:
             raise NotFound(f"job {job_id!r} is not running")
         if shard >= job.spec.training.shards:
             raise OutOfRange(f"job {job_id} has {job.spec.training.shards} shards, counted from 0; got {shard}")
-        if job.training is None or shard not in job.training.shards_of(worker):
+        if job.training is None or not job.training.may_read(worker, shard):
             raise PermissionDenied(f"shard {shard} of job {job_id} is not among those of worker {worker}")
         return job.prepared
 

@@ -65,10 +65,14 @@ class Sharing:
             self.flush(job.training)
 
     def look_after(self, worker: str) -> None:
-        """Let the shards of a worker's job move where that makes its steps shorter."""
+        """Let others help a worker that is late, or the shards of its job move where that makes its steps shorter."""
         job = self.job_of(worker)
-        if job is not None and job.training is not None and job.training.look_after():
+        if job is None or job.training is None:
+            return
+        if job.training.look_after():
             self._set(job, job.training, job.training.roster.seated)
+        else:
+            self._note_events(job, job.training)
             self.flush(job.training)
 
     def flush(self, training: Training) -> None:
@@ -172,6 +176,9 @@ class Sharing:
     def _tell(self, job: Job, training: Training, kinds: Mapping[str, str]) -> None:
         """Tell of a job whose workers' shards move, and who may not compute for it."""
         training.roster.look_over(kinds)
+        self._note_events(job, training)
+
+    def _note_events(self, job: Job, training: Training) -> None:
         for event in training.roster.events:
             self.note_event(job.job_id, event)
         training.roster.events.clear()

@@ -22,7 +22,9 @@ SLOW_SHARE = 0.5
 # Shards move only where steps become so much shorter; a shorter wait than this isn't worth it.
 LEAST_GAIN = 1.3
 LEAST_WAIT_NS = 2e6
-# A worker that works is waited for so long, however slow it is.
+# A worker that has worked for less isn't late with an order, however slow it is: others are asked to help only then.
+LATE_NS = 1e8
+# Nor do its shards move in mid-step.
 OVERDUE_NS = 2e9
 # A worker without shards is tried again after so long, then after twice that, and so on.
 FIRST_FORGIVEN_AFTER_S = 30.0
@@ -128,24 +130,33 @@ def decide(
     return Move(slowest, ns_per_row[slowest] / min(times), ns_per_row)
 
 
-def overdue(progress: Mapping[str, Progress], speeds: Mapping[str, Speed], *, factor: float) -> Move | None:
-    """Whether a worker is so late with the current order that the others had better compute its part: then all of it
-    moves to them, and the order is given out again. None where nobody is, or nobody has answered yet."""
+def late(progress: Mapping[str, Progress], *, factor: float, least_ns: float = LATE_NS) -> dict[str, float]:
+    """Who is so late with an order that others had better compute its part, and how many times as long it has taken for
+    a row by now as the slowest of those who have answered. None is where nobody has answered yet.
+
+    factor: 0 lets nobody ever be late. least_ns: who works for less than this is not late."""
     done = [each.took_ns / each.row_count for each in progress.values() if each.is_done and each.row_count]
     if factor == 0 or not done:
-        return None
+        return {}
     slowest_done = max(done)
-    late = {
+    times = {
         name: each.took_ns / (each.row_count * slowest_done)
         for name, each in progress.items()
-        if each.row_count and not each.is_done and each.took_ns > OVERDUE_NS
+        if each.row_count and not each.is_done and each.took_ns > least_ns
     }
-    if not late or max(late.values()) <= factor:
+    return {name: each for name, each in times.items() if each > factor}
+
+
+def overdue(progress: Mapping[str, Progress], speeds: Mapping[str, Speed], *, factor: float) -> Move | None:
+    """Whether a worker is so late that all its shards had better move to the others; None where nobody is."""
+    times = late(progress, factor=factor, least_ns=OVERDUE_NS)
+    if not times:
         return None
-    slow = max(late, key=lambda name: late[name])
+    slow = max(times, key=lambda name: times[name])
+    slowest_done = max(each.took_ns / each.row_count for each in progress.values() if each.is_done and each.row_count)
     # Whoever has answered is as fast as its last steps were; the late one gets nothing for now.
     ns_per_row = {name: speed.ns_per_row or slowest_done for name, speed in speeds.items()}
-    return Move(slow, late[slow], ns_per_row | {slow: math.inf})
+    return Move(slow, times[slow], ns_per_row | {slow: math.inf})
 
 
 def forgiven_after_s(times: int) -> float:

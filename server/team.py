@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from chainrule.local_link.segment import SegmentError
 from chainrule.logs import log_event
@@ -13,6 +13,7 @@ from chainrule.v1 import worker_service_pb2 as pb
 from chainrule.wire_codec import OutgoingResponse
 from engine.reduction import Subtree, maximal_subtrees
 from server.exchange import Exchange, SharedExchange, StreamExchange
+from server.helping import Helping
 from server.lease import Lease
 from server.parameter_memory import ParameterMemory
 from server.prepared_job import PreparedJob
@@ -50,6 +51,16 @@ class Outgoing:
 
 
 @dataclass
+class Behind:
+    """What a worker still owes of an order that was answered without it. issued_at_ns: when that was given."""
+
+    order: int
+    owed: set[Subtree]
+    row_count: int
+    issued_at_ns: int
+
+
+@dataclass
 class Member:
     """A worker that holds shards. lacks_room: it could share memory, but there is no room for that."""
 
@@ -58,8 +69,13 @@ class Member:
     exchange: Exchange
     lacks_room: bool = False
     ready: bool = False
-    # Of the current order: the partial sums that are still to come.
-    owed: int = 0
+    # Of the current order: the subtrees whose partial sums are still to come.
+    owed: set[Subtree] = field(default_factory=set)
+    # The number of the last order that it was given; where it is behind, that isn't the current one.
+    order: int = 0
+    behind: Behind | None = None
+    # The step after which the parameters were what it holds.
+    holds_step: int = -1
     # How long it took for the current order; 0 while it owes something.
     took_ns: int = 0
     # Whether it has answered an order of this generation.
@@ -79,6 +95,9 @@ class Team:
         exchange_of: Callable[[Seat, list[Subtree]], Exchange],
     ) -> None:
         self.members: dict[str, Member] = {}
+        self.helping = Helping(self._help_exchange)
+        self._seats = {seat.name: seat for seat in seats}
+        self._exchange_of = exchange_of
         for seat in seats:
             if seat.name not in ranges:
                 continue
@@ -106,10 +125,19 @@ class Team:
 
         return cls(seats, ranges, exchange_of)
 
+    def _help_exchange(self, name: str, subtree: Subtree) -> Exchange:
+        shares_memory = isinstance(self.members[name].exchange, SharedExchange)
+        return self._exchange_of(replace(self._seats[name], shares_memory=shares_memory), [subtree])
+
     @property
     def subtrees(self) -> list[Subtree]:
         """Every subtree that is pushed, each by one worker."""
         return [subtree for member in self.members.values() for subtree in member.subtrees]
+
+    def hold_nothing(self) -> None:
+        """What the workers hold are not the parameters of a step: they get all of them with the next order."""
+        for member in self.members.values():
+            member.holds_step = -1
 
     @property
     def is_ready(self) -> bool:
@@ -122,12 +150,14 @@ class Team:
         *,
         lease_of: Callable[[str], Lease | None],
         refused: Sequence[str] = (),
+        helpers: Sequence[str] = (),
         silent_s: float,
         gathered_s: float,
     ) -> Waiting | None:
         """For whom an order waits; None while it is answered within a second.
 
         what: the order, for example 'step 3'. refused: who is there but may not compute.
+        helpers: who computes what others are late with.
         silent_s: since it was given. gathered_s: since the team came together.
         """
         if not self.members and refused:
@@ -144,7 +174,7 @@ class Team:
         elif silent_s < ADVANCING_S:
             return None
         else:
-            owing = [name for name, member in self.members.items() if member.owed]
+            owing = [name for name, member in self.members.items() if member.owed or name in helpers]
             reason = job_pb2.WAITING_REASON_PARTIAL_SUMS
             what = f"partial sums of {what} from {', '.join(owing)}, for {silent_s:.1f} s"
         workers = [Silent.of(name, lease_of(name)) for name in owing]

@@ -1,9 +1,9 @@
 """One job's training as a program of orders: the parameter server's heart, without any gRPC in it.
 
 `_program` reads like the algorithm: order the gradient of a step, commit the update, go on. Around it stands what
-workers do: shards are assigned by generation, an order goes out once every worker of the generation is ready, and its
-partial sums are reduced along the fixed tree. When a worker comes or goes, a new generation starts and the current
-order is given out again: what is computed twice gives the same bits.
+workers do: shards are assigned by generation, and an order goes out once every worker of the generation is ready
+(`server.orders`); its partial sums are reduced along the fixed tree. When a worker comes or goes, a new generation
+starts and the current order is given out again: what is computed twice gives the same bits.
 
 A step is prepared range by range in a second buffer, each range as soon as every partial sum has arrived there, and
 workers are sent the prepared ranges ahead of the order that they are for. It is committed when all is there and finite.
@@ -22,46 +22,38 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from chainrule.logs import log_event
 from chainrule.v1 import job_pb2
 from chainrule.v1 import job_service_pb2 as api
 from chainrule.v1 import worker_service_pb2 as pb
-from chainrule.wire_codec import OutgoingResponse, RawPart, encode_response
+from chainrule.wire_codec import OutgoingResponse, RawPart
 from engine.early_stopping import EarlyStoppingState
 from engine.microbatch import NotFinite
 from engine.parameters import Vector
 from engine.precision import FLOAT32
 from engine.published import PublishedParameters
-from engine.reduction import PartialSum, Subtree, covers, finish
+from engine.reduction import PartialSum
 from engine.synchronous_sgd import ParameterState
-from server.errors import ProtocolError, WorkerFailed
+from server.errors import WorkerFailed
 from server.lease import Lease
-from server.order_rows import OrderRows
+from server.orders import GRADIENT, Clock, Orders
 from server.parameter_memory import ParameterMemory
 from server.prepared_job import PreparedJob
 from server.roster import Roster
-from server.step_assembly import StepAssembly
 from server.step_cost import StepCosts
-from server.stragglers import Progress
-from server.team import Member, Outgoing, Seat, Team
-from server.training_result import result_of, why_not_finite, why_parameters_not_finite
+from server.team import Outgoing, Seat, Team
+from server.training_result import TrainingFailed, result_of, why_parameters_not_finite
 from server.waiting import Waiting
 
-GRADIENT = pb.ORDER_KIND_GRADIENT
 EVALUATE_TRAINING = pb.ORDER_KIND_EVALUATE_TRAINING
 EVALUATE_VALIDATION = pb.ORDER_KIND_EVALUATE_VALIDATION
 
 log = logging.getLogger(__name__)
 
-# Nanoseconds.
-Clock = Callable[[], int]
 NS_IN_MS = 1e6
 NS_IN_S = 1e9
 MEDIAN_STEPS = 100_000
 MOST_FAILURES = 3
-
-
-class TrainingFailed(Exception):
-    """The job can't go on; the message says at which step and why."""
 
 
 @dataclass
@@ -100,26 +92,10 @@ class Training:
     trained_before_s: float = 0.0
     # No step is begun: workers are about to change, or the job to pause. `set_workers` and `go_on` end it.
     is_held: bool = False
-    # Whether an order is out, whose answers would be lost if the workers changed now.
-    is_ordered: bool = field(default=False, init=False)
-    _order_number: int = 0
-    _order_kind: pb.OrderKind = GRADIENT
-    # Whether the members of this generation hold the current parameters.
-    _pulled_step: int = -1
-    _issued_at_ns: int = 0
-    _gathered_at_ns: int = 0
-    # Whether a step came out not finite: it is given again, and workers look for the shard.
-    _checks_gradients: bool = False
-    # What a step pushes and pulls over the wire, all workers together.
-    _wire_bytes: tuple[int, int] = (0, 0)
-    # Of the current order: the rows of each subtree, and what has come of it.
-    _rows: dict[Subtree, int] = field(default_factory=dict)
-    _partial_sums: dict[Subtree, PartialSum | None] = field(default_factory=dict)
-    _assembly: StepAssembly | None = None
+    _orders: Orders = field(init=False)
     # What workers have failed with since the last step.
     _failures: list[str] = field(default_factory=list)
     _step_times_ms: deque[float] = field(default_factory=lambda: deque(maxlen=MEDIAN_STEPS))
-    _first_order_at_ns: int = 0
 
     def __post_init__(self) -> None:
         memory = ParameterMemory.allocate(self.job.model.layout.size, share=self.share_memory)
@@ -129,15 +105,19 @@ class Training:
         self.state = self.job.first_state(shared if precision is FLOAT32 else None)
         self.published = PublishedParameters(precision, self.state.parameters, memory=shared)
         self.progress.total_steps = self.job.total_steps
-        self._root = Subtree(0, self.job.spec.training.shards)
         self.roster = Roster(self.job.spec.training)
-        self._team = Team.of(self.job, [], {}, None)
-        self._order_rows = OrderRows(self.job, [])
+        self._orders = Orders(
+            self.job_id, self.job, self.state, self.published, self.costs, lambda: self.clock_ns(), self._send
+        )
         if self.restore is not None:
             self.restore(self)
             self.restore = None  # it holds a whole checkpoint
         self._run = self._program()
-        self._order_kind = next(self._run)
+        self._orders.kind = next(self._run)
+
+    @property
+    def _team(self) -> Team:
+        return self._orders.team
 
     @property
     def workers(self) -> list[str]:
@@ -145,14 +125,20 @@ class Training:
         return list(self._team.members)
 
     @property
+    def is_ordered(self) -> bool:
+        """Whether an order is out, whose answers would be lost if the workers changed now."""
+        return self._orders.is_out
+
+    @property
     def waiting(self) -> Waiting | None:
         """For whom the training waits; None while its orders are answered within a second."""
         now_ns = self.clock_ns()
         return self._team.waiting(
-            f"step {self.state.step + 1}" if self._order_kind == GRADIENT else "an evaluation",
+            f"step {self.state.step + 1}" if self._orders.kind == GRADIENT else "an evaluation",
             lease_of=self.lease_of,
             refused=self.roster.refused,
-            silent_s=(now_ns - self._issued_at_ns) / NS_IN_S,
+            helpers=self._orders.helpers(),
+            silent_s=(now_ns - self._orders.issued_at_ns) / NS_IN_S,
             gathered_s=(now_ns - self._gathered_at_ns) / NS_IN_S,
         )
 
@@ -174,13 +160,14 @@ class Training:
     @property
     def trained_s(self) -> float:
         """The time from the first order on, that of the processes before this one included."""
-        here_ns = self.clock_ns() - self._first_order_at_ns if self._first_order_at_ns else 0
+        first_ns = self._orders.first_issued_at_ns
+        here_ns = self.clock_ns() - first_ns if first_ns else 0
         return self.trained_before_s + here_ns / NS_IN_S
 
     @property
     def is_between_steps(self) -> bool:
         """Whether nothing is there of the next step yet that a checkpoint would miss."""
-        return self._order_kind == GRADIENT
+        return self._orders.kind == GRADIENT
 
     def step_cost(self) -> job_pb2.StepCost | None:
         """What the last steps cost; None before the first."""
@@ -191,29 +178,24 @@ class Training:
 
     def spans(self) -> Iterator[api.TraceSpan]:
         """Where the time of the last steps went, from the first order on."""
-        return self.costs.spans(origin_ns=self._first_order_at_ns)
+        return self.costs.spans(origin_ns=self._orders.first_issued_at_ns)
 
     def set_workers(self, seats: Sequence[Seat]) -> None:
         """Divide the shards among these workers, in a new generation; any that are more than the shards get none."""
         self.generation += 1
-        self.is_held = self.is_ordered = False
+        self.is_held = False
         self._gathered_at_ns = self.clock_ns()
-        self._partial_sums.clear()
-        self._rows = {}
-        self._assembly = None
-        self._pulled_step = -1
         admitted, ranges = self.roster.take(seats)
         self.costs.keep_clocks({*self.roster.seated})
         before = self._team.members
-        self._team = Team.of(self.job, admitted, ranges, self._memory)
+        self._orders.set_team(Team.of(self.job, admitted, ranges, self._memory), generation=self.generation)
         for name in before.keys() - self._team.members.keys():
             self._send(name, pb.TrainResponse(release=pb.Release(job_id=self.job_id)))
-        self._order_rows = OrderRows(self.job, self._team.subtrees)
         self.progress.workers = len(self._team.members)
         if not self._team.members:
             return
         for name, member in self._team.members.items():
-            assignment = self._assignment(member.shards)
+            assignment = self._orders.assignment(member.shards)
             descriptors = member.exchange.share(assignment)
             if descriptors:
                 descriptors += self.job.rows.share(assignment)
@@ -222,94 +204,59 @@ class Training:
         self.progress.transport = self._team.transport
 
     def look_after(self) -> bool:
-        """Whether shards are to move because a worker is slow, or is to be tried again: then call `set_workers`."""
-        now_ns = self.clock_ns()
-        if self.is_held or not self._team.is_ready or not self.roster.is_due(now_ns / NS_IN_S):
+        """See to it that nobody waits for a slow worker: ask others for what it owes, or find that shards are to move,
+        or that it is to be tried again. True: then call `set_workers`."""
+        now_s = self.clock_ns() / NS_IN_S
+        if self.is_held or not self._team.is_ready or not self.roster.is_due(now_s):
             return False
-        members = self._team.members
-        waited_ns = now_ns - self._issued_at_ns if self.is_ordered else 0
-        progress = {
-            name: Progress(
-                sum(self._rows.get(each, 0) for each in member.subtrees), member.took_ns or waited_ns, not member.owed
-            )
-            for name, member in members.items()
+        progress = self._orders.progress()
+        late = self.roster.late(progress)
+        helpers = self._orders.help(late) if late else []
+        if helpers:
+            step = self.state.step + self.is_between_steps
+            self.roster.note_help(now_s, late, helpers, progress, step=step)
+        # Who is helped gets its time: only when the order was answered without it, do its shards move.
+        settled = {
+            name: each
+            for name, each in progress.items()
+            if each.is_done or self._team.members[name].behind is not None or not self._orders.is_helped(name)
         }
-        return self.roster.look(now_ns / NS_IN_S, members, progress, self.lease_of)
+        return self.roster.look(now_s, self._team.members, settled, self.lease_of)
 
     def go_on(self) -> None:
         """Begin the step that was held back."""
         self.is_held = False
         if self._team.members and self._team.is_ready and not self.is_ordered:
-            self._issue()
+            self._orders.issue()
 
     def forget(self) -> None:
         """Give up the parameters and all that a step needs, once the model is stored; what can be told of it stays."""
         self._run.close()
         self.costs.add_up()
         self._memory = None
-        self.best = self._assembly = None
+        self.best = None
+        self._orders.forget()
         del self.state, self.published, self.job
 
     def ready(self, name: str, message: pb.Ready) -> None:
         """A worker holds its shards; once all do, the current order goes out."""
-        if message.generation != self.generation or name not in self._team.members:
+        member = self._team.members.get(name)
+        if message.generation != self.generation or member is None or member.ready:
             return
-        self._team.members[name].ready = True
+        member.ready = True
         if self._team.is_ready:
-            self._issue()
+            self._orders.issue()
 
     def receive_part(self, name: str, part: RawPart) -> None:
-        """A part of a gradient whose PartialSum is still to come. Parts for an older order are ignored.
-
-        Raises ProtocolError."""
-        member = self._team.members.get(name)
-        if member is None or self._assembly is None or part.order != self._order_number:
-            return
-        if self._rows.get(Subtree(part.first_shard, part.shard_count)) == 0:
-            raise ProtocolError(
-                f"push of {Subtree(part.first_shard, part.shard_count)} refused: it has no rows in step "
-                f"{self.state.step + 1}"
-            )
-        subtree, vector = member.exchange.receive_part(part)
-        values = self._assembly.part_arrived(subtree, vector, part.offset)
-        if values is not None:
-            receivers = [name for name, other in self._team.members.items() if other.exchange.send_ahead(part.offset)]
-            # Encoded once for all of them.
-            encoded = encode_response(RawPart(part.offset, values, order=self._order_number + 1))
-            for receiver in receivers:
-                self._send(receiver, encoded)
+        """See Orders. Raises ProtocolError."""
+        self._orders.receive_part(name, part)
 
     def receive(self, name: str, message: pb.PartialSum) -> None:
         """A worker's partial sum. Late ones are ignored; each counts once. Raises ProtocolError, TrainingFailed."""
         self.roster.heard_of(name)
-        member = self._team.members.get(name)
-        if member is None or message.generation != self.generation or message.order != self._order_number:
-            return
-        now_ns = self.clock_ns()
-        subtree = Subtree(message.first_shard, message.shard_count)
-        if subtree not in member.subtrees:
-            raise ProtocolError(f"{name} pushed shards {subtree}, which are not its own")
-        if message.HasField("not_finite"):
-            is_step = self._order_kind == GRADIENT
-            raise TrainingFailed(why_not_finite(message.not_finite, self.state, is_step=is_step))
-        if subtree in self._partial_sums:
-            return
-        if subtree not in self._rows:
-            raise ProtocolError(f"push of {subtree} refused: no order of this generation has been given yet")
-        if message.row_count != self._rows[subtree]:
-            raise ProtocolError(
-                f"push of {subtree} refused: its sums are of {message.row_count} rows, but it has {self._rows[subtree]}"
-            )
-        self._partial_sums[subtree] = self._decode(member, subtree, message)
-        member.owed -= 1
-        if member.owed == 0:
-            member.has_answered = True
-            member.took_ns = now_ns - self._issued_at_ns
-            if self._order_kind == GRADIENT:
-                member.speed.answered(sum(self._rows[each] for each in member.subtrees), member.took_ns)
-        self.costs.arrived(name, message.started_ns, message.finished_ns, now_ns)
-        if covers(self._root, self._partial_sums):
-            self._complete()
+        total = self._orders.receive(name, message)
+        if total is not None:
+            self._complete(total)
 
     def receive_failure(self, name: str, failure: pb.Failure) -> None:
         """A worker can't go on; one that speaks of an older generation is ignored.
@@ -317,6 +264,11 @@ class Training:
         Raises TrainingFailed where that is the job's fault, or workers have failed too often without a step between
         them, and otherwise WorkerFailed: the shards may go to others."""
         if name not in self._team.members or failure.generation != self.generation:
+            return
+        if failure.is_of_help:
+            extra = log_event("help_failed", job=self.job_id, worker=name)
+            log.warning("job %s: %s can't help: %s", self.job_id, name, failure.message, extra=extra)
+            self._orders.help_failed(name)
             return
         what = f"{failure.type}: {failure.message}" if failure.type else failure.message
         if failure.is_of_job:
@@ -334,6 +286,10 @@ class Training:
         member = self._team.members.get(name)
         return range(0) if member is None else member.shards
 
+    def may_read(self, name: str, shard: int) -> bool:
+        """Whether a worker holds a shard, or helps with it."""
+        return shard in self.shards_of(name) or self._team.helping.holds(name, shard)
+
     def rows_per_second(self, name: str) -> float:
         """How many training rows a worker answers for in a second; 0 where that isn't known yet."""
         member = self._team.members.get(name)
@@ -345,7 +301,8 @@ class Training:
         member = self._team.members.get(name)
         if member is None:
             return self.roster.lags(name), False
-        return not member.ready or member.owed > 0, not member.has_answered
+        owes = bool(not member.ready or member.owed or member.behind or name in self._orders.helpers())
+        return owes, not member.has_answered
 
     def _program(self) -> Generator[pb.OrderKind, PartialSum, None]:
         """Each `yield` is an order to all workers; what comes back is the sum over all shards."""
@@ -399,20 +356,20 @@ class Training:
     def _publish_exactly(self) -> None:
         self.published.publish_exactly(self.state.parameters)
         # The workers hold those of the last step, or rounded ones.
-        self._pulled_step = -1
+        self._team.hold_nothing()
 
     def _commit(self, total: PartialSum) -> bool:
         """Apply a step. False: its result would not be finite, and the workers are to look where that comes from."""
-        if self._assembly is None:
+        if self._orders.assembly is None:
             raise TypeError("a step is committed that was not begun")
         complete_ns = self.clock_ns()
         try:
-            reduce_ns = self._assembly.commit(total, self.pool, self.thread_count)
+            reduce_ns = self._orders.assembly.commit(total, self.pool, self.thread_count)
         except NotFinite as error:
             # The workers hold what was prepared and is no good.
-            self._pulled_step = -1
-            if not self._checks_gradients:
-                self._checks_gradients = True
+            self._team.hold_nothing()
+            if not self._orders.checks_gradients:
+                self._orders.checks_gradients = True
                 return False
             raise TrainingFailed(why_parameters_not_finite(self.state)) from error
         self.costs.applied(
@@ -428,76 +385,15 @@ class Training:
         self.progress.loss = float(total.sums[0]) / total.row_count
         return True
 
-    def _complete(self) -> None:
-        total = finish(self._root, self._partial_sums)
-        self._partial_sums.clear()
-        self.is_ordered = False
-        if total is None:
-            raise ProtocolError("every partial sum is without rows")
+    def _complete(self, total: PartialSum) -> None:
         try:
-            self._order_kind = self._run.send(total)
+            self._orders.kind = self._run.send(total)
         except StopIteration:
             for name in self._team.members:
                 self._send(name, pb.TrainResponse(release=pb.Release(job_id=self.job_id)))
             return
         if not (self.is_held and self.is_between_steps):
-            self._issue()
-
-    def _issue(self) -> None:
-        """Give the current order to every member, with the parameters where they don't hold them yet."""
-        self._order_number += 1
-        self.is_ordered = True
-        self._partial_sums.clear()
-        order = pb.Order(
-            job_id=self.job_id,
-            generation=self.generation,
-            order=self._order_number,
-            kind=self._order_kind,
-            step=self.state.step,
-        )
-        self._assembly = None
-        if self._order_kind == GRADIENT:
-            order.step += 1
-            order.checks_gradients = self._checks_gradients
-            self._rows, subtrees = self._order_rows.of_step(order.step)
-            row_count = sum(self._rows.values())
-            self._assembly = StepAssembly(self.state, self.published, row_count, subtrees, self.clock_ns)
-        else:
-            order.statistics.extend(self.state.statistics.tolist())
-            self._rows = self._order_rows.of_evaluation(self._order_kind)
-        published = None if self._pulled_step == self.state.step else self.published
-        is_next = self._pulled_step == self.state.step - 1
-        self._pulled_step = self.state.step
-        self._issued_at_ns = self.clock_ns()
-        self._first_order_at_ns = self._first_order_at_ns or self._issued_at_ns
-        self.costs.issued(self._issued_at_ns)
-        for name, member in self._team.members.items():
-            member.owed, member.took_ns = len(member.subtrees), 0
-            for response in member.exchange.order_messages(order, published, is_next=is_next):
-                self._send(name, response)
-
-    def _decode(self, member: Member, subtree: Subtree, message: pb.PartialSum) -> PartialSum | None:
-        """The numbers of a partial sum; its gradient goes to the step's assembly. None where it has no rows."""
-        if message.row_count == 0:
-            return None
-        wanted = 1 + (self.state.statistics.size if self._assembly else self.job.measure.sum_count)
-        if len(message.sums) != wanted:
-            raise ProtocolError(f"push for step {self.state.step + 1} refused: {len(message.sums)} sums, not {wanted}")
-        if self._assembly is not None:
-            self._assembly.arrived(subtree, member.exchange.take(message, subtree))
-        return PartialSum(message.row_count, np.array(list(message.sums)))
-
-    def _assignment(self, shards: range) -> pb.Assignment:
-        return pb.Assignment(
-            job_id=self.job_id,
-            generation=self.generation,
-            spec=self.job.spec,
-            feature_count=self.job.feature_count,
-            class_count=self.job.class_count,
-            first_shard=shards.start,
-            shard_count=len(shards),
-            shard_sizes=self.job.schedule.shard_sizes,
-        )
+            self._orders.issue()
 
     def _send(self, name: str, response: OutgoingResponse, descriptors: tuple[int, ...] = ()) -> None:
         self.outbox.append(Outgoing(name, response, descriptors))

@@ -11,6 +11,10 @@ from server.prepared_job import PreparedJob
 ADVICE = "a smaller training.optimizer.learning_rate"
 
 
+class TrainingFailed(Exception):
+    """The job can't go on; the message says at which step and why."""
+
+
 def measures_of(job: PreparedJob, evaluation: PartialSum) -> dict[str, float]:
     """The metrics of an evaluation, by name."""
     scale = job.preprocessing.target_scale or 1.0

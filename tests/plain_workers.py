@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from chainrule.v1 import worker_service_pb2 as pb
-from chainrule.wire_codec import RawPart, decode_response
-from engine.microbatch import MicrobatchComputer
+from chainrule.wire_codec import OutgoingResponse, RawPart, decode_response
+from engine.microbatch import MicrobatchComputer, ShardRows
 from engine.parameters import Vector
 from engine.reduction import PartialSum, Subtree, maximal_subtrees
 from server.prepared_job import PreparedJob
@@ -38,15 +39,19 @@ def computer_of(job: PreparedJob) -> Computer:
     )
 
 
+# Takes a worker's message to the server.
+Deliver = Callable[[str, RawPart | pb.PartialSum | pb.Ready], None]
+
+
 @dataclass
 class _Outlet:
-    """Takes a part to the server at once."""
+    """Where a worker's parts go."""
 
-    training: Training
+    deliver: Deliver
     name: str
 
     def send(self, message: RawPart) -> int:
-        self.training.receive_part(self.name, message)
+        self.deliver(self.name, message)
         return 0
 
     def wait_copied(self, number: int) -> None:
@@ -63,25 +68,59 @@ def train_with_plain_workers(
     """The server's program with workers that are plain objects here; tests/cluster does it with processes."""
     training = Training("job", job, clock_ns=lambda: 0, restore=restore, step_ended=step_ended)
     training.set_workers([Seat(f"worker-{number}") for number in range(worker_count)])
-    held: dict[str, HeldJob] = {}
+    workers = PlainWorkers(training)
     while training.outbox:
         message = training.outbox.pop(0)
-        name, response = message.name, message.response
+        workers.take(message.name, message.response)
+    assert training.result is not None
+    return training
+
+
+def receive(training: Training, name: str, message: RawPart | pb.PartialSum | pb.Ready) -> None:
+    """The server receives a worker's message."""
+    if isinstance(message, RawPart):
+        training.receive_part(name, message)
+    elif isinstance(message, pb.Ready):
+        training.ready(name, message)
+    else:
+        training.receive(name, message)
+
+
+class PlainWorkers:
+    """The workers of a training, by their names: each takes the messages that it is sent, and answers at once.
+
+    deliver: where the answers go; a part's values must be copied there."""
+
+    def __init__(self, training: Training, deliver: Deliver | None = None) -> None:
+        self._job = training.job
+        self._deliver = deliver or partial(receive, training)
+        self._held: dict[str, HeldJob] = {}
+        # How often one helped another.
+        self.help_count = 0
+
+    def take(self, name: str, response: OutgoingResponse) -> None:
+        """Do what a message says."""
+        job = self._job
         if isinstance(response, bytes):
             response = decode_response(response)
         if isinstance(response, RawPart):
-            held[name].receive_part(response)
-            continue
+            self._held[name].receive_part(response)
+            return
         kind = response.WhichOneof("message")
         if kind == "assignment":
             assignment = response.assignment
             first = assignment.first_shard
             subtrees = maximal_subtrees(first=first, stop=first + assignment.shard_count)
-            vectors = OwnVectors(subtrees, job.model.layout.size, _Outlet(training, name), job.precision)
-            held[name] = HeldJob(assignment, computer_of(job), vectors)
-            training.ready(name, pb.Ready(job_id="job", generation=assignment.generation))
+            vectors = OwnVectors(subtrees, job.model.layout.size, _Outlet(self._deliver, name), job.precision)
+            self._held[name] = HeldJob(assignment, computer_of(job), vectors)
+            self._deliver(name, pb.Ready(job_id="job", generation=assignment.generation))
         elif kind == "order":
-            for partial_sum in held[name].compute(response.order):
-                training.receive(name, partial_sum)
-    assert training.result is not None
-    return training
+            for partial_sum in self._held[name].compute(response.order):
+                self._deliver(name, partial_sum)
+        elif kind == "help":
+            self.help_count += 1
+            for partial_sum in self._held[name].help(response.help, (), self._read_shard):
+                self._deliver(name, partial_sum)
+
+    def _read_shard(self, shard: int, validation: bool) -> ShardRows:
+        return self._job.shard(shard, validation=validation)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -33,6 +33,8 @@ class HeldJob:
     computer: MicrobatchComputer
     vectors: Vectors
     rows: SharedRows | None = None
+    # What it computes for others, by subtree.
+    _helps: dict[Subtree, HeldJob] = field(default_factory=dict)
 
     @classmethod
     def accept(
@@ -54,17 +56,38 @@ class HeldJob:
         else:
             before = None
             computer = _computer(assignment, worked)
-        size = computer.model.layout.size
-        subtrees = _subtrees(assignment)
         if assignment.HasField("shared_memory"):
-            rows = rows_of(assignment, descriptors)
-            vector_descriptors = descriptors if rows is None else descriptors[:-1]
-            shared = SharedVectors(subtrees, size, assignment.shared_memory, vector_descriptors, computer.precision)
-            return cls(assignment, computer, shared, rows)
+            return cls._sharing_memory(assignment, computer, descriptors)
+        size, subtrees = computer.model.layout.size, _subtrees(assignment)
         vectors = None if before is None else before.vectors
         return cls(assignment, computer, OwnVectors(subtrees, size, link, computer.precision, before=vectors))
 
-    def load(self, read_shard: ReadShard) -> None:
+    @classmethod
+    def _sharing_memory(
+        cls, assignment: pb.Assignment, computer: MicrobatchComputer, descriptors: Sequence[int]
+    ) -> HeldJob:
+        rows = rows_of(assignment, descriptors)
+        vector_descriptors = descriptors if rows is None else descriptors[:-1]
+        size, shared = computer.model.layout.size, assignment.shared_memory
+        vectors = SharedVectors(_subtrees(assignment), size, shared, vector_descriptors, computer.precision)
+        return cls(assignment, computer, vectors, rows)
+
+    def help(self, asked: pb.Help, descriptors: Sequence[int], read_shard: ReadShard) -> Iterator[pb.PartialSum]:
+        """The partial sum of another worker's subtree; its rows are kept until the next assignment.
+
+        Raises WrongMessage, and SegmentError where there is no memory to share."""
+        subtree = Subtree(asked.assignment.first_shard, asked.assignment.shard_count)
+        held = self._helps.get(subtree)
+        if held is None:
+            if isinstance(self.vectors, OwnVectors):
+                held = HeldJob(asked.assignment, self.computer, self.vectors.for_help(subtree))
+            else:
+                held = HeldJob._sharing_memory(asked.assignment, self.computer, descriptors)
+            held.load(read_shard, keeps_others=True)
+            self._helps[subtree] = held
+        return held.compute(asked.order)
+
+    def load(self, read_shard: ReadShard, *, keeps_others: bool = False) -> None:
         """Read the shards that aren't held yet, where memory is shared or by read_shard; drop those of others."""
         read = read_shard if self.rows is None else self.rows.shard
         first, count = self.assignment.first_shard, self.assignment.shard_count
@@ -72,7 +95,7 @@ class HeldJob:
         computer = self.computer
         training, validation = dict(computer.training), dict(computer.validation)
         for held, is_validation in ((training, False), (validation, True)):
-            for shard in held.keys() - set(mine):
+            for shard in () if keeps_others else held.keys() - set(mine):
                 del held[shard]
             for shard in mine:
                 if shard not in held:

@@ -28,7 +28,7 @@ from chainrule.v1 import worker_service_pb2_grpc
 from chainrule.wire_codec import RawPart
 from engine.errors import EngineError
 from engine.microbatch import ShardRows
-from worker.held_job import HeldJob, decode_rows
+from worker.held_job import HeldJob, ReadShard, decode_rows
 from worker.links import Link, LinkLost, SocketLink, StreamLink
 from worker.machine import hello
 from worker.signs_of_life import SignsOfLife
@@ -228,7 +228,9 @@ class Session:
                     _tell_failure(link, current.assignment, error)
                 current = None
                 continue
-            if kind == "assignment":
+            if kind == "help":
+                self._help(link, stub, current, response.help, descriptors)
+            elif kind == "assignment":
                 current = self._accept(link, stub, response.assignment, descriptors)
             elif kind == "release":
                 job_id = response.release.job_id
@@ -236,13 +238,30 @@ class Session:
                 if current is not None and current.assignment.job_id == job_id:
                     current = None
 
-    def _accept(
+    def _help(
         self,
         link: Link,
         stub: worker_service_pb2_grpc.WorkerServiceStub,
-        assignment: pb.Assignment,
+        current: HeldJob | None,
+        asked: pb.Help,
         descriptors: tuple[int, ...],
-    ) -> HeldJob | None:
+    ) -> None:
+        """Compute for another worker. Raises LinkLost."""
+        assignment = asked.assignment
+        try:
+            if current is not None and current.assignment.generation == assignment.generation:
+                for answer in current.help(asked, descriptors, self._reader(stub, assignment)):
+                    link.send(pb.TrainRequest(partial_sum=answer))
+        except grpc.RpcError as error:
+            _check_moved_on(error)
+        except LinkLost:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever it is, the server asks another
+            _tell_failure(link, assignment, error, is_of_help=True)
+        finally:
+            close_all(descriptors)
+
+    def _reader(self, stub: worker_service_pb2_grpc.WorkerServiceStub, assignment: pb.Assignment) -> ReadShard:
         def read_shard(shard: int, validation: bool) -> ShardRows:
             request = pb.ReadShardRequest(
                 job_id=assignment.job_id, shard=shard, validation=validation, session=self._session
@@ -254,18 +273,25 @@ class Session:
                     self._signs.works()
             return decode_rows(responses, assignment)
 
+        return read_shard
+
+    def _accept(
+        self,
+        link: Link,
+        stub: worker_service_pb2_grpc.WorkerServiceStub,
+        assignment: pb.Assignment,
+        descriptors: tuple[int, ...],
+    ) -> HeldJob | None:
         try:
             before = self._held.get(assignment.job_id)
             held = HeldJob.accept(assignment, before, link=link, descriptors=descriptors, worked=self._signs.works)
             with self._signs.loading():
-                held.load(read_shard)
+                held.load(self._reader(stub, assignment))
         except SegmentError as error:
             # Not the job's fault: over gRPC it may go on.
             raise LinkLost(grpc.StatusCode.UNAVAILABLE, str(error)) from error
         except grpc.RpcError as error:
-            if error.code() not in (grpc.StatusCode.NOT_FOUND, grpc.StatusCode.PERMISSION_DENIED):
-                raise LinkLost(error.code(), f"{error.code().name}: {error.details()}") from error
-            # The job ended, or the shards went to others, while they were read; what follows is on the way.
+            _check_moved_on(error)
             return None
         except LinkLost:
             raise
@@ -280,8 +306,16 @@ class Session:
         return held
 
 
-def _tell_failure(link: Link, assignment: pb.Assignment, error: Exception) -> None:
-    """Tell the server why this worker can't go on with a job. Raises LinkLost."""
+def _check_moved_on(error: grpc.RpcError) -> None:
+    """Return where the job ended, or the shards went to others, while they were read: what follows is on the way.
+
+    Raises LinkLost otherwise."""
+    if error.code() not in (grpc.StatusCode.NOT_FOUND, grpc.StatusCode.PERMISSION_DENIED):
+        raise LinkLost(error.code(), f"{error.code().name}: {error.details()}") from error
+
+
+def _tell_failure(link: Link, assignment: pb.Assignment, error: Exception, *, is_of_help: bool = False) -> None:
+    """Tell the server why this worker can't go on with a job, or can't help with it. Raises LinkLost."""
     # Any worker would find the same wrong with a formula or a setting.
     is_of_job = isinstance(error, EngineError)
     extra, unexpected = log_event("job_failed", job=assignment.job_id), None if is_of_job else error
@@ -292,5 +326,6 @@ def _tell_failure(link: Link, assignment: pb.Assignment, error: Exception) -> No
         message=(str(error) or "it says no more")[:LONGEST_MESSAGE],
         type=type(error).__name__,
         is_of_job=is_of_job,
+        is_of_help=is_of_help,
     )
     link.send(pb.TrainRequest(failure=failure))

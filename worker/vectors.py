@@ -88,6 +88,12 @@ class OwnVectors:
         self._residuals = residuals_of(subtrees, size, precision)
         self._in_parts = size > wire.PART_ELEMENTS
 
+    def for_help(self, subtree: Subtree) -> OwnVectors:
+        """Vectors for a subtree of another worker's, with these parameters; no gradient is shared with them."""
+        found = OwnVectors([subtree], self._size, self._outlet, self._precision)
+        found._parameters = self._parameters
+        return found
+
     def receive_part(self, part: RawPart) -> None:
         """See Vectors."""
         self._read(part.values, part.offset)

@@ -435,7 +435,7 @@ class Metric(_message.Message):
     def __init__(self, name: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
 
 class JobEvent(_message.Message):
-    __slots__ = ("number", "time", "state_changed", "workers_changed", "checkpoint_written", "checkpoint_failed", "checkpoint_damaged", "resumed", "worker_lost", "worker_differs", "shards_moved")
+    __slots__ = ("number", "time", "state_changed", "workers_changed", "checkpoint_written", "checkpoint_failed", "checkpoint_damaged", "resumed", "worker_lost", "worker_differs", "shards_moved", "late_worker_helped")
     NUMBER_FIELD_NUMBER: _ClassVar[int]
     TIME_FIELD_NUMBER: _ClassVar[int]
     STATE_CHANGED_FIELD_NUMBER: _ClassVar[int]
@@ -447,6 +447,7 @@ class JobEvent(_message.Message):
     WORKER_LOST_FIELD_NUMBER: _ClassVar[int]
     WORKER_DIFFERS_FIELD_NUMBER: _ClassVar[int]
     SHARDS_MOVED_FIELD_NUMBER: _ClassVar[int]
+    LATE_WORKER_HELPED_FIELD_NUMBER: _ClassVar[int]
     number: int
     time: _timestamp_pb2.Timestamp
     state_changed: StateChanged
@@ -458,7 +459,8 @@ class JobEvent(_message.Message):
     worker_lost: WorkerLost
     worker_differs: WorkerDiffers
     shards_moved: ShardsMoved
-    def __init__(self, number: _Optional[int] = ..., time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., state_changed: _Optional[_Union[StateChanged, _Mapping]] = ..., workers_changed: _Optional[_Union[WorkersChanged, _Mapping]] = ..., checkpoint_written: _Optional[_Union[CheckpointWritten, _Mapping]] = ..., checkpoint_failed: _Optional[_Union[CheckpointFailed, _Mapping]] = ..., checkpoint_damaged: _Optional[_Union[CheckpointDamaged, _Mapping]] = ..., resumed: _Optional[_Union[Resumed, _Mapping]] = ..., worker_lost: _Optional[_Union[WorkerLost, _Mapping]] = ..., worker_differs: _Optional[_Union[WorkerDiffers, _Mapping]] = ..., shards_moved: _Optional[_Union[ShardsMoved, _Mapping]] = ...) -> None: ...
+    late_worker_helped: LateWorkerHelped
+    def __init__(self, number: _Optional[int] = ..., time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., state_changed: _Optional[_Union[StateChanged, _Mapping]] = ..., workers_changed: _Optional[_Union[WorkersChanged, _Mapping]] = ..., checkpoint_written: _Optional[_Union[CheckpointWritten, _Mapping]] = ..., checkpoint_failed: _Optional[_Union[CheckpointFailed, _Mapping]] = ..., checkpoint_damaged: _Optional[_Union[CheckpointDamaged, _Mapping]] = ..., resumed: _Optional[_Union[Resumed, _Mapping]] = ..., worker_lost: _Optional[_Union[WorkerLost, _Mapping]] = ..., worker_differs: _Optional[_Union[WorkerDiffers, _Mapping]] = ..., shards_moved: _Optional[_Union[ShardsMoved, _Mapping]] = ..., late_worker_helped: _Optional[_Union[LateWorkerHelped, _Mapping]] = ...) -> None: ...
 
 class WorkerLost(_message.Message):
     __slots__ = ("worker", "reason", "details")
@@ -517,6 +519,20 @@ class ShardShare(_message.Message):
     worker: str
     shard_count: int
     def __init__(self, worker: _Optional[str] = ..., shard_count: _Optional[int] = ...) -> None: ...
+
+class LateWorkerHelped(_message.Message):
+    __slots__ = ("late_worker", "helpers", "step", "late_s", "others_s")
+    LATE_WORKER_FIELD_NUMBER: _ClassVar[int]
+    HELPERS_FIELD_NUMBER: _ClassVar[int]
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    LATE_S_FIELD_NUMBER: _ClassVar[int]
+    OTHERS_S_FIELD_NUMBER: _ClassVar[int]
+    late_worker: str
+    helpers: _containers.RepeatedScalarFieldContainer[str]
+    step: int
+    late_s: float
+    others_s: float
+    def __init__(self, late_worker: _Optional[str] = ..., helpers: _Optional[_Iterable[str]] = ..., step: _Optional[int] = ..., late_s: _Optional[float] = ..., others_s: _Optional[float] = ...) -> None: ...
 
 class CheckpointWritten(_message.Message):
     __slots__ = ("step", "size_bytes")

@@ -42,18 +42,20 @@ class TrainRequest(_message.Message):
     def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., ready: _Optional[_Union[Ready, _Mapping]] = ..., part: _Optional[_Union[VectorPart, _Mapping]] = ..., partial_sum: _Optional[_Union[PartialSum, _Mapping]] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., link_proof: _Optional[_Union[LinkProof, _Mapping]] = ..., link_declined: _Optional[_Union[LinkDeclined, _Mapping]] = ..., alive: _Optional[_Union[Alive, _Mapping]] = ..., goodbye: _Optional[_Union[Goodbye, _Mapping]] = ...) -> None: ...
 
 class TrainResponse(_message.Message):
-    __slots__ = ("assignment", "part", "order", "release", "welcome")
+    __slots__ = ("assignment", "part", "order", "release", "welcome", "help")
     ASSIGNMENT_FIELD_NUMBER: _ClassVar[int]
     PART_FIELD_NUMBER: _ClassVar[int]
     ORDER_FIELD_NUMBER: _ClassVar[int]
     RELEASE_FIELD_NUMBER: _ClassVar[int]
     WELCOME_FIELD_NUMBER: _ClassVar[int]
+    HELP_FIELD_NUMBER: _ClassVar[int]
     assignment: Assignment
     part: VectorPart
     order: Order
     release: Release
     welcome: Welcome
-    def __init__(self, assignment: _Optional[_Union[Assignment, _Mapping]] = ..., part: _Optional[_Union[VectorPart, _Mapping]] = ..., order: _Optional[_Union[Order, _Mapping]] = ..., release: _Optional[_Union[Release, _Mapping]] = ..., welcome: _Optional[_Union[Welcome, _Mapping]] = ...) -> None: ...
+    help: Help
+    def __init__(self, assignment: _Optional[_Union[Assignment, _Mapping]] = ..., part: _Optional[_Union[VectorPart, _Mapping]] = ..., order: _Optional[_Union[Order, _Mapping]] = ..., release: _Optional[_Union[Release, _Mapping]] = ..., welcome: _Optional[_Union[Welcome, _Mapping]] = ..., help: _Optional[_Union[Help, _Mapping]] = ...) -> None: ...
 
 class Hello(_message.Message):
     __slots__ = ("name", "process_id", "numpy_version", "blas", "wants_local_link", "host", "processor", "instructions", "numba")
@@ -223,6 +225,14 @@ class Order(_message.Message):
     checks_gradients: bool
     def __init__(self, job_id: _Optional[str] = ..., generation: _Optional[int] = ..., order: _Optional[int] = ..., kind: _Optional[_Union[OrderKind, str]] = ..., step: _Optional[int] = ..., vector: _Optional[_Union[VectorPart, _Mapping]] = ..., place: _Optional[_Union[Place, _Mapping]] = ..., statistics: _Optional[_Iterable[float]] = ..., checks_gradients: _Optional[bool] = ...) -> None: ...
 
+class Help(_message.Message):
+    __slots__ = ("assignment", "order")
+    ASSIGNMENT_FIELD_NUMBER: _ClassVar[int]
+    ORDER_FIELD_NUMBER: _ClassVar[int]
+    assignment: Assignment
+    order: Order
+    def __init__(self, assignment: _Optional[_Union[Assignment, _Mapping]] = ..., order: _Optional[_Union[Order, _Mapping]] = ...) -> None: ...
+
 class PartialSum(_message.Message):
     __slots__ = ("job_id", "generation", "order", "first_shard", "shard_count", "row_count", "sums", "vector", "place", "not_finite", "started_ns", "finished_ns")
     JOB_ID_FIELD_NUMBER: _ClassVar[int]
@@ -260,18 +270,20 @@ class NotFinite(_message.Message):
     def __init__(self, shard: _Optional[int] = ..., row: _Optional[int] = ...) -> None: ...
 
 class Failure(_message.Message):
-    __slots__ = ("job_id", "generation", "message", "type", "is_of_job")
+    __slots__ = ("job_id", "generation", "message", "type", "is_of_job", "is_of_help")
     JOB_ID_FIELD_NUMBER: _ClassVar[int]
     GENERATION_FIELD_NUMBER: _ClassVar[int]
     MESSAGE_FIELD_NUMBER: _ClassVar[int]
     TYPE_FIELD_NUMBER: _ClassVar[int]
     IS_OF_JOB_FIELD_NUMBER: _ClassVar[int]
+    IS_OF_HELP_FIELD_NUMBER: _ClassVar[int]
     job_id: str
     generation: int
     message: str
     type: str
     is_of_job: bool
-    def __init__(self, job_id: _Optional[str] = ..., generation: _Optional[int] = ..., message: _Optional[str] = ..., type: _Optional[str] = ..., is_of_job: _Optional[bool] = ...) -> None: ...
+    is_of_help: bool
+    def __init__(self, job_id: _Optional[str] = ..., generation: _Optional[int] = ..., message: _Optional[str] = ..., type: _Optional[str] = ..., is_of_job: _Optional[bool] = ..., is_of_help: _Optional[bool] = ...) -> None: ...
 
 class Release(_message.Message):
     __slots__ = ("job_id",)

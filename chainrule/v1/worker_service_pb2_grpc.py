@@ -58,6 +58,10 @@ class WorkerServiceServicer:
         answers one PartialSum for each maximal subtree of its shards; Release ends it. A new Assignment may come at any
         time; answers to orders of an older generation are ignored.
 
+        After an Order a Help may come: the worker answers it with the partial sum of a subtree that another is late with.
+        Whichever comes first counts. The late worker gets no further Order before it has answered the one that it is late
+        with.
+
         A worker on the server's machine may take up the Welcome's local link. From then on the same messages, all but
         VectorPart, go over that socket in both directions, and vectors lie in memory that both map; the stream stays open
         for as long as the worker lives. Where the link ends and the stream doesn't, the messages go over the stream again.

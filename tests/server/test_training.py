@@ -13,7 +13,8 @@ from server.errors import ProtocolError
 from server.lease import Lease
 from server.prepared_job import PreparedJob, prepare
 from server.team import Seat
-from server.training import Training, TrainingFailed
+from server.training import Training
+from server.training_result import TrainingFailed
 
 
 @pytest.fixture
@@ -50,14 +51,14 @@ def orders(training: Training) -> list[tuple[str, pb.Order]]:
     return found
 
 
-def push(order: pb.Order, *, shard: int, value: float = 1.0, shards: int = 1) -> pb.PartialSum:
+def push(order: pb.Order, *, shard: int, value: float = 1.0, shards: int = 1, rows: int = 4) -> pb.PartialSum:
     return pb.PartialSum(
         job_id="job",
         generation=order.generation,
         order=order.order,
         first_shard=shard,
         shard_count=shards,
-        row_count=4 * shards,
+        row_count=rows * shards,
         sums=[1.0],
         vector=pb.VectorPart(values=np.full(3, value, "<f4").tobytes()),
     )
@@ -174,7 +175,13 @@ def test_a_bad_row_is_named_with_step_and_shard(job: PreparedJob) -> None:
         training.receive("a", message)
 
 
-def test_a_worker_that_is_late_with_a_step_loses_its_shards_in_mid_step_and_its_push_counts_nowhere(
+def helps(training: Training) -> list[tuple[str, pb.Help]]:
+    found = [(each.name, each.response.help) for each in training.outbox if isinstance(each.response, pb.TrainResponse)]
+    training.outbox.clear()
+    return [(name, asked) for name, asked in found if asked.HasField("order")]
+
+
+def test_what_a_worker_is_late_with_is_computed_by_another_too_and_its_own_push_counts_nowhere_then(
     job: PreparedJob,
 ) -> None:
     training = started(job, "a", "late")
@@ -182,27 +189,130 @@ def test_a_worker_that_is_late_with_a_step_loses_its_shards_in_mid_step_and_its_
     before = training.state.parameters.copy()
     training.clock_ns = lambda: 10_000_000
     training.receive("a", push(order, shard=0))
+    training.clock_ns = lambda: 250_000_000
+    assert not training.look_after()
+    ((name, asked),) = helps(training)
+    assert (name, asked.assignment.first_shard, asked.assignment.shard_count) == ("a", 1, 1)
+    assert (asked.order.step, asked.order.order, asked.order.HasField("vector")) == (1, order.order, False)
+    (event,) = training.roster.events
+    assert (event.late_worker_helped.late_worker, list(event.late_worker_helped.helpers)) == ("late", ["a"])
+    assert training.may_read("a", 1)
+    assert not training.may_read("late", 0)
+    training.receive("a", push(order, shard=1, value=3.0))
+    assert training.progress.step == 1
+    after = training.state.parameters.copy()
+    np.testing.assert_allclose(after, before - 0.01 * (4 / 8), rtol=1e-6)
+    # The next order goes to whoever is there, with the part of the one that is behind.
+    sent = [each.response for each in training.outbox if isinstance(each.response, pb.TrainResponse)]
+    assert [(each.WhichOneof("message"), training.outbox[0].name) for each in sent] == [("order", "a"), ("help", "a")]
+    training.outbox.clear()
+    training.receive("late", push(order, shard=1, value=100.0))
+    assert np.array_equal(training.state.parameters, after)
+    assert training.owes("late") == (False, False)
+    # It is there again: the order after this one goes to both, with all parameters for the one that missed some.
+    training.receive("a", push(sent[0].order, shard=0))
+    training.receive("a", push(sent[0].order, shard=1))
+    assert [(name, each.step, each.HasField("vector")) for name, each in orders(training)] == [
+        ("a", 3, True),
+        ("late", 3, True),
+    ]
+
+
+def test_where_the_late_worker_is_first_the_helpers_push_counts_nowhere(job: PreparedJob) -> None:
+    training = started(job, "a", "late")
+    (_, order), _ = orders(training)
+    before = training.state.parameters.copy()
+    training.clock_ns = lambda: 10_000_000
+    training.receive("a", push(order, shard=0))
+    training.clock_ns = lambda: 250_000_000
+    training.look_after()
+    training.receive("late", push(order, shard=1, value=3.0))
+    training.receive("a", push(order, shard=1, value=100.0))
+    assert training.progress.step == 1
+    np.testing.assert_allclose(training.state.parameters, before - 0.01 * (4 / 8), rtol=1e-6)
+    assert len(orders(training)) == 2
+
+
+def test_who_was_not_asked_for_help_may_not_push_the_shards_of_others(job: PreparedJob) -> None:
+    training = started(job, "a", "b", "late")
+    given = dict(orders(training))
+    assert training.workers == ["a", "b"]
+    with pytest.raises(ProtocolError, match="not its own"):
+        training.receive("b", push(given["b"], shard=0))
+
+
+def test_who_has_just_caught_up_is_not_asked_for_help_because_it_lacks_the_parameters(job: PreparedJob) -> None:
+    job.spec.training.shards = 4
+    training = started(prepare(job.spec), "late", "b", "c")  # with the shards 0 and 1, 2, 3
+    first = orders(training)[0][1]
+    training.clock_ns = lambda: 10_000_000
+    training.receive("b", push(first, shard=2, rows=2))
+    training.receive("c", push(first, shard=3, rows=2))
+    training.clock_ns = lambda: 250_000_000
+    training.look_after()
+    ((helper, _),) = helps(training)
+    training.receive(helper, push(first, shard=0, shards=2, rows=2))
+    second = orders(training)[0][1]
+    assert second.step == 2
+    training.receive("late", push(first, shard=0, shards=2, rows=2))
+    assert training.owes("late") == (False, False)
+    training.clock_ns = lambda: 260_000_000
+    training.receive("c", push(second, shard=3, rows=2))
+    training.clock_ns = lambda: 900_000_000
+    assert not training.look_after()
+    assert [name for name, _ in helps(training)] == ["c"]
+
+
+def test_where_nobody_can_help_the_late_worker_is_waited_for_and_given_the_next_order(job: PreparedJob) -> None:
+    training = started(job, "a", "late")
+    (_, order), _ = orders(training)
+    training.clock_ns = lambda: 10_000_000
+    training.receive("a", push(order, shard=0))
+    training.clock_ns = lambda: 250_000_000
+    training.look_after()
+    training.receive("a", push(order, shard=1))
+    ((_, second),) = orders(training)
+    failure = pb.Failure(job_id="job", generation=training.generation, message="no room", is_of_help=True)
+    training.receive_failure("a", failure)
+    training.receive("a", push(second, shard=0))
+    assert training.progress.step == 1
+    assert orders(training) == []
+    training.receive("late", push(order, shard=1))
+    ((name, again),) = orders(training)
+    assert (name, again.step) == ("late", 2)
+    training.receive("late", push(again, shard=1))
+    assert training.progress.step == 2
+
+
+def test_shards_move_away_from_a_worker_that_stays_behind(job: PreparedJob) -> None:
+    training = started(job, "a", "late")
+    (_, order), _ = orders(training)
+    training.clock_ns = lambda: 10_000_000
+    training.receive("a", push(order, shard=0))
+    training.clock_ns = lambda: 250_000_000
+    training.look_after()
+    training.receive("a", push(order, shard=1))
+    ((_, second),) = orders(training)
+    training.clock_ns = lambda: 260_000_000
+    training.receive("a", push(second, shard=0))
     training.clock_ns = lambda: 1_900_000_000
     assert not training.look_after()
     training.clock_ns = lambda: 2_200_000_000
     assert training.look_after()
     training.set_workers([Seat("a"), Seat("late")])
     assert training.workers == ["a"]
-    assert [event.shards_moved.slow_worker for event in training.roster.events] == ["late"]
+    assert [event.WhichOneof("event") for event in training.roster.events] == ["late_worker_helped", "shards_moved"]
     # It still owes an answer, so it may still be found to hang.
     assert training.owes("late") == (True, False)
     training.ready("a", pb.Ready(job_id="job", generation=training.generation))
     ((name, again),) = orders(training)
-    assert (name, again.step) == ("a", 1)
+    assert (name, again.step) == ("a", 2)
     training.receive("late", push(order, shard=1, value=100.0))
     assert training.owes("late") == (False, False)
-    assert training.progress.step == 0
-    training.receive("a", push(again, shard=0, shards=2))
     assert training.progress.step == 1
-    np.testing.assert_allclose(training.state.parameters, before - 0.01 * (1 / 8), rtol=1e-6)
 
 
-def test_a_late_worker_that_is_silent_keeps_its_shards_until_its_lease_ends(job: PreparedJob) -> None:
+def test_a_silent_worker_is_helped_but_keeps_its_shards_until_its_lease_ends(job: PreparedJob) -> None:
     training = started(job, "a", "silent")
     (_, order), _ = orders(training)
     lease = Lease(10.0, 0.0, silent_s=2.0)
@@ -211,3 +321,4 @@ def test_a_late_worker_that_is_silent_keeps_its_shards_until_its_lease_ends(job:
     training.receive("a", push(order, shard=0))
     training.clock_ns = lambda: 5_000_000_000
     assert not training.look_after()
+    assert [name for name, _ in helps(training)] == ["a"]
