@@ -73,7 +73,7 @@ class Sharing:
             self._set(job, job.training, job.training.roster.seated)
         else:
             self._note_events(job, job.training)
-            self.flush(job.training)
+        self.flush(job.training)
 
     def flush(self, training: Training) -> None:
         """Send what a training wants to send."""
