@@ -65,7 +65,7 @@ class Orders:
 
     def __post_init__(self) -> None:
         self._root = Subtree(0, self.job.spec.training.shards)
-        self.set_team(Team.of(self.job, [], {}, None), generation=0)
+        self.set_team(Team.nobody(), generation=0)
 
     def set_team(self, team: Team, *, generation: int) -> None:
         """Other workers, or other shards: what has come of the current order is forgotten."""
@@ -243,6 +243,7 @@ class Orders:
     def forget(self) -> None:
         """Give up what is large, once no order is given any more."""
         self.assembly = None
+        self.team = Team.nobody()
         del self.state, self.published, self.job, self._order_rows
 
     def _owed(self, member: Member) -> list[Subtree]:

@@ -125,6 +125,15 @@ class Team:
 
         return cls(seats, ranges, exchange_of)
 
+    @classmethod
+    def nobody(cls) -> Team:
+        """A team without workers."""
+
+        def exchange_of(seat: Seat, subtrees: list[Subtree]) -> Exchange:
+            raise TypeError(f"{seat.name} is of no team, so nothing is exchanged for {subtrees}")
+
+        return cls([], {}, exchange_of)
+
     def _help_exchange(self, name: str, subtree: Subtree) -> Exchange:
         shares_memory = isinstance(self.members[name].exchange, SharedExchange)
         return self._exchange_of(replace(self._seats[name], shares_memory=shares_memory), [subtree])
