@@ -52,6 +52,11 @@ def _options(version: Annotated[bool, typer.Option("--version", help="Print the 
         raise typer.Exit
 
 
+def _let_sigint_end_it() -> None:
+    # A shell starts background commands with SIGINT ignored; then ctrl-C or kill -INT could never end the cluster.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 @app.command()
 def train(
     job_file: JobFile,
@@ -68,8 +73,7 @@ def train(
     """Train a job on this machine: start a server and N workers, write the model, end them all."""
     from chainrule.commands.train import Training
 
-    # A shell starts background commands with SIGINT ignored; then ctrl-C or kill -INT could never end the cluster.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    _let_sigint_end_it()
     Training(job_file, workers, output, as_json, data_root=data_root, transport=transport, trace=trace).run()
 
 
@@ -92,6 +96,7 @@ def sweep(
     """Train the jobs of a file's [sweep], show them in one table, and write the best model."""
     from chainrule.commands import sweep as command
 
+    _let_sigint_end_it()
     command.sweep(server, job_file, workers=workers, output=output, data_root=data_root, cancel=cancel, as_json=as_json)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,12 @@ LONGEST = [
     "chainrule/test_estimators.py",
     "chainrule/test_graph_command.py",
 ]
+
+
+def pytest_configure() -> None:
+    """Whoever starts the tests in the background has SIGINT ignored, and what tests interrupt would inherit that."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def group_of(path: str) -> str:

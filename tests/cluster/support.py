@@ -16,8 +16,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from threadpoolctl import threadpool_limits
+
 from chainrule.client import Client
+from chainrule.job_file import load_job_file
 from chainrule.v1 import job_pb2
+from engine.microbatch import MicrobatchComputer
+from engine.parameters import sha256_of
+from engine.synchronous_sgd import train_in_one_process
 from server.prepared_job import prepare
 from tests.plain_workers import train_with_plain_workers
 
@@ -212,6 +218,23 @@ def undisturbed(epochs: int, seed: int) -> job_pb2.Result:
     result = train_with_plain_workers(prepare(job_spec("undisturbed", epochs=epochs, seed=seed)), worker_count=1).result
     assert result is not None
     return result
+
+
+def sha256_of_the_engine_alone(job_file: Path) -> str:
+    """The hash of the parameters that come out where one process trains the job's steps, without server or worker."""
+    job = prepare(load_job_file(job_file))
+    shards = range(job.spec.training.shards)
+    computer = MicrobatchComputer(
+        job.model,
+        job.schedule,
+        job.measure,
+        training={shard: job.shard(shard, validation=False) for shard in shards},
+        validation={},
+    )
+    state = job.first_state()
+    with threadpool_limits(1):
+        train_in_one_process(computer, state, steps=job.total_steps)
+    return sha256_of(state.parameters)
 
 
 def wait_until(client: Client, job_id: str, *, step: int) -> None:

@@ -20,7 +20,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +41,7 @@ from tests.cluster.support import (
     job_spec,
     states_in,
     undisturbed,
+    wait_for,
     wait_until,
 )
 from tests.plain_workers import train_with_plain_workers
@@ -65,6 +66,17 @@ def rows_file(seed: int) -> bytes:
     content = io.BytesIO()
     np.savez(content, features=rows[:, :8], target=rows[:, 8])
     return content.getvalue()
+
+
+def events_so_far(client: Client, job_id: str) -> Sequence[job_pb2.JobEvent]:
+    """The events of a job that may go on."""
+    return next(iter(client.watch_updates(job_id, after_event=0))).events
+
+
+def checkpoints_of(client: Client, job_id: str) -> list[int]:
+    """The steps of the checkpoints that a job's events tell of by now."""
+    events = events_so_far(client, job_id)
+    return [event.checkpoint_written.step for event in events if event.HasField("checkpoint_written")]
 
 
 @pytest.mark.timeout(600)
@@ -172,8 +184,7 @@ def test_a_job_goes_on_from_its_last_checkpoint_and_its_events_say_so(server: Re
         job = client.create_job(spec)
         wait_until(client, job.job_id, step=200)
         # On a busy machine the disk may be behind the training.
-        updates = client.watch_updates(job.job_id, after_event=0)
-        next(update for update in updates if any(event.HasField("checkpoint_written") for event in update.events))
+        wait_for(lambda: checkpoints_of(client, job.job_id)[-1:] >= [100])
         assert client.read_metrics(job.job_id)
         server.end()
         server.start()
@@ -191,17 +202,20 @@ def test_a_job_goes_on_from_its_last_checkpoint_and_its_events_say_so(server: Re
         assert final.start_time.ToNanoseconds() < times[0] < times[-1] < final.end_time.ToNanoseconds()
 
 
-def test_a_server_that_is_ended_kindly_loses_no_step_and_no_watcher(server: RestartableServer) -> None:
+def test_a_server_that_is_ended_kindly_loses_no_step_and_no_watcher(tmp_path: Path) -> None:
     spec = job_spec("kindly", epochs=EPOCHS)
     spec.training.checkpoint_every_steps = 1_000_000
-    with Client(server.address) as client:
+    with RestartableServer(tmp_path / "home") as server, Client(server.address) as client:
         job = client.create_job(spec)
-        wait_until(client, job.job_id, step=100)
-        before = client.get_job(job.job_id).progress.step
         command = [*COMMAND, "watch", job.job_id, "--json", "--server", server.address]
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as watch:
             assert watch.stdout is not None
-            assert json.loads(watch.stdout.readline())["state"] == "RUNNING"
+            # It watches before the first step, which waits for a worker.
+            assert json.loads(watch.stdout.readline())["state"] == "QUEUED"
+            for name in ("worker-0", "worker-1"):
+                server.add_worker(name)
+            wait_until(client, job.job_id, step=100)
+            before = client.get_job(job.job_id).progress.step
             assert server.end(signal.SIGTERM) == 0
             server.start()
             output, errors = watch.communicate(timeout=120)
@@ -217,7 +231,7 @@ def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_is_used(server: Re
     spec = job_spec("damaged", epochs=EPOCHS)
     with Client(server.address) as client:
         job = client.create_job(spec)
-        wait_until(client, job.job_id, step=300)
+        wait_for(lambda: len(checkpoints_of(client, job.job_id)) >= 3)
         server.end()
         folder = CheckpointFolder(server.home / "checkpoints" / job.job_id)
         steps = folder.steps()
@@ -241,7 +255,7 @@ def test_a_backup_that_is_taken_while_jobs_run_goes_on_to_the_same_bits(
     backup = tmp_path / "backup"
     backup.mkdir()
     with Client(server.address) as client:
-        first = client.create_job(job_spec("ended", epochs=2))
+        first = ended(client, client.create_job(job_spec("ended", epochs=2)).job_id)
         running = client.create_job(job_spec("running", epochs=EPOCHS))
         wait_until(client, running.job_id, step=200)
         with (
@@ -292,7 +306,7 @@ def test_a_job_whose_data_are_gone_fails_with_a_reason_and_keeps_its_checkpoint(
         Client(server.address) as client,
     ):
         job = client.create_job(spec)
-        wait_until(client, job.job_id, step=100)
+        wait_for(lambda: checkpoints_of(client, job.job_id))
         server.end()
         (tmp_path / "rows.npz").unlink()
         server.start()
@@ -321,7 +335,7 @@ def test_a_disk_without_room_stops_no_training_and_refuses_new_jobs(server: Rest
         resource.prlimit(server.process_id, resource.RLIMIT_FSIZE, (1000, resource.RLIM_INFINITY))
         with pytest.raises(ServerError, match="the job can't be stored, and wasn't"):
             client.create_job(job_spec("refused", epochs=1))
-        wait_until(client, job.job_id, step=400)
+        wait_for(lambda: any(event.HasField("checkpoint_failed") for event in events_so_far(client, job.job_id)))
         resource.prlimit(server.process_id, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
         assert ended(client, job.job_id).result.parameters_sha256 == undisturbed(EPOCHS, 0).parameters_sha256
         assert [each.job_id for each in client.list_jobs()] == [job.job_id]

@@ -9,11 +9,7 @@ from typing import Any
 import pytest
 from safetensors.numpy import load_file
 
-from chainrule.job_file import load_job_file
-from engine.microbatch import MicrobatchComputer
-from engine.parameters import sha256_of
-from engine.synchronous_sgd import train_in_one_process
-from server.prepared_job import prepare
+from tests.cluster.support import sha256_of_the_engine_alone
 
 pytestmark = pytest.mark.cluster
 
@@ -21,42 +17,23 @@ JOBS = ["linear_hinge", "two_layer", "four_layer"]
 
 
 @pytest.mark.parametrize("example", JOBS)
-def test_1_2_3_and_8_workers_train_the_same_bits(
+def test_1_2_3_and_8_workers_train_the_bits_of_the_engine_alone(
     example: str, shortened: Callable[..., Path], train: Callable[..., dict[str, Any]]
 ) -> None:
     job_file = shortened(example, epochs=3)
     results = {workers: train(job_file, workers=workers) for workers in (1, 2, 3, 8)}
     assert {result["state"] for result in results.values()} == {"SUCCEEDED"}
-    assert len({result["parameters_sha256"] for result in results.values()}) == 1, {
-        workers: result["parameters_sha256"] for workers, result in results.items()
-    }
+    expected = sha256_of_the_engine_alone(job_file)
+    assert {workers: result["parameters_sha256"] for workers, result in results.items()} == dict.fromkeys(
+        results, expected
+    )
     for key in ("loss", "validation_loss", "metrics", "steps", "row_count"):
         assert all(result[key] == results[1][key] for result in results.values()), key
 
 
-def test_another_seed_trains_other_bits(shortened: Callable[..., Path], train: Callable[..., dict[str, Any]]) -> None:
-    first = train(shortened("two_layer", epochs=2), workers=1)
-    second = train(shortened("two_layer", epochs=2, seed=1), workers=1)
-    assert first["parameters_sha256"] != second["parameters_sha256"]
-
-
-@pytest.mark.parametrize("example", JOBS)
-def test_processes_train_the_bits_of_the_engine_alone(
-    example: str, shortened: Callable[..., Path], train: Callable[..., dict[str, Any]]
-) -> None:
-    job_file = shortened(example, epochs=3)
-    job = prepare(load_job_file(job_file))
-    shards = range(job.spec.training.shards)
-    computer = MicrobatchComputer(
-        job.model,
-        job.schedule,
-        job.measure,
-        training={shard: job.shard(shard, validation=False) for shard in shards},
-        validation={},
-    )
-    state = job.first_state()
-    train_in_one_process(computer, state, steps=job.total_steps)
-    assert train(job_file, workers=2)["parameters_sha256"] == sha256_of(state.parameters)
+def test_another_seed_trains_other_bits(shortened: Callable[..., Path]) -> None:
+    first, second = (sha256_of_the_engine_alone(shortened("two_layer", epochs=2, seed=seed)) for seed in (0, 1))
+    assert first != second
 
 
 def test_1_2_and_3_workers_fine_tune_a_model_to_the_same_bits_and_leave_what_is_frozen(
