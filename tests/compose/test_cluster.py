@@ -20,9 +20,9 @@ pytestmark = [pytest.mark.compose, pytest.mark.timeout(600)]
 IMAGE_BYTES = 350e6
 
 
-def test_cli_trains_a_job_of_the_mounted_folder(cluster: Cluster, job_file: Path, undisturbed: str) -> None:
-    shown = cluster.compose("run", "--rm", "-T", "cli", "submit", f"/jobs/{job_file.name}", "--watch")
-    assert re.search(r"parameters SHA-256 +(\w+)", shown)[1] == undisturbed  # type: ignore[index]
+def test_cli_trains_a_job_of_the_mounted_folder(cluster: Cluster, brief_file: Path, undisturbed_brief: str) -> None:
+    shown = cluster.compose("run", "--rm", "-T", "cli", "submit", f"/jobs/{brief_file.name}", "--watch")
+    assert re.search(r"parameters SHA-256 +(\w+)", shown)[1] == undisturbed_brief  # type: ignore[index]
 
 
 def test_a_job_reads_its_rows_from_the_mounted_folder(cluster: Cluster) -> None:
@@ -36,13 +36,13 @@ def test_a_job_reads_its_rows_from_the_mounted_folder(cluster: Cluster) -> None:
     assert "succeeded" in shown
 
 
-def test_containers_and_this_machine_give_the_same_bits(undisturbed: str, job_file: Path, image: str) -> None:
+def test_containers_and_this_machine_give_the_same_bits(undisturbed_brief: str, brief_file: Path, image: str) -> None:
     version = docker("run", "--rm", "--entrypoint", "python", image, "-c", "import numpy; print(numpy.__version__)")
     if version.strip() != numpy.__version__:
         pytest.skip(f"the image has numpy {version.strip()}, this machine {numpy.__version__}")
-    command = [sys.executable, "-P", "-m", "chainrule", "train", str(job_file), "--workers", "2", "--json"]
-    done = subprocess.run(command, cwd=job_file.parent, capture_output=True, text=True, timeout=240, check=True)
-    assert json.loads(done.stdout)["parameters_sha256"] == undisturbed
+    command = [sys.executable, "-P", "-m", "chainrule", "train", str(brief_file), "--workers", "2", "--json"]
+    done = subprocess.run(command, cwd=brief_file.parent, capture_output=True, text=True, timeout=240, check=True)
+    assert json.loads(done.stdout)["parameters_sha256"] == undisturbed_brief
 
 
 def test_nobody_without_a_certificate_gets_in(cluster: Cluster) -> None:
@@ -131,9 +131,9 @@ def test_the_number_of_workers_follows_the_container_s_processors_and_not_the_ma
 
 
 def test_containers_share_memory_with_the_server_where_the_overlay_says_so(
-    image: str, job_file: Path, undisturbed: str, tmp_path: Path
+    image: str, brief_file: Path, undisturbed_brief: str, tmp_path: Path
 ) -> None:
     with Cluster(image, tmp_path, ["deploy/compose/shared-memory.yml"]) as cluster:
-        job = cluster.wait_for_end(cluster.submit(job_file))
+        job = cluster.wait_for_end(cluster.submit(brief_file))
     assert job.progress.transport == "shared-memory"
-    assert job.result.parameters_sha256 == undisturbed
+    assert job.result.parameters_sha256 == undisturbed_brief
