@@ -93,6 +93,7 @@ class Training:
     # No step is begun: workers are about to change, or the job to pause. `set_workers` and `go_on` end it.
     is_held: bool = False
     _orders: Orders = field(init=False)
+    _gathered_at_ns: int = 0
     # What workers have failed with since the last step.
     _failures: list[str] = field(default_factory=list)
     _step_times_ms: deque[float] = field(default_factory=lambda: deque(maxlen=MEDIAN_STEPS))

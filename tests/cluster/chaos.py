@@ -267,6 +267,9 @@ def run(folder: Path, *, seconds: float, seed: int, epochs_factor: float, networ
                 wrong += not is_right
                 how = "the undisturbed hash" if is_right else f"WRONG, expected {expected[name]}: {job.error.message}"
                 print(f"round {rounds}: {name:<13}{job.result.parameters_sha256[:16]}  {how}", flush=True)  # noqa: T201
+    except Exception:
+        print(f"the server's log ends:\n{chaos.log('server')[-4000:]}", flush=True)  # noqa: T201
+        raise
     finally:
         chaos.end()
     kinds = ", ".join(f"{kind} {count}" for kind, count in sorted(chaos.faults.items()))

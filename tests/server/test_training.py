@@ -75,6 +75,12 @@ def test_nothing_is_ordered_before_every_worker_is_ready(job: PreparedJob) -> No
     assert [name for name, _ in orders(training)] == ["a", "b"]
 
 
+def test_before_it_has_been_given_workers_a_job_waits_for_the_first(job: PreparedJob) -> None:
+    waiting = Training("job", job, clock_ns=lambda: 0).waiting
+    assert waiting is not None
+    assert "none is connected" in waiting.words
+
+
 def test_a_step_is_applied_once_all_partial_sums_are_there_and_not_before(job: PreparedJob) -> None:
     training = started(job, "a", "b")
     (_, order), _ = orders(training)
