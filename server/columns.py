@@ -185,3 +185,9 @@ def is_number(text: str) -> bool:
         return "_" not in text and math.isfinite(float(text))
     except ValueError:
         return False
+
+
+def in_rows(rows: NDArray[np.intp], *, first_row: int = 0) -> str:
+    """'in row 17 (counted from 0) and in 3 more'. rows: at least one, ascending, counted from first_row."""
+    more = f" and in {len(rows) - 1} more" if len(rows) > 1 else ""
+    return f"in row {first_row + rows[0]} (counted from 0){more}"

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from chainrule.v1 import job_pb2
 from server import column_choice, sklearn_data
 from server.array_columns import column_of
-from server.columns import Categories, Column, ColumnError, Table, block_slices
+from server.columns import Categories, Column, ColumnError, Table, block_slices, in_rows
 from server.data_root import DataFileError, names_below, open_below
 from server.data_set_store import DataSetStore
 from server.errors import NotFound
@@ -231,8 +231,7 @@ def _target(column: Column, *, name: str) -> tuple[NDArray[Any], tuple[str, ...]
     if missing.any():
         rows = np.flatnonzero(missing)
         raise ColumnError(
-            f"{name!r} is the target, but has no value in row {rows[0]} (counted from 0) and in {len(rows) - 1} more; "
-            "take out the rows whose target is not known"
+            f"{name!r} is the target, but has no value {in_rows(rows)}; take out the rows whose target is not known"
         )
     if isinstance(column, Categories):
         return column.codes.astype(np.int64), column.names

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from server.columns import Categories, Column, ColumnError, Numbers
+from server.columns import Categories, Column, ColumnError, Numbers, in_rows
 
 PART_ROWS = 1 << 18
 FLOAT32_MAX = float(np.finfo(np.float32).max)
@@ -250,8 +250,7 @@ def check_finite(values: NDArray[Any], *, name: str, first_row: int = 0) -> None
     bad = np.flatnonzero(np.isinf(values))
     if bad.size:
         raise ColumnError(
-            f"{name} is {values[bad[0]]:g} in row {first_row + bad[0]} (counted from 0) and not finite in "
-            f"{bad.size - 1} more; every value must be a finite number"
+            f"{name} is {values[bad[0]]:g} {in_rows(bad, first_row=first_row)}; every value must be a finite number"
         )
 
 
@@ -265,7 +264,7 @@ def missing_values(name: str, missing: NDArray[np.bool], *, first_row: int = 0) 
     """The error for values that aren't there. missing: (n,), True where there is none."""
     rows = np.flatnonzero(missing)
     return ColumnError(
-        f"{name} has no value (or nan) in row {first_row + rows[0]} (counted from 0) and in {len(rows) - 1} more; "
+        f"{name} has no value (or nan) {in_rows(rows, first_row=first_row)}; "
         'fill it in, leave the column out, or say what a missing value becomes, for example data.missing = "median"'
     )
 

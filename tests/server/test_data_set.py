@@ -76,7 +76,7 @@ def test_the_files_of_scikit_learn_hold_what_its_functions_give(name: str, monke
 
 
 def test_nan_in_the_data_is_refused_with_column_and_first_row(broken: None) -> None:
-    with pytest.raises(DataError, match=r"weight has no value \(or nan\) in row 7 .* and in 0 more.*data\.missing"):
+    with pytest.raises(DataError, match=r"weight has no value \(or nan\) in row 7 \(counted from 0\); .*data\.missing"):
         learnt("test:broken")
 
 
