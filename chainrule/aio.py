@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 from collections.abc import AsyncIterator, Sequence
@@ -23,10 +24,12 @@ from chainrule.credentials import Credentials, Tls
 from chainrule.destination import destination
 from chainrule.explained import Explanation, explain_request, explanation_title
 from chainrule.job import JobFacts
-from chainrule.job_description import Spec, job_spec
+from chainrule.job_description import Spec, job_spec, job_table
 from chainrule.metrics import Metrics
 from chainrule.output import state_numbers
 from chainrule.rows import batches, outputs_of, predictions_of, rows_of
+from chainrule.sweep import sweep_of_table
+from chainrule.sweep_runs import Create, Look, Pause, Run, Steps, SweepResult, result_of, steps_of
 from chainrule.v1 import job_pb2
 from chainrule.v1 import model_service_pb2 as api
 
@@ -73,6 +76,31 @@ class Connection(AioClient):
         Raises ArgumentError."""
         found = await self.list_jobs(states=state_numbers(states), name_prefix=name_prefix)
         return [Job(self, message) for message in found]
+
+    async def sweep(self, spec: Spec) -> SweepResult[Job]:
+        """Train the jobs of a sweep, to the end. spec, errors: see `chainrule.Connection.sweep`."""
+        found = sweep_of_table(job_table(spec))
+        runs = [Run(trial) for trial in found.trials]
+        best = await _take_steps(self, steps_of(found, runs))
+        return result_of(found, runs, None if best is None else Job(self, best))
+
+
+async def _take_steps(client: AioClient, steps: Steps) -> job_pb2.Job | None:
+    answer: job_pb2.Job | None = None
+    while True:
+        try:
+            step = steps.send(answer)
+        except StopIteration as end:
+            best: job_pb2.Job | None = end.value
+            return best
+        match step:
+            case Create():
+                answer = await client.create_job(step.spec, request_id=step.request_id)
+            case Look():
+                answer = await client.get_job(step.job_id)
+            case Pause():
+                await asyncio.sleep(step.seconds)
+                answer = None
 
 
 class Job(JobFacts):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,8 +12,11 @@ from chainrule.client import Client
 from chainrule.credentials import Credentials, Tls
 from chainrule.destination import destination
 from chainrule.job import Job
-from chainrule.job_description import Spec, job_spec
+from chainrule.job_description import Spec, job_spec, job_table
 from chainrule.output import state_numbers
+from chainrule.sweep import sweep_of_table
+from chainrule.sweep_runs import Create, Look, Pause, Run, Steps, SweepResult, result_of, steps_of
+from chainrule.v1 import job_pb2
 from chainrule.v1 import job_service_pb2 as api
 
 
@@ -52,6 +56,16 @@ class Connection(Client):
         self._look_at_estimate(created.estimate)
         return Job(self, created.job)
 
+    def sweep(self, spec: Spec) -> SweepResult[Job]:
+        """Train the jobs of a sweep, to the end: a job file, or a dict with its keys, that has a table `sweep`.
+
+        The same sweep goes on where an interrupted one was. Raises JobFileError, InvalidJob, and JobFailed where the
+        best trial can't be trained on the job's own rows; other trials may fail."""
+        found = sweep_of_table(job_table(spec))
+        runs = [Run(trial) for trial in found.trials]
+        best = take_steps(self, steps_of(found, runs))
+        return result_of(found, runs, None if best is None else Job(self, best))
+
     def _look_at_estimate(self, estimate: api.JobEstimate) -> None:
         """What a new job takes, for who knows the machines that it runs on."""
 
@@ -65,3 +79,22 @@ class Connection(Client):
         Raises ArgumentError."""
         found = self.list_jobs(states=state_numbers(states), name_prefix=name_prefix)
         return [Job(self, message) for message in found]
+
+
+def take_steps(client: Client, steps: Steps) -> job_pb2.Job | None:
+    """Take the steps of a sweep; what they come to."""
+    answer: job_pb2.Job | None = None
+    while True:
+        try:
+            step = steps.send(answer)
+        except StopIteration as end:
+            best: job_pb2.Job | None = end.value
+            return best
+        match step:
+            case Create():
+                answer = client.create_job(step.spec, request_id=step.request_id)
+            case Look():
+                answer = client.get_job(step.job_id)
+            case Pause():
+                time.sleep(step.seconds)
+                answer = None

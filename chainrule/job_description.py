@@ -13,7 +13,7 @@ from typing import Any
 
 from chainrule.errors import JobFileError, Problem
 from chainrule.expressions import Expression, model_table
-from chainrule.job_file import fields_of_message, job_of_table, load_job_file, suggestion
+from chainrule.job_file import fields_of_message, job_of_table, load_job_file, load_table, suggestion
 from chainrule.v1 import job_pb2
 
 Spec = str | os.PathLike[str] | Mapping[str, Any] | job_pb2.JobSpec
@@ -39,6 +39,11 @@ def job_spec(spec: Spec | None = None, **keywords: Any) -> job_pb2.JobSpec:
     if not found.name:
         found.name = DEFAULT_NAME
     return found
+
+
+def job_table(spec: Spec) -> dict[str, Any]:
+    """The table of a job file, or of a dict with the keys of one. Raises JobFileError, ExpressionError."""
+    return _plain_job(spec) if isinstance(spec, Mapping) else load_table(_path(spec))
 
 
 def _path(spec: object) -> Path:
