@@ -1,7 +1,8 @@
-"""Rows from an Arrow IPC file (.arrow, .feather): a column is read when it is asked for, and no other."""
+"""Rows from Arrow IPC (.arrow, .feather), a file or a stream: a column is read when it is asked for, and no other."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO
@@ -14,6 +15,9 @@ from server.columns import Column, block_slices
 from server.data_root import DataFileError
 
 MAGIC = b"ARROW1"
+# How a stream begins: a message follows, and not the length that streams before Arrow 0.15 had; and how it ends.
+CONTINUATION = b"\xff\xff\xff\xff"
+STREAM_END = CONTINUATION + bytes(4)
 
 
 class ArrowFile:
@@ -21,20 +25,25 @@ class ArrowFile:
 
     def __init__(self, file: BinaryIO, name: str) -> None:
         self._file, self._name = file, name
-        if file.read(len(MAGIC)) != MAGIC:
+        begin = file.read(len(MAGIC))
+        if begin != MAGIC and not begin.startswith(CONTINUATION):
             raise DataFileError(
-                f"{name} is not an Arrow IPC file; write it with pyarrow.ipc.new_file or pyarrow.feather.write_feather "
-                "(version 2); a stream must become a file"
+                f"{name} is no Arrow IPC; write it with pyarrow.ipc.new_file or new_stream, or with "
+                "pyarrow.feather.write_feather (version 2)"
             )
         with arrow_errors(name):
+            if begin != MAGIC:
+                file.seek(max(0, file.seek(0, os.SEEK_END) - len(STREAM_END)))
+                if file.read() != STREAM_END:
+                    # Arrow would take what is there for all of it.
+                    raise DataFileError(f"{name} is an Arrow stream that was cut off; write it again, to its end")
             self.names = tuple(_open(file).schema.names)
         check_names(self.names)
 
     def table(self, wanted: Sequence[str], categories: Sequence[str]) -> ArrowTable:
         """These columns of the file; see `TableFile`."""
         with arrow_errors(self._name):
-            reader = _open(self._file, 0)
-            row_count = sum(reader.get_batch(index).num_rows for index in range(reader.num_record_batches))
+            row_count = sum(batch.num_rows for batch in _batches(_open(self._file, 0)))
         return ArrowTable(self._file, self._name, self.names, row_count, tuple(categories))
 
 
@@ -57,15 +66,22 @@ class ArrowTable:
     def blocks(self, names: Sequence[str]) -> Iterator[list[Column]]:
         """See `Table`."""
         with arrow_errors(self._name):
-            reader = _open(self._file, *sorted(self._names.index(name) for name in names))
-            for index in range(reader.num_record_batches):
-                batch = reader.get_batch(index)
+            for batch in _batches(_open(self._file, *sorted(self._names.index(name) for name in names))):
                 for rows in block_slices(batch.num_rows):
                     yield columns_of(batch.slice(rows.start, rows.stop - rows.start), names, self._categories)
 
 
-def _open(file: BinaryIO, *columns: int) -> pa.RecordBatchFileReader:
+def _open(file: BinaryIO, *columns: int) -> pa.RecordBatchFileReader | pa.RecordBatchStreamReader:
     """The file's reader, of all columns or of these."""
     file.seek(0)
+    is_stream = file.read(len(MAGIC)) != MAGIC
+    file.seek(0)
     options = pa.ipc.IpcReadOptions(included_fields=list(columns) or None)
-    return pa.ipc.open_file(pa.PythonFile(file, mode="r"), options=options)
+    return (pa.ipc.open_stream if is_stream else pa.ipc.open_file)(pa.PythonFile(file, mode="r"), options=options)
+
+
+def _batches(reader: pa.RecordBatchFileReader | pa.RecordBatchStreamReader) -> Iterator[pa.RecordBatch]:
+    if isinstance(reader, pa.RecordBatchStreamReader):
+        yield from reader
+    else:
+        yield from map(reader.get_batch, range(reader.num_record_batches))

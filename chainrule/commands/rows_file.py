@@ -147,21 +147,32 @@ def _table(path: Path) -> RowsFile:
             str(path), "is read by pyarrow, which is not installed: pip install 'chainrule[data]'"
         ) from None
     try:
-        table = ds.dataset(path, format="parquet" if path.suffix == ".parquet" else "ipc")
+        if path.suffix != ".parquet" and _is_stream(path):
+            stream = pa.ipc.open_stream(str(path))
+            names, batches = stream.schema.names, iter(stream)
+        else:
+            table = ds.dataset(path, format="parquet" if path.suffix == ".parquet" else "ipc")
+            names, batches = table.schema.names, table.to_batches()
     except (OSError, pa.ArrowInvalid, ValueError) as error:
         raise _unreadable(path, error) from None
 
     def lines() -> Iterator[Line]:
         number = 0
         try:
-            for batch in table.to_batches():
+            for batch in batches:
                 for row in zip(*(column.to_pylist() for column in batch.columns), strict=True):
                     yield number, list(row)
                     number += 1
         except (OSError, pa.ArrowInvalid) as error:
             raise _unreadable(path, error) from None
 
-    return RowsFile(path, list(table.schema.names), lines(), plain, unit="row")
+    return RowsFile(path, list(names), lines(), plain, unit="row")
+
+
+def _is_stream(path: Path) -> bool:
+    """Whether Arrow IPC is a stream, and no file of it: then a message comes first. Raises OSError."""
+    with path.open("rb") as file:
+        return file.read(4) == b"\xff\xff\xff\xff"
 
 
 def _unreadable(path: Path, error: Exception) -> CommandFailed:

@@ -133,6 +133,9 @@ def test_a_parquet_or_arrow_file_is_predicted_as_the_csv_file_with_its_rows(
     path = tmp_path / f"rows.{ending}"
     if ending == "parquet":
         parquet.write_table(table, path, row_group_size=7)
+    elif ending == "arrow":
+        with pa.ipc.new_stream(str(path), table.schema) as stream:
+            stream.write_table(table, max_chunksize=7)
     else:
         feather.write_feather(table, path, compression="uncompressed")
     assert call("predict", semicolons.job_id, path) == 0

@@ -59,6 +59,12 @@ def write_arrow(path: Path, columns: dict[str, Any]) -> None:
     pyarrow.feather.write_feather(pa.table(columns), str(path), chunksize=3)
 
 
+def write_stream(path: Path, columns: dict[str, Any]) -> None:
+    table = pa.table(columns)
+    with pa.ipc.new_stream(str(path), table.schema) as stream:
+        stream.write_table(table, max_chunksize=3)
+
+
 def write_npz(path: Path, columns: dict[str, Any]) -> None:
     np.savez(path, **{name: np.array(values) for name, values in columns.items()})
 
@@ -66,7 +72,7 @@ def write_npz(path: Path, columns: dict[str, Any]) -> None:
 WRITERS: dict[str, Callable[[Path, dict[str, Any]], None]] = {
     "csv": write_csv,
     "parquet": write_parquet,
-    "arrow": write_arrow,
+    "arrow": write_stream,
     "feather": write_arrow,
     "npz": write_npz,
 }
@@ -348,6 +354,15 @@ def test_nothing_outside_the_data_root_is_read_or_listed_by_a_folder_or_a_patter
         error = refused(root, uri)
         assert "leads out of the data folder" in str(error), uri
         assert "secret" not in str(error)
+
+
+def test_an_arrow_stream_that_was_cut_between_two_batches_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "rows.arrow"
+    write_stream(path, COLUMNS)
+    path.write_bytes(path.read_bytes()[:-8])
+    with pa.ipc.open_stream(str(path)) as stream:
+        assert stream.read_all().num_rows == 6, "Arrow itself sees nothing wrong"
+    assert "is an Arrow stream that was cut off" in str(refused(tmp_path, "rows.arrow"))
 
 
 def test_a_file_of_another_form_than_its_name_says_is_refused(tmp_path: Path) -> None:
