@@ -6,6 +6,8 @@ import asyncio
 import csv
 import io
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -259,6 +261,17 @@ def test_health_is_an_exit_code(server: RunningServer, capsys: Any) -> None:
     assert call("health") == 1
     assert "is not serving" in capsys.readouterr().err
     assert call("health", "--server", "127.0.0.1:1") == 1
+
+
+def test_a_health_check_loads_little(server: RunningServer) -> None:
+    """Containers ask every few seconds: what is loaded is what it costs."""
+    program = f"import sys; from chainrule.cli import run; code = run(['health', '--server', {server.address!r}]); "
+    command = [sys.executable, "-P", "-c", program + "print(*sys.modules); sys.exit(code)"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    loaded = set(done.stdout.splitlines()[-1].split())
+    assert "grpc" in loaded
+    dear = {"numpy", "rich.console", "cryptography", "chainrule.client", "chainrule.progress", "chainrule.statuses"}
+    assert not dear & loaded
 
 
 def test_a_list_is_of_the_states_and_names_asked_for(server: RunningServer, capsys: Any) -> None:
