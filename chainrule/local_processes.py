@@ -187,6 +187,7 @@ class LocalProcesses:
             _remove_abandoned()
             self._home = tempfile.TemporaryDirectory(prefix=HOME_PREFIX, ignore_cleanup_errors=True)
             self._lock = (Path(self._home.name) / LOCK_NAME).open("w")
+            tokens = self._make_tokens(Path(self._home.name))
         except OSError as error:
             said = f"no temporary folder can be made ({error.strerror or error})"
             raise ClusterError(f"{said}; make room, or name another folder by TMPDIR") from None
@@ -197,20 +198,20 @@ class LocalProcesses:
         if self.data_root is not None:
             options += ["--data-root", str(self.data_root)]
         # Everybody on this machine reaches the port, and jobs read files: only the cluster's own get in.
-        tokens = Path(self._home.name) / "tokens"
-        self.credentials = Credentials(token=new_token(secrets.token_urlsafe))
-        self._worker_token = new_token(secrets.token_urlsafe)
-        tokens.write_text(
-            "".join(
-                f"{Holder(role, role, sha256_of(token)).line}\n"
-                for role, token in (("admin", str(self.credentials.token)), ("worker", self._worker_token))
-            )
-        )
         options += ["--tokens", str(tokens)]
         server = self._spawn("server", "server", options, stdout=subprocess.PIPE)
         self.address = _address(server)
         for _ in range(self.workers):
             self._spawn_worker()
+
+    def _make_tokens(self, folder: Path) -> Path:
+        """Make new tokens, and the server's file, which has only their hashes."""
+        token, self._worker_token = new_token(secrets.token_urlsafe), new_token(secrets.token_urlsafe)
+        self.credentials = Credentials(token=token)
+        holders = [Holder(role, role, sha256_of(of)) for role, of in (("admin", token), ("worker", self._worker_token))]
+        path = folder / "tokens"
+        path.write_text("".join(f"{holder.line}\n" for holder in holders))
+        return path
 
     def _spawn_worker(self) -> None:
         self._worker_count += 1

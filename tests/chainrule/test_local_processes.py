@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import signal
@@ -88,6 +89,18 @@ def test_a_server_that_cannot_start_says_why(temporary_folder: Path, monkeypatch
     with pytest.raises(ClusterError) as caught, LocalProcesses(workers=1):
         pass
     assert str(caught.value) == "server ended (exit status 1): no memory; add some"
+
+
+def test_without_room_for_its_tokens_a_cluster_says_so_and_leaves_nothing(
+    temporary_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write_text(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", write_text)
+    with pytest.raises(ClusterError, match="No space left on device.*make room"), LocalProcesses(workers=1):
+        pass
+    assert list(temporary_folder.iterdir()) == []
 
 
 @pytest.mark.cluster
