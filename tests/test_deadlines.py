@@ -55,13 +55,50 @@ def test_every_call_of_a_server_has_a_deadline(package: str) -> None:
 
 @pytest.mark.parametrize("package", ["chainrule", "worker"])
 def test_every_wait_of_a_thread_has_a_deadline(package: str) -> None:
-    """The server waits on its event loop, where a wait ends with the call or the task that it belongs to."""
     without = {
         file
         for file, call, name in calls(package)
         if name in ("wait", "acquire", "join", "result", "get") and not call.args and not call.keywords
     }
     assert without <= SURE_TO_END
+
+
+# What the server's event loop waits for without asyncio.timeout, wait_for or a timeout, and what ends that.
+ENDED_BY = {
+    ("__main__.py", "stop.wait()"): "SIGTERM, SIGINT, or the end of standard input",
+    ("journal.py", "done"): "the disk takes it, which is tried again every second; who can't wait uses written_at_once",
+    ("journal.py", "asyncio.wait((written, trouble), return_when=asyncio.FIRST_COMPLETED)"): "one of both",
+    ("local_links.py", "readable.wait()"): "the timeout of the handshake, around every use of it",
+    ("pausing.py", "step_end.wait()"): "the step's end, the job's, or the leases of those that it waits for",
+    ("recorder.py", "self._writing"): "the checkpoint is written, or that failed",
+    ("services.py", "connected.stream.outgoing.get()"): "the worker's end, or that of its lease",
+}
+
+
+def awaited(node: ast.AST, *, is_bounded: bool = False) -> Iterator[tuple[str, bool]]:
+    """(what is awaited, whether a timeout stands around it) of every wait for an event, a queue, a lock or a future.
+
+    A task that is awaited as a call, by asyncio.shield or gather, has waits of its own, which are found there."""
+    if isinstance(node, ast.AsyncWith):
+        is_bounded = is_bounded or any("timeout" in ast.unparse(item.context_expr) for item in node.items)
+    if isinstance(node, ast.Await):
+        called = node.value.func if isinstance(node.value, ast.Call) else None
+        words = ast.unparse(node.value)
+        waits = isinstance(called, ast.Attribute) and called.attr in ("wait", "get", "acquire", "join")
+        if waits or isinstance(node.value, ast.Name | ast.Attribute):
+            yield words, is_bounded or "timeout=" in words
+    for child in ast.iter_child_nodes(node):
+        yield from awaited(child, is_bounded=is_bounded)
+
+
+def test_every_wait_of_the_server_s_event_loop_has_a_deadline_or_something_that_is_sure_to_end_it() -> None:
+    without = {
+        (path.name, words)
+        for path in sorted((ROOT / "server").rglob("*.py"))
+        for words, is_bounded in awaited(ast.parse(path.read_text()))
+        if not is_bounded
+    }
+    assert without == ENDED_BY.keys()
 
 
 def scaled(options: list[tuple[str, int]]) -> list[tuple[str, int]]:

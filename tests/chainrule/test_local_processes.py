@@ -98,7 +98,7 @@ def test_without_room_for_its_tokens_a_cluster_says_so_and_leaves_nothing(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(Path, "write_text", write_text)
-    with pytest.raises(ClusterError, match="No space left on device.*make room"), LocalProcesses(workers=1):
+    with pytest.raises(ClusterError, match=r"No space left on device.*make room"), LocalProcesses(workers=1):
         pass
     assert list(temporary_folder.iterdir()) == []
 
