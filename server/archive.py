@@ -175,7 +175,8 @@ class Archive:
         await self.journal.written()
         ended = log_event("job_ended", job=job.job_id, step=job.progress.step, state=job_pb2.JobState.Name(state))
         log.info("job %s: %s", job.job_id, job_pb2.JobState.Name(state), extra=ended)
-        self._drop_checkpoints(job)
+        # In a thread: to free gigabytes takes a file system its time, and other jobs go on.
+        await asyncio.to_thread(self._drop_checkpoints, job)
 
     async def delete(self, job: Job) -> None:
         """Forget a job that has ended. Raises StorageFull, NotFound where it was deleted already."""

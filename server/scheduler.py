@@ -134,6 +134,9 @@ class Scheduler:
         Raises WrongState while it hasn't ended, NotFound where it was deleted meanwhile, StorageFull."""
         if not job.is_final:
             raise WrongState(f"job {job.job_id} has not ended; cancel it first ('chainrule cancel {job.job_id}')")
+        if job.ending is not None:
+            # Its checkpoints may still be being removed.
+            await asyncio.shield(job.ending)
         # A caller that gives up must not leave a job here that isn't on the disk.
         await asyncio.shield(asyncio.create_task(self._delete(job)))
 

@@ -9,24 +9,19 @@ import asyncio
 import functools
 import os
 import random
-from collections import deque
 from pathlib import Path
 
 import pytest
 
 from chainrule.v1 import job_pb2
-from chainrule.v1 import worker_service_pb2 as pb
-from chainrule.wire_codec import OutgoingResponse, RawPart, Request, decode_response
-from engine.reduction import maximal_subtrees
 from server.archive import Archive
-from server.errors import NotFound, PermissionDenied, WrongState
+from server.errors import WrongState
 from server.jobs import Job, JobBook
 from server.prepared_job import prepare
 from server.scheduler import Scheduler
-from tests.plain_workers import computer_of, train_with_plain_workers
+from tests.plain_workers import train_with_plain_workers
 from tests.server.in_process import add_data_sets, regression_spec
-from worker.held_job import HeldJob
-from worker.vectors import OwnVectors
+from tests.server.plain_worker import PlainWorker
 
 PAUSED, SUCCEEDED = job_pb2.JOB_STATE_PAUSED, job_pb2.JOB_STATE_SUCCEEDED
 JOBS, MOST_WORKERS = 5, 5
@@ -49,78 +44,6 @@ def undisturbed(seed: int) -> str:
     result = train_with_plain_workers(prepare(spec(seed)), worker_count=1).result
     assert result is not None
     return result.parameters_sha256
-
-
-class PlainWorker:
-    """A worker and the link to it. Each turn it takes in one message, or one of its answers arrives at the server."""
-
-    shares_memory = False
-
-    def __init__(self, scheduler: Scheduler, *, kind: str = "") -> None:
-        self._scheduler = scheduler
-        self.name = scheduler.register(pb.Hello(name="worker", numpy_version=kind)).name
-        self._inbox: deque[OutgoingResponse] = deque()
-        self._answers: deque[Request] = deque()
-        self._held: HeldJob | None = None
-        scheduler.join(self.name, self)
-
-    def send(self, response: OutgoingResponse, descriptors: tuple[int, ...] = ()) -> None:  # noqa: ARG002
-        """See server.links.Link."""
-        self._inbox.append(response)
-
-    def without_memory(self) -> PlainWorker:
-        """See server.links.Link."""
-        return self
-
-    def close(self) -> None:
-        """See server.links.Link."""
-
-    def leave(self) -> None:
-        """It is gone, with what was on its way."""
-        self._scheduler.leave(self.name)
-
-    @property
-    def is_busy(self) -> bool:
-        return bool(self._inbox or self._answers)
-
-    def take_turn(self, chance: random.Random) -> None:
-        if self._answers and (not self._inbox or chance.random() < 0.5):
-            self._scheduler.receive(self.name, self._answers.popleft())
-            return
-        response = self._inbox.popleft()
-        if isinstance(response, bytes):
-            response = decode_response(response)
-        if isinstance(response, RawPart):
-            raise TypeError("these models are too small for parts")
-        kind = response.WhichOneof("message")
-        held_id = None if self._held is None else self._held.assignment.job_id
-        if kind == "assignment":
-            assignment = response.assignment
-            assert held_id in (None, assignment.job_id), "assigned to one job before it was released from another"
-            self._held = self._accept(assignment)
-            if self._held is not None:
-                ready = pb.Ready(job_id=assignment.job_id, generation=assignment.generation)
-                self._answers.append(pb.TrainRequest(ready=ready))
-        elif kind == "order":
-            assert self._held is not None
-            assert held_id == response.order.job_id
-            assert len(self._scheduler.book.find(response.order.job_id).worker_kinds) == 1
-            self._answers += [pb.TrainRequest(partial_sum=each) for each in self._held.compute(response.order)]
-        elif kind == "release":
-            assert held_id in (None, response.release.job_id)
-            self._held = None
-
-    def _accept(self, assignment: pb.Assignment) -> HeldJob | None:
-        try:
-            job = self._scheduler.shard_source(assignment.job_id, assignment.first_shard, worker=self.name)
-        except (NotFound, PermissionDenied):
-            return None  # it runs no longer, or the shard is another worker's by now; what follows is on its way
-        first = assignment.first_shard
-        subtrees = maximal_subtrees(first=first, stop=first + assignment.shard_count)
-        return HeldJob(assignment, computer_of(job), OwnVectors(subtrees, job.model.layout.size, self, job.precision))
-
-    def wait_copied(self, number: int) -> None:
-        """See worker.vectors.Outlet."""
 
 
 async def live(chance: random.Random, folder: Path) -> list[Job]:
