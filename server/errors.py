@@ -5,7 +5,7 @@ ServiceError
 │   └── InvalidSpec   those of a job
 ├── NotFound          a job that isn't there
 ├── WrongState        a call that doesn't fit the state of the job
-├── OutOfRange        a shard that the job doesn't have
+├── OutOfRange        a shard, an event or a place in an upload that isn't there
 ├── OutOfMemory       more than this machine has
 ├── DamagedFile       a file that isn't what was written
 ├── LimitExceeded     more than the operator lets this server take

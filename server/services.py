@@ -15,7 +15,17 @@ from chainrule.v1 import worker_service_pb2 as pb
 from chainrule.wire_codec import OutgoingResponse, RawPart, Request
 from server.connected_worker import HELLO_TIMEOUT_S, ConnectedWorker
 from server.data_set_store import DataSetStore
-from server.errors import InvalidSpec, NotFound, PermissionDenied, ProtocolError, WrongState, peer, streaming, unary
+from server.errors import (
+    InvalidSpec,
+    NotFound,
+    OutOfRange,
+    PermissionDenied,
+    ProtocolError,
+    WrongState,
+    peer,
+    streaming,
+    unary,
+)
 from server.estimate import estimate
 from server.job_page import Listed, page
 from server.jobs import Job, checked_request_id
@@ -89,6 +99,14 @@ class JobService(job_service_pb2_grpc.JobServiceServicer):
     async def WatchJob(self, request: api.WatchJobRequest) -> AsyncIterator[api.WatchJobResponse]:  # noqa: N802
         job = self._find(request.job_id)
         last = request.after_event if request.HasField("after_event") else job.last_event
+        if last > job.last_event:
+            # What is on the disk already may not be told to the job yet; after this it is.
+            await self.scheduler.archive.journal.run(lambda: None)
+        if last > job.last_event:
+            raise OutOfRange(
+                f"the last event of job {job.job_id} is number {job.last_event}, so none follows {last}; was the "
+                "server restored from a backup? Watch the job from event 0"
+            )
         while True:
             # Before the state is told: it may change while that is on its way.
             changed, is_final = job.changed, job.is_final

@@ -120,7 +120,8 @@ class JobServiceServicer:
     def WatchJob(self, request, context):
         """The job now, then again whenever its state changes and, while it runs, at least once and at most ten times a second.
         The stream ends after a final state. Whoever watches again after a lost connection, or after a restart of the server,
-        names the last event number that was told and is told the events since.
+        names the last event number that was told and is told the events since; OUT_OF_RANGE where the job has no such event,
+        as after the server was restored from a backup that is older.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

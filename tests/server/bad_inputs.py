@@ -123,6 +123,7 @@ BAD_INPUTS = [
     BadInput("ListJobs", "a token of another request", {"page_token": "bm9uc2Vuc2U"}),
     BadInput("ListJobs", "a state that isn't there", {"states": [99]}),
     BadInput("WatchJob", "a job that isn't there", {"job_id": "ffff00000000"}),
+    BadInput("WatchJob", "an event that the job doesn't have", {"job_id": QUEUED, "after_event": 9}),
     BadInput("CancelJob", "a job that has succeeded", {"job_id": DONE}),
     BadInput("PauseJob", "a job that has ended", {"job_id": CANCELLED}),
     BadInput("ResumeJob", "a job that has ended", {"job_id": CANCELLED}),
