@@ -7,6 +7,7 @@ gives the model's output back in the target's own terms with `target_of`.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
@@ -176,30 +177,48 @@ class Preprocessing:
 
     @classmethod
     def from_json(cls, text: str) -> Preprocessing:
-        """The preprocessing that `to_json` wrote. Raises ValueError where it is none."""
+        """The preprocessing that `to_json` wrote. Raises ValueError where it is none: a file may be anybody's."""
         try:
             found: dict[str, Any] = json.loads(text)
             if found["format"] != FORMAT:
-                raise ValueError(f"the preprocessing is of the form {found['format']!r}, but {FORMAT} is read here")
+                raise ValueError(f"the preprocessing is of the form {found['format']!r:.40}, but {FORMAT} is read here")
             target = found["target"]
             return cls(
                 features=tuple(_encoding(each) for each in found["features"]),
-                target_name=target["name"],
-                target_mean=target["mean"],
-                target_scale=target["scale"],
-                classes=None if target["classes"] is None else tuple(target["classes"]),
-                labels=None if target["labels"] is None else tuple(target["labels"]),
+                target_name=_text(target["name"]),
+                target_mean=_number(target["mean"]),
+                target_scale=_number(target["scale"]),
+                classes=None if target["classes"] is None else tuple(map(_text, target["classes"])),
+                labels=None if target["labels"] is None else tuple(map(_finite, target["labels"])),
             )
-        except (KeyError, TypeError) as error:
-            raise ValueError(f"is no preprocessing: {error!r}") from None
+        except (KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise ValueError(f"is no preprocessing: {error!r:.100}") from None
 
 
 def _encoding(found: dict[str, Any]) -> Encoding:
+    name = _text(found["name"])
     if found["kind"] == "number":
-        return NumberEncoding(found["name"], found["mean"], found["scale"], found["fill"])
-    if found["fill"] is not None and found["fill"] not in found["categories"]:
-        raise ValueError(f"is no preprocessing: {found['fill']!r:.40} is no category of {found['name']!r:.40}")
-    return CategoryEncoding(found["name"], tuple(found["categories"]), found["fill"])
+        return NumberEncoding(name, _number(found["mean"]), _number(found["scale"]), _number(found["fill"]))
+    categories = tuple(map(_text, found["categories"]))
+    if found["fill"] is not None and found["fill"] not in categories:
+        raise ValueError(f"is no preprocessing: {found['fill']!r:.40} is no category of {name!r:.40}")
+    return CategoryEncoding(name, categories, found["fill"])
+
+
+def _number(value: Any) -> float | None:
+    return None if value is None else _finite(value)
+
+
+def _finite(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise ValueError(f"is no preprocessing: {value!r:.40} is no finite number")
+    return value
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"is no preprocessing: {value!r:.40} is no text")
+    return value
 
 
 def learn(data: Rows, spec: job_pb2.DataSpec, training_rows: NDArray[np.int64]) -> Preprocessing:

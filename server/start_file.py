@@ -41,10 +41,11 @@ class StartFile:
         size_bytes = int.from_bytes(self.content[:SIZE_BYTES], "little")
         try:
             header = json.loads(self.content[SIZE_BYTES : SIZE_BYTES + size_bytes])
-        except ValueError:
+        except (ValueError, RecursionError):
+            # Whoever reads its tensors will say that it is none.
             return {}
         found = header.get("__metadata__") if isinstance(header, dict) else None
-        return found if isinstance(found, dict) else {}
+        return {key: value for key, value in found.items() if isinstance(value, str)} if isinstance(found, dict) else {}
 
 
 def read_start_file(

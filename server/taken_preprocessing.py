@@ -19,6 +19,7 @@ from chainrule.text import shortened_list
 from chainrule.v1 import job_pb2
 from server.column_choice import listed
 from server.data_set import DataSet, FileRows
+from server.encodings import CategoryEncoding, NumberEncoding
 from server.preprocessing import Preprocessing, TargetPreprocessing, learn_features, learn_target
 from server.start_file import StartError, StartFile
 
@@ -92,10 +93,29 @@ def taken_from(start: job_pb2.ModelStart, file: StartFile) -> Taken | None:
         raise StartError(message, field=FIELD)
     try:
         source = Preprocessing.from_json(text)
+        _check_sound(source)
         spec = json_format.Parse(file.metadata.get("spec", "{}"), job_pb2.JobSpec(), ignore_unknown_fields=True)
-    except (ValueError, json_format.ParseError) as error:
+    except (ValueError, RecursionError, json_format.ParseError) as error:
         raise StartError(f"what it starts from can't be read: {error}; say {FIELD} = []", field=FIELD) from None
     return Taken(source, spec.data, wanted.features, wanted.target)
+
+
+def _check_sound(source: Preprocessing) -> None:
+    """Raise ValueError for a preprocessing that no job can have learnt: a file may be anybody's."""
+    names = source.feature_names
+    scaled = [(each.mean, each.scale) for each in source.features if isinstance(each, NumberEncoding)]
+    sorted_names = [each.categories for each in source.features if isinstance(each, CategoryEncoding)]
+    sorted_names += [source.classes] if source.classes is not None else []
+    if not names or len(set(names)) < len(names):
+        raise ValueError("is no preprocessing: each feature has a name of its own")
+    for mean, scale in (*scaled, (source.target_mean, source.target_scale)):
+        if (mean is None) != (scale is None) or (scale is not None and scale <= 0):
+            raise ValueError(f"is no preprocessing: a mean has a scale above 0, got {mean} and {scale}")
+    for each in sorted_names:
+        if not each or list(each) != sorted(set(each)):
+            raise ValueError("is no preprocessing: categories and classes are sorted, each of them once")
+    if source.labels is not None and len(source.labels) != len(source.classes or ()):
+        raise ValueError("is no preprocessing: it has not one label for each class")
 
 
 def learn_or_take(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from server.data_set_store import DataSetStore
 from server.errors import InvalidSpec
 from server.model_file import Provenance, encode
 from server.prepared_job import prepare
+from server.preprocessing import FORMAT
 from server.trained_model import TrainedModel
 from tests.plain_workers import train_with_plain_workers
 
@@ -183,6 +185,43 @@ def test_a_file_of_another_program_has_no_preprocessing_to_take(tmp_path: Path) 
     assert prepared.preprocessing == prepare(job("file:new.csv"), data_root=tmp_path).preprocessing
     said = violations(tuned(job("file:new.csv"), "features"), tmp_path)["model.start.preprocessing"]
     assert "doesn't say how its rows were prepared" in said
+
+
+NUMBER = {"kind": "number", "name": "size", "mean": 0.0, "scale": 1.0, "fill": None}
+TARGET: dict[str, Any] = {"name": "price", "mean": None, "scale": None, "classes": None, "labels": None}
+
+
+@pytest.mark.parametrize(
+    ("features", "target"),
+    [
+        ([NUMBER | {"mean": "0"}], TARGET),
+        ([NUMBER | {"scale": 0.0}], TARGET),
+        ([NUMBER | {"scale": None}], TARGET),
+        ([NUMBER | {"fill": [1]}], TARGET),
+        ([NUMBER | {"name": 3}], TARGET),
+        ([NUMBER, NUMBER], TARGET),
+        ([], TARGET),
+        ("size", TARGET),
+        ([{"kind": "category", "name": "kind", "categories": ["b", "a"], "fill": None}], TARGET),
+        ([{"kind": "category", "name": "kind", "categories": [1], "fill": None}], TARGET),
+        ([NUMBER], TARGET | {"classes": ["a", "a"]}),
+        ([NUMBER], TARGET | {"classes": ["a", "b"], "labels": [1]}),
+        ([NUMBER], TARGET | {"labels": ["x"]}),
+        ([NUMBER], None),
+        (eval("[" * 90 + "]" * 90), TARGET),  # noqa: S307 - deep
+    ],
+)
+def test_a_hostile_preprocessing_is_refused_by_its_path(features: Any, target: Any, tmp_path: Path) -> None:
+    table(tmp_path / "new.csv")
+    text = json.dumps({"format": FORMAT, "features": features, "target": target})
+    metadata = {"preprocessing": text, "spec": "{}"}
+    save_file({"w": np.ones(4, np.float32)}, tmp_path / "model.safetensors", metadata)
+    said = violations(tuned(job("file:new.csv")), tmp_path)["model.start.preprocessing"]
+    assert "is no preprocessing" in said
+    assert said.endswith("say model.start.preprocessing = []")
+    for broken in ("[" * 100_000, "null", '{"format": NaN}'):
+        save_file({"w": np.ones(4, np.float32)}, tmp_path / "model.safetensors", {"preprocessing": broken})
+        assert "model.start.preprocessing" in violations(tuned(job("file:new.csv")), tmp_path)
 
 
 def test_a_job_starts_from_an_uploaded_model(tmp_path: Path, source: Source) -> None:
