@@ -19,6 +19,7 @@ from __future__ import annotations
 from collections.abc import Container, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
+from typing import NamedTuple
 
 # The workers of each job, by its id.
 Has = dict[str, list[str]]
@@ -42,12 +43,6 @@ class Claim:
     def most(self, workers: Sequence[str]) -> int:
         """How many of the connected workers it could have together, were it alone."""
         return len(workers) if self.kinds is None else max(map(len, self.kinds), default=0)
-
-    @property
-    def own_kind(self) -> frozenset[str]:
-        """Of the kinds that it takes the one of which it holds the most, then the one of which there are the most."""
-        takes = self.kinds or (frozenset(),)
-        return max(takes, key=lambda kind: (len(kind.intersection(self.held)), len(kind)))
 
 
 def allocate(claims: Sequence[Claim], workers: Sequence[str]) -> dict[str, tuple[str, ...]]:
@@ -83,30 +78,44 @@ def _minimums(line: Sequence[Claim], workers: Sequence[str]) -> tuple[dict[str, 
     """Whom each job that runs or begins takes, and how many it has at least.
 
     That is below its minimum only where too few are left."""
-    everyone = frozenset(workers)
     held = {name for claim in line for name in claim.held}
     takes: dict[str, AbstractSet[str]] = {}
     # Some workers that meet the minimums, if not those that the jobs will have.
     has: Has = {}
     free = [*workers]
-    for claim in line:
-        if claim.is_running:
-            takes[claim.job_id] = everyone if claim.kinds is None else claim.own_kind
-            has[claim.job_id] = []
-            for _ in range(claim.min_workers):
-                _gain(claim.job_id, has, takes, free)
-    for claim in in_line(line):
-        # The kind of which the most are free: nobody has to give those.
-        kinds = [everyone] if claim.kinds is None else sorted(claim.kinds, key=lambda kind: -len(kind - held))
-        for kind in kinds:
-            tried, left = {**{job_id: [*names] for job_id, names in has.items()}, claim.job_id: []}, [*free]
-            if all(_gain(claim.job_id, tried, {**takes, claim.job_id: kind}, left) for _ in range(claim.min_workers)):
-                has, free, takes[claim.job_id] = tried, left, kind
-                break
-        else:
-            if claim.min_workers <= claim.most(workers):
-                break  # it holds its place
+    for claim in [*(claim for claim in line if claim.is_running), *in_line(line)]:
+        kinds = (frozenset(workers),) if claim.kinds is None else claim.kinds or (frozenset(),)
+        # Its own kind, else the one of which the most are free: nobody has to give those.
+        found = max(
+            (_with_minimum(claim, kind, has, takes, free) for kind in kinds),
+            key=lambda found: (
+                len(found.has[claim.job_id]),
+                len(found.kind.intersection(claim.held)),
+                len(found.kind - held),
+            ),
+        )
+        if claim.is_running or len(found.has[claim.job_id]) == claim.min_workers:
+            has, free, takes[claim.job_id] = found.has, found.free, found.kind
+        elif claim.min_workers <= claim.most(workers):
+            break  # it holds its place
     return takes, {job_id: len(names) for job_id, names in has.items()}
+
+
+class _Found(NamedTuple):
+    kind: frozenset[str]
+    has: Has
+    free: list[str]
+
+
+def _with_minimum(
+    claim: Claim, kind: frozenset[str], has: Has, takes: Mapping[str, Container[str]], free: Sequence[str]
+) -> _Found:
+    """What all have once this job has its minimum too, or as much of it as there is, of this kind."""
+    found = _Found(kind, {**{job_id: [*names] for job_id, names in has.items()}, claim.job_id: []}, [*free])
+    for _ in range(claim.min_workers):
+        if not _gain(claim.job_id, found.has, {**takes, claim.job_id: kind}, found.free):
+            break
+    return found
 
 
 def _gain(

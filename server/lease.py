@@ -41,6 +41,7 @@ class Lease:
     _longest_still_s: float = 0.0
     _is_first: bool = True
     _is_loading: bool = False
+    _was_loading: bool = False
 
     def works(self) -> None:
         """A message that carries work came. It is called for every message of every step, so it only counts."""
@@ -59,8 +60,10 @@ class Lease:
         """Take in how time has passed. owes: the worker was given something to do and hasn't answered.
 
         is_first: it has answered nothing yet of what it was assigned. While it reads shards that is no excuse."""
-        is_first = is_first and not self._is_loading
-        self._is_first = is_first
+        # What stood still before it said that it reads shards was no wait for one.
+        counts = not is_first or self._was_loading
+        self._was_loading = self._is_loading
+        self._is_first = is_first and not self._is_loading
         passed_s = min(max(now_s - self.now_s, 0.0), LONGEST_LOOK_S)
         self.now_s = now_s
         self.silent_s = 0.0 if self._seen_life != self._life_count else self.silent_s + passed_s
@@ -68,7 +71,7 @@ class Lease:
         if owes and self._seen_work == self._work_count:
             self.still_s += passed_s
         else:
-            if not is_first:
+            if counts:
                 self._longest_still_s = max(self.still_s, self._longest_still_s)
             self.still_s = 0.0
             self._seen_work = self._work_count

@@ -49,8 +49,8 @@ def mixed_situations(draw: st.DrawFn) -> tuple[list[Claim], list[str]]:
 
 
 def taken_by(claim: Claim, workers: Sequence[str]) -> frozenset[str]:
-    """Whom a job that runs takes."""
-    return frozenset(workers) if claim.kinds is None else claim.own_kind
+    """Whom a job takes."""
+    return frozenset(workers) if claim.kinds is None else frozenset().union(*claim.kinds)
 
 
 def most_that_can_be_met(claims: list[Claim], workers: list[str]) -> int:
@@ -192,6 +192,8 @@ def test_the_minimums_of_running_jobs_are_met_as_far_as_any_allocation_could_and
     situation: tuple[list[Claim], list[str]],
 ) -> None:
     claims, workers = situation
+    # Of two kinds either may do, and which one it is has a say in what is left for others.
+    claims = [dataclasses.replace(claim, kinds=claim.kinds and claim.kinds[:1]) for claim in claims]
     running = sorted((claim for claim in claims if claim.is_running), key=lambda claim: -claim.priority)
     found = allocate(claims, workers)
     has = [min(len(found[claim.job_id]), claim.min_workers) for claim in running]
