@@ -1,8 +1,10 @@
-"""One of three workers is slowed tenfold: how long a job takes with shards that move away from it, and without.
+"""One of three workers is slowed tenfold, or stands still now and then: how long a job takes with the others' help, and
+without.
 
-python benchmarks/stragglers.py [--steps 100] [--transport grpc]
+python -m benchmarks.stragglers [--steps 100] [--transport grpc]
 
-The slow worker is stopped and let go on from outside, by SIGSTOP and SIGCONT: it runs a tenth of the time.
+The slow worker is stopped and let go on from outside, by SIGSTOP and SIGCONT: it runs a tenth of the time, or stands
+still for one second in two.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,17 +30,21 @@ from chainrule.local_processes import LocalProcesses
 from chainrule.v1 import job_pb2
 
 ROWS, FEATURES, HIDDEN, BATCH = 8192, 128, 512, 2048
-RUNS_S, STOPS_S = 0.01, 0.09
+# For how long the slow worker runs, and then stands still.
+Slowing = tuple[float, float]
+TENFOLD: Slowing = (0.01, 0.09)
+NOW_AND_THEN: Slowing = (1.0, 1.0)
 WANTED = 2.5
 
 
 @dataclass(frozen=True)
 class Run:
-    """wall_s: of the training. moves: how often shards moved."""
+    """wall_s: of the training. moves: how often shards moved. helps: how often it was told that a worker was helped."""
 
     wall_s: float
     parameters_sha256: str
     moves: int
+    helps: int
 
 
 def spec(*, steps: int, factor: float) -> job_pb2.JobSpec:
@@ -59,16 +66,17 @@ def spec(*, steps: int, factor: float) -> job_pb2.JobSpec:
 
 
 @contextlib.contextmanager
-def slowed(process_id: int | None) -> Iterator[None]:
-    """A process that runs a tenth of the time, until the end of the block; None slows nobody."""
+def slowed(process_id: int, slowing: Slowing | None = TENFOLD) -> Iterator[None]:
+    """A process that runs a part of the time, until the end of the block; None doesn't slow it."""
     ended = threading.Event()
 
     def slow() -> None:
-        while process_id is not None and not ended.is_set():
+        while slowing is not None and not ended.is_set():
+            runs_s, stops_s = slowing
             os.kill(process_id, signal.SIGSTOP)
-            ended.wait(STOPS_S)
+            ended.wait(stops_s)
             os.kill(process_id, signal.SIGCONT)
-            ended.wait(RUNS_S)
+            ended.wait(runs_s)
 
     thread = threading.Thread(target=slow)
     thread.start()
@@ -79,7 +87,7 @@ def slowed(process_id: int | None) -> Iterator[None]:
         thread.join()
 
 
-def train(folder: Path, transport: str, *, steps: int, factor: float, is_slowed: bool) -> Run:
+def train(folder: Path, transport: str, *, steps: int, factor: float, slowing: Slowing | None) -> Run:
     """The job on a cluster of its own."""
     with (
         LocalProcesses(3, folder, transport) as cluster,
@@ -90,15 +98,15 @@ def train(folder: Path, transport: str, *, steps: int, factor: float, is_slowed:
             if time.monotonic() > deadline_s:
                 raise SystemExit("the three workers did not join within 60 s")
             time.sleep(0.1)
-        with slowed(cluster.process_ids[1] if is_slowed else None):
+        with slowed(cluster.process_ids[1], slowing):
             job = client.create_job(spec(steps=steps, factor=factor))
-            moves = 0
+            kinds: Counter[str | None] = Counter()
             for update in client.watch_updates(job.job_id, after_event=0):
                 job = update.job
-                moves += sum(event.HasField("shards_moved") for event in update.events)
+                kinds.update(event.WhichOneof("event") for event in update.events)
     if job.state != job_pb2.JOB_STATE_SUCCEEDED:
         raise SystemExit(f"the job failed: {job.error.message}")
-    return Run(job.result.training_s, job.result.parameters_sha256, moves)
+    return Run(job.result.training_s, job.result.parameters_sha256, kinds["shards_moved"], kinds["late_worker_helped"])
 
 
 def main() -> int:
@@ -113,20 +121,26 @@ def main() -> int:
         random = np.random.default_rng(0)
         np.savez(folder / "rows.npz", features=random.normal(size=(ROWS, FEATURES)), target=random.normal(size=ROWS))
         cases = {
-            "nobody slowed": (3.0, False),
-            "one slowed, shards stay": (0.0, True),
-            "one slowed, shards move": (3.0, True),
+            "nobody slowed": (3.0, None),
+            "one slowed tenfold, left alone": (0.0, TENFOLD),
+            "one slowed tenfold, helped": (3.0, TENFOLD),
+            "one stopped now and then, left alone": (0.0, NOW_AND_THEN),
+            "one stopped now and then, helped": (3.0, NOW_AND_THEN),
         }
         runs = {
-            case: train(folder, arguments.transport, steps=arguments.steps, factor=factor, is_slowed=is_slowed)
-            for case, (factor, is_slowed) in cases.items()
+            case: train(folder, arguments.transport, steps=arguments.steps, factor=factor, slowing=slowing)
+            for case, (factor, slowing) in cases.items()
         }
     for case, run in runs.items():
-        print(f"{case:<26}{run.wall_s:8.2f} s   {run.moves} moves   {run.parameters_sha256[:16]}")
-    won = runs["one slowed, shards stay"].wall_s / runs["one slowed, shards move"].wall_s
+        print(f"{case:<38}{run.wall_s:8.2f} s   {run.moves} moves   helped: {run.helps}   {run.parameters_sha256[:16]}")
     same = len({run.parameters_sha256 for run in runs.values()}) == 1
-    print(f"{won:.1f} times as fast where shards move (wanted: {WANTED}); {'the same bits' if same else 'OTHER BITS'}")
-    return 0 if same and won >= WANTED else 1
+    won = {
+        slow: runs[f"one {slow}, left alone"].wall_s / runs[f"one {slow}, helped"].wall_s
+        for slow in ("slowed tenfold", "stopped now and then")
+    }
+    print("; ".join(f"{slow}: {times:.1f} times as fast where helped" for slow, times in won.items()))
+    print(f"wanted: {WANTED} for slowed tenfold; {'the same bits' if same else 'OTHER BITS'}")
+    return 0 if same and won["slowed tenfold"] >= WANTED else 1
 
 
 if __name__ == "__main__":
