@@ -6,6 +6,11 @@ import signal
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# No test asserts how long something takes. A failing example is printed as code that tries it again.
+settings.register_profile("chainrule", deadline=None, print_blob=True)
+settings.load_profile("chainrule")
 
 FOLDER = Path(__file__).parent
 # Loading PyTorch or numba takes seconds: one process does it for all of these.
