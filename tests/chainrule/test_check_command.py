@@ -287,4 +287,4 @@ def test_a_killed_check_takes_the_process_that_reads_data_with_it(marker: str, j
             assert time.monotonic() < deadline_s, "waited too long"
             time.sleep(0.02)
         process.kill()
-        process.wait(timeout=30)
+        process.wait(timeout=60)

@@ -26,7 +26,7 @@ from chainrule.local_link.listener import (
 from chainrule.local_link.segment import Segment
 
 pytestmark = pytest.mark.skipif(why_unsupported() is not None, reason=str(why_unsupported()))
-TIMEOUT_S = 10.0
+TIMEOUT_S = 60.0
 
 
 def pair() -> tuple[Connection, Connection]:

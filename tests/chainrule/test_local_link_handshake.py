@@ -41,7 +41,7 @@ from server.local_links import LocalLinks
 from tests.cluster.support import shared_files
 
 pytestmark = pytest.mark.skipif(why_unsupported() is not None, reason=str(why_unsupported()))
-TIMEOUT_S = 10.0
+TIMEOUT_S = 60.0
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 

@@ -56,7 +56,7 @@ def test_nobody_else_on_the_machine_gets_into_a_cluster() -> None:
             with Client(cluster.address, credentials=stranger) as client, pytest.raises(NotAuthenticated):
                 client.list_jobs()
         with Client(cluster.address, credentials=cluster.credentials) as client:
-            deadline_s = time.monotonic() + 10
+            deadline_s = time.monotonic() + 60
             while not client.list_workers():
                 assert time.monotonic() < deadline_s
                 time.sleep(0.02)
@@ -71,7 +71,7 @@ def test_nobody_else_on_the_machine_gets_into_a_cluster() -> None:
 def test_a_worker_that_dies_is_told_once() -> None:
     with LocalProcesses(workers=2) as cluster:
         os.kill(cluster.process_ids[1], signal.SIGKILL)
-        deadline_s = time.monotonic() + 10
+        deadline_s = time.monotonic() + 60
         while not (deaths := cluster.new_deaths()):
             assert time.monotonic() < deadline_s
             time.sleep(0.02)

@@ -156,7 +156,7 @@ def test_a_worker_that_is_ended_while_it_waits_writes_nothing_but_json() -> None
         assert worker.stderr is not None
         assert json.loads(worker.stderr.readline())["event"] == "connecting"
         worker.send_signal(signal.SIGTERM)
-        _, errors = worker.communicate(timeout=30)
+        _, errors = worker.communicate(timeout=60)
     # There may be more: what gRPC's own threads say to a channel that is closed while it connects.
     lines = [json.loads(line) for line in errors.splitlines()]
     assert [line["process"] for line in lines if line.get("event") == "stopping"] == ["w-1"]

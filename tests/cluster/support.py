@@ -101,7 +101,7 @@ class Processes:
         for name, process in self.started.items():
             with process:
                 try:
-                    process.wait(15)
+                    process.wait(60)
                 except subprocess.TimeoutExpired:
                     # With PYTHONFAULTHANDLER it says where it hangs.
                     process.send_signal(signal.SIGABRT)
@@ -164,7 +164,7 @@ class RestartableServer:
         """End the server by a signal, kill -9 unless another is given, and return its exit code."""
         assert self._server is not None
         self._server.send_signal(number)
-        self._server.communicate(timeout=20)
+        self._server.communicate(timeout=60)
         return self._server.returncode
 
     def add_worker(self, name: str) -> None:

@@ -79,7 +79,8 @@ def test_a_stopped_worker_loses_its_shards_after_the_lease_and_joins_again(
         wait_for(lambda: "stopped" in [worker.name for worker in client.list_workers()])
         job = last(client, job_id)
         assert job.result.parameters_sha256 == reference(spec)
-        (loss,) = losses(client, job_id)["stopped"]
+        # Where the machine is so busy that it falls silent again, more follow.
+        loss, *_ = losses(client, job_id)["stopped"]
         helped = [event for event in events(client, job_id) if event.HasField("late_worker_helped")]
     assert not (is_waited_for and helped)
     assert loss.reason == job_pb2.LOSS_REASON_LEASE_EXPIRED
@@ -107,7 +108,7 @@ def test_a_worker_that_hangs_in_python_loses_its_shards_although_its_threads_liv
         wait_for(lambda: processes.joined("hangs", 2))
         job = last(client, job_id)
         assert job.result.parameters_sha256 == reference(spec)
-        (loss,) = losses(client, job_id)["hangs"]
+        loss, *_ = losses(client, job_id)["hangs"]
     assert loss.reason == job_pb2.LOSS_REASON_LEASE_EXPIRED
     assert "alive, but its work has stood still" in loss.details
 
@@ -116,7 +117,7 @@ def test_a_worker_that_hangs_in_python_loses_its_shards_although_its_threads_liv
 def test_a_killed_worker_and_one_that_is_asked_to_leave_are_told_apart(
     transport: str, processes: Processes, reference: Reference
 ) -> None:
-    address = processes.server()
+    address = processes.server("--lease-s", "600")
     for name in ("killed", "leaves", "stays"):
         processes.worker(name, address, "--transport", transport)
     spec = endless()
@@ -125,11 +126,11 @@ def test_a_killed_worker_and_one_that_is_asked_to_leave_are_told_apart(
         job_id = client.create_job(spec).job_id
         wait_for(lambda: steps_after(client, job_id, 10))
         processes.started["killed"].kill()
-        # At once, and not after the lease of 10 s.
-        wait_for(lambda: len(client.list_workers()) == 2, timeout_s=8)
+        # At once, and not after the lease.
+        wait_for(lambda: len(client.list_workers()) == 2)
         client.report_worker_end("killed", "killed by SIGKILL")
         processes.started["leaves"].terminate()
-        assert processes.started["leaves"].wait(20) == 0
+        assert processes.started["leaves"].wait(60) == 0
         job = last(client, job_id)
         assert job.result.parameters_sha256 == reference(spec)
         found = losses(client, job_id)
@@ -216,7 +217,10 @@ def test_list_workers_tells_who_they_are_and_what_they_do(processes: Processes) 
     with Client(address) as client:
         wait_for(lambda: processes.joined("remote", 1) and processes.joined("local", 1))
         assert {worker.job_id for worker in client.list_workers()} == {""}
-        job_id = client.create_job(endless()).job_id
+        spec = endless()
+        # Each keeps its half of the shards, also where one is slower for a while.
+        spec.training.stragglers.factor = 0
+        job_id = client.create_job(spec).job_id
         wait_for(lambda: steps_after(client, job_id, 50))
         found = {worker.name: worker for worker in client.list_workers()}
         client.cancel_job(job_id)

@@ -32,14 +32,14 @@ def disk(tmp_path: Path) -> Iterator[Path]:
     mount = ["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "chainrule-test", str(folder)]
     unmount = ["umount", "--lazy", str(folder)]
     try:
-        subprocess.run(mount, check=True, capture_output=True, timeout=20)
+        subprocess.run(mount, check=True, capture_output=True, timeout=60)
     except (OSError, subprocess.CalledProcessError) as error:
         pytest.skip(f"nothing can be mounted here: {getattr(error, 'stderr', b'').decode().strip() or error}")
     try:
         yield folder
     finally:
         with contextlib.suppress(subprocess.CalledProcessError):
-            subprocess.run(unmount, check=True, capture_output=True, timeout=20)
+            subprocess.run(unmount, check=True, capture_output=True, timeout=60)
 
 
 def events_of(client: Client, job_id: str) -> list[job_pb2.JobEvent]:

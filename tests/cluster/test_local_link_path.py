@@ -48,7 +48,7 @@ def test_a_socket_that_cannot_be_had_is_refused(
     options: list[str], code: int, said: str, marker: str, tmp_path: Path
 ) -> None:
     command = [*COMMAND, "server", "--port", "0", "--home", str(tmp_path / "home"), *options]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == code
     assert said in done.stderr
     assert "Traceback" not in done.stderr

@@ -69,7 +69,7 @@ def test_status_shows_the_transport_and_what_a_step_costs(
             pass
         command = [*COMMAND, "status", job.job_id, "--server", cluster.address]
         environment = {**os.environ, "CHAINRULE_TOKEN": str(cluster.credentials.token)}
-        shown = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True, env=environment).stdout
+        shown = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True, env=environment).stdout
     lines = {line.split("  ")[0]: line for line in shown.splitlines()}
     assert "shared-memory" in lines["transport"]
     assert all(phase in lines["step, ms (p95)"] for phase in PHASES)

@@ -185,13 +185,13 @@ def test_a_worker_ends_at_a_signal_while_it_waits_and_while_it_computes(
     )
     wait_for(lambda: all(processes.joined(name, 1) for name in ("waits", "computes", "stays")))
     waiting.send_signal(number)
-    assert waiting.wait(10) == 0
+    assert waiting.wait(60) == 0
     spec = disturbed(large)
     with Client(address) as client:
         job_id = client.create_job(spec).job_id
         wait_for(lambda: client.get_job(job_id).progress.step >= 2)
         computing.send_signal(number)
-        assert computing.wait(10) == 0
+        assert computing.wait(60) == 0
         job = last(client, job_id)
     assert job.result.parameters_sha256 == reference(spec)
     assert "stopping" in processes.log("waits")

@@ -63,7 +63,7 @@ def test_an_upload_that_ctrl_c_ends_goes_on_with_the_same_command(tmp_path: Path
             os.kill(server.process_id, signal.SIGSTOP)
             time.sleep(0.2)
             client.send_signal(signal.SIGINT)
-            output, errors = client.communicate(timeout=30)
+            output, errors = client.communicate(timeout=60)
         os.kill(server.process_id, signal.SIGCONT)
         assert client.returncode == 130, (output, errors)
         assert "goes on from there" in errors

@@ -82,10 +82,10 @@ class Reader:
             process.send_signal(signal.SIGTERM)
         for process in self._started:
             try:
-                process.wait(20)
+                process.wait(60)
             except subprocess.TimeoutExpired:
                 process.kill()
-                process.wait(20)
+                process.wait(60)
 
     def _run_shell(self, block: Block) -> None:
         code = block.code.replace("50051", str(self.port))

@@ -39,7 +39,7 @@ from tests.server.in_process import (
 )
 from tests.server.messages import Wanted, messages
 
-TIMEOUT_S = 20.0
+TIMEOUT_S = 60.0
 SERVICES = [
     file.DESCRIPTOR.services_by_name[name]
     for file, name in (

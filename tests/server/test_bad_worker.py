@@ -18,7 +18,7 @@ from chainrule.v1 import worker_service_pb2 as pb
 from tests.server.in_process import RunningServer, add_data_sets, prepared, regression_spec, running_server
 from tests.server.messages import Wanted, messages
 
-TIMEOUT_S = 20.0
+TIMEOUT_S = 60.0
 ALLOWED = {grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND, grpc.StatusCode.FAILED_PRECONDITION}
 EXAMPLES = settings(
     max_examples=int(os.environ.get("CHAINRULE_FUZZ_EXAMPLES", "100")),

@@ -10,7 +10,7 @@ from chainrule.v1 import job_service_pb2 as api
 from server.store import StoreError
 from tests.server.in_process import RunningServer, refusal, regression_spec
 
-TIMEOUT_S = 30.0
+TIMEOUT_S = 60.0
 
 
 def create(server: RunningServer, **fields: str) -> job_pb2.Job:

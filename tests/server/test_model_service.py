@@ -18,7 +18,7 @@ from server.prepared_job import prepare
 from server.trained_model import TrainedModel
 from tests.server.in_process import RunningServer, classes_spec, prepared, refusal, regression_spec
 
-TIMEOUT_S = 30.0
+TIMEOUT_S = 60.0
 
 
 def row(*values: Any) -> struct_pb2.ListValue:

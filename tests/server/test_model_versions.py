@@ -23,7 +23,7 @@ from server.training import Training
 from tests.plain_workers import train_with_plain_workers
 from tests.server.in_process import RunningServer, prepared, refusal, regression_spec
 
-TIMEOUT_S = 30.0
+TIMEOUT_S = 60.0
 BEST = model_pb2.ModelVersion(named=model_pb2.NAMED_VERSION_BEST)
 LAST = model_pb2.ModelVersion(named=model_pb2.NAMED_VERSION_LAST)
 

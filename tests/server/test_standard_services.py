@@ -13,7 +13,7 @@ from grpc_reflection.v1alpha import reflection_pb2
 from server.standard_services import SERVICES
 from tests.server.in_process import RunningServer
 
-TIMEOUT_S = 30.0
+TIMEOUT_S = 60.0
 REFLECTIONS = ["grpc.reflection.v1alpha.ServerReflection", "grpc.reflection.v1.ServerReflection"]
 
 

@@ -12,7 +12,7 @@ from server import job_memory, prepared_job
 from server.estimate import estimate
 from tests.server.in_process import RunningServer, prepared, refusal, regression_spec
 
-TIMEOUT_S = 30.0
+TIMEOUT_S = 60.0
 
 
 def test_a_job_that_is_only_checked_is_answered_whole_and_never_started(server: RunningServer) -> None:

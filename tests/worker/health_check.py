@@ -12,6 +12,6 @@ SCRIPT = Path(__file__).resolve().parents[2] / "deploy/image/worker-is-joined"
 def all_are_joined(folder: Path) -> bool:
     """What the check says of the workers whose status files are in the folder."""
     environment = os.environ | {"CHAINRULE_WORKER_STATUS": str(folder)}
-    done = subprocess.run(["/bin/sh", SCRIPT], env=environment, capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run(["/bin/sh", SCRIPT], env=environment, capture_output=True, text=True, timeout=60, check=False)
     assert done.stderr == ""
     return done.returncode == 0

@@ -8,7 +8,7 @@ from typing import Any
 from chainrule.v1 import worker_service_pb2 as pb
 from worker.signs_of_life import SignsOfLife
 
-TIMEOUT_S = 20.0
+TIMEOUT_S = 60.0
 
 
 class Said:

@@ -36,7 +36,7 @@ def test_a_container_is_well_once_each_of_its_workers_has_joined(tmp_path: Path)
 
 def test_what_a_killed_worker_left_behind_is_cleared_away(tmp_path: Path) -> None:
     with subprocess.Popen([sys.executable, "-c", ""]) as ended:
-        ended.wait(30)
+        ended.wait(60)
     (tmp_path / str(ended.pid)).touch()
     (tmp_path / "notes").touch()
     StatusFile(tmp_path)
@@ -52,10 +52,10 @@ def test_a_worker_is_joined_for_as_long_as_its_stream_lives(tmp_path: Path) -> N
     # It dies, which the computing thread hasn't seen yet: from now on nothing is touched.
     stream.is_active = False
     said.clear()
-    assert said.wait(30)
+    assert said.wait(60)
     os.utime(tmp_path / str(os.getpid()), (0, 0))
     said.clear()
-    assert said.wait(30)
+    assert said.wait(60)
     assert not all_are_joined(tmp_path)
     signs.end()
 

@@ -149,7 +149,7 @@ def test_a_vector_is_not_written_before_it_has_been_copied() -> None:
         def wait_copied(self, number: int) -> None:
             if number:
                 self.asked.set()
-                assert self.may_copy.wait(10)
+                assert self.may_copy.wait(60)
             super().wait_copied(number)
 
     outlet = Blocked()
@@ -159,12 +159,12 @@ def test_a_vector_is_not_written_before_it_has_been_copied() -> None:
     held.vectors._parameters[...] = 0.01
     thread = threading.Thread(target=compute, args=(held,))
     thread.start()
-    assert outlet.asked.wait(10)
+    assert outlet.asked.wait(60)
     time.sleep(0.05)
     # Two subtrees are pushed, and the third waits for the first.
     assert {part.first_shard for part in outlet.waiting} == {1, 2}
     outlet.may_copy.set()
-    thread.join(10)
+    thread.join(60)
     assert not thread.is_alive()
 
 
