@@ -30,7 +30,7 @@ train: install ## train the four-layer network on real data, with a server and t
 	$(VENV)/bin/chainrule train examples/four_layer.toml --workers $(WORKERS)
 
 test: $(VENV)/.installed-test ## install what the tests need and run them (PYTEST_ARGS="-k name" chooses)
-	$(VENV)/bin/python -P -m pytest -n $(TEST_PROCESSES) --dist loadgroup --no-loadscope-reorder $(PYTEST_ARGS)
+	$(VENV)/bin/python -P -m pytest -n $(TEST_PROCESSES) --dist loadscope --no-loadscope-reorder $(PYTEST_ARGS)
 
 chaos: $(VENV)/.installed-test ## kill, stop and cut off processes for CHAOS_S seconds (600); every hash must stay
 	$(VENV)/bin/python -m tests.cluster.chaos

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -12,7 +12,6 @@ from hypothesis import settings
 settings.register_profile("chainrule", deadline=None, print_blob=True)
 settings.load_profile("chainrule")
 
-FOLDER = Path(__file__).parent
 # Loading PyTorch or numba takes seconds: one process does it for all of these.
 REFEREES = {
     "benchmarks/test_peers.py",
@@ -51,17 +50,27 @@ def pytest_configure() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def group_of(path: str) -> str:
+def group_of(nodeid: str) -> str:
     """A file's tests share their fixtures in one process; those of tests/compose one cluster of containers."""
+    path = nodeid.partition("::")[0].removeprefix("tests/")
     if path.startswith("compose/"):
         return "compose"
     return "referees" if path in REFEREES else path
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark each test with its group, and sort the groups."""
-    groups = {item: group_of(item.path.relative_to(FOLDER).as_posix()) for item in items}
-    for item, group in groups.items():
-        item.add_marker(pytest.mark.xdist_group(group))
+    """The groups that take longest come first."""
     places = {group: place for place, group in enumerate(LONGEST)}
-    items.sort(key=lambda item: places.get(groups[item], len(LONGEST)))
+    items.sort(key=lambda item: places.get(group_of(item.nodeid), len(LONGEST)))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Give each group to one process. pytest-xdist 3.8 does it by marks, which pytest 9.2 lets have no effect."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Groups(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return group_of(nodeid)
+
+    return Groups(config, log)
