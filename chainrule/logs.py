@@ -8,6 +8,7 @@ standard library and text, because the processes' entry points load it before nu
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
 import logging
 import os
@@ -61,6 +62,8 @@ def start_logging(process: str, *, log_format: str = "text", log_level: str = "i
     handler.setFormatter(JsonLines(process) if log_format == "json" else TextLines(process))
     logging.basicConfig(level=log_level.upper(), handlers=[handler], force=True)
     logging.captureWarnings(True)
+    # A stream that a server's end cancels before gRPC has begun with it is no error; gRPC says it with a traceback.
+    logging.getLogger("grpc._cython.cygrpc").addFilter(_is_no_cancellation)
     sys.excepthook = _log_uncaught
     threading.excepthook = _log_uncaught_of_thread
 
@@ -72,6 +75,10 @@ def write_without_lock(message: str, *, name: str) -> None:
     for handler in logging.getLogger().handlers:
         if handler.formatter is not None and logging.getLogger().isEnabledFor(logging.INFO):
             os.write(sys.stderr.fileno(), (handler.formatter.format(record) + "\n").encode(errors="backslashreplace"))
+
+
+def _is_no_cancellation(record: logging.LogRecord) -> bool:
+    return not (record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError))
 
 
 def _log_uncaught(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:

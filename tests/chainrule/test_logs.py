@@ -161,3 +161,24 @@ def test_a_worker_that_is_ended_while_it_waits_writes_nothing_but_json() -> None
     lines = [json.loads(line) for line in errors.splitlines()]
     assert [line["process"] for line in lines if line.get("event") == "stopping"] == ["w-1"]
     assert worker.returncode == 0
+
+
+STREAM_CANCELLED_AT_THE_END = """
+import asyncio, logging, sys
+from chainrule.logs import start_logging
+
+start_logging("server")
+for error in (asyncio.CancelledError(), ValueError("a bug of ours")):
+    try:
+        raise error
+    except BaseException:
+        logging.getLogger("grpc._cython.cygrpc").exception("not handled in servicer method")
+"""
+
+
+def test_a_stream_that_the_server_s_end_cancels_is_no_error_in_the_log() -> None:
+    command = [sys.executable, "-P", "-c", STREAM_CANCELLED_AT_THE_END]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert "CancelledError" not in done.stderr
+    assert "ValueError: a bug of ours" in done.stderr
+    assert done.stderr.count("not handled in servicer method") == 1
