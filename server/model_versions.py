@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -159,10 +160,11 @@ class ModelVersions:
     def _laid_down(self, trained: TrainedModel, provenance: Provenance) -> mmap.mmap:
         """A model that is in no file, in one without a name. Raises StorageFull."""
         try:
-            with tempfile.NamedTemporaryFile(dir=self.archive.models_folder) as file:
+            # Without a name it is gone with its last reader, also where the server is killed.
+            with tempfile.TemporaryFile(dir=self.archive.models_folder) as file:
                 file.write(encode(trained, provenance))
                 file.flush()
-                return _mapped(Path(file.name))
+                return _mapped(file)
         except OSError as error:
             raise StorageFull(f"the model of job {provenance.job_id} can't be laid down: {error.strerror}") from error
 
@@ -208,15 +210,15 @@ def _of_file(path: Path) -> Source:
     def content() -> mmap.mmap:
         # A damaged file is refused, and not handed on.
         read_model(path)
-        return _mapped(path)
+        with path.open("rb") as file:
+            return _mapped(file)
 
     return Source(lambda: read_model(path), content)
 
 
-def _mapped(path: Path) -> mmap.mmap:
+def _mapped(file: IO[bytes]) -> mmap.mmap:
     # Not read: whoever is slow to take a model, or never does, holds none of the server's memory.
-    with path.open("rb") as file:
-        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
 
 def _trained(known: PreparedJob | TrainedModel, vectors: tuple[Vector, NDArray[np.float64]], step: int) -> TrainedModel:

@@ -94,7 +94,9 @@ class Orders:
         """Give the order that is next to every worker, with the parameters where it doesn't hold them yet."""
         for member in self.team.members.values():
             if member.owed:
-                member.behind = Behind(self._order.order, set(member.owed), self._row_count(member), self.issued_at_ns)
+                given, rows = self._order, self._row_count(member)
+                is_step = given.kind == GRADIENT
+                member.behind = Behind(given.order, is_step, set(member.owed), rows, self.issued_at_ns)
         number = self._order.order + 1
         order = pb.Order(
             job_id=self.job_id, generation=self.generation, order=number, kind=self.kind, step=self.state.step
@@ -312,7 +314,8 @@ class Orders:
             return
         member.behind = None
         member.has_answered = True
-        member.speed.answered(behind.row_count, now_ns - behind.issued_at_ns)
+        if behind.is_step:
+            member.speed.answered(behind.row_count, now_ns - behind.issued_at_ns)
         owed = self._owed(member)
         if self.is_out and owed and not self.team.helping.is_helped(owed):
             self._give(name, member)

@@ -135,10 +135,9 @@ def late(progress: Mapping[str, Progress], *, factor: float, least_ns: float = L
     a row by now as the slowest of those who have answered. None is where nobody has answered yet.
 
     factor: 0 lets nobody ever be late. least_ns: who works for less than this is not late."""
-    done = [each.took_ns / each.row_count for each in progress.values() if each.is_done and each.row_count]
-    if factor == 0 or not done:
+    slowest_done = _slowest_done(progress)
+    if factor == 0 or not slowest_done:
         return {}
-    slowest_done = max(done)
     times = {
         name: each.took_ns / (each.row_count * slowest_done)
         for name, each in progress.items()
@@ -153,10 +152,15 @@ def overdue(progress: Mapping[str, Progress], speeds: Mapping[str, Speed], *, fa
     if not times:
         return None
     slow = max(times, key=lambda name: times[name])
-    slowest_done = max(each.took_ns / each.row_count for each in progress.values() if each.is_done and each.row_count)
     # Whoever has answered is as fast as its last steps were; the late one gets nothing for now.
-    ns_per_row = {name: speed.ns_per_row or slowest_done for name, speed in speeds.items()}
+    ns_per_row = {name: speed.ns_per_row or _slowest_done(progress) for name, speed in speeds.items()}
     return Move(slow, times[slow], ns_per_row | {slow: math.inf})
+
+
+def _slowest_done(progress: Mapping[str, Progress]) -> float:
+    """The nanoseconds for a row of the slowest of those who have answered; 0 where nobody has."""
+    done = (each.took_ns / each.row_count for each in progress.values() if each.is_done and each.row_count)
+    return max(done, default=0.0)
 
 
 def forgiven_after_s(times: int) -> float:

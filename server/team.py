@@ -52,9 +52,12 @@ class Outgoing:
 
 @dataclass
 class Behind:
-    """What a worker still owes of an order that was answered without it. issued_at_ns: when that was given."""
+    """What a worker still owes of an order that was answered without it. issued_at_ns: when that was given.
+
+    is_step: whether it was a step; evaluations tell nothing of a worker's speed in steps."""
 
     order: int
+    is_step: bool
     owed: set[Subtree]
     row_count: int
     issued_at_ns: int

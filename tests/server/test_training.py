@@ -187,16 +187,22 @@ def helps(training: Training) -> list[tuple[str, pb.Help]]:
     return [(name, asked) for name, asked in found if asked.HasField("order")]
 
 
-def test_what_a_worker_is_late_with_is_computed_by_another_too_and_its_own_push_counts_nowhere_then(
-    job: PreparedJob,
-) -> None:
+def with_a_late_worker(job: PreparedJob) -> tuple[Training, pb.Order]:
+    """A training with its first order, which "a" has answered for shard 0, and for shard 1 is asked for help with."""
     training = started(job, "a", "late")
     (_, order), _ = orders(training)
-    before = training.state.parameters.copy()
     training.clock_ns = lambda: 10_000_000
     training.receive("a", push(order, shard=0))
     training.clock_ns = lambda: 250_000_000
     assert not training.look_after()
+    return training, order
+
+
+def test_what_a_worker_is_late_with_is_computed_by_another_too_and_its_own_push_counts_nowhere_then(
+    job: PreparedJob,
+) -> None:
+    training, order = with_a_late_worker(job)
+    before = training.state.parameters.copy()
     ((name, asked),) = helps(training)
     assert (name, asked.assignment.first_shard, asked.assignment.shard_count) == ("a", 1, 1)
     assert (asked.order.step, asked.order.order, asked.order.HasField("vector")) == (1, order.order, False)
@@ -225,13 +231,8 @@ def test_what_a_worker_is_late_with_is_computed_by_another_too_and_its_own_push_
 
 
 def test_where_the_late_worker_is_first_the_helpers_push_counts_nowhere(job: PreparedJob) -> None:
-    training = started(job, "a", "late")
-    (_, order), _ = orders(training)
+    training, order = with_a_late_worker(job)
     before = training.state.parameters.copy()
-    training.clock_ns = lambda: 10_000_000
-    training.receive("a", push(order, shard=0))
-    training.clock_ns = lambda: 250_000_000
-    training.look_after()
     training.receive("late", push(order, shard=1, value=3.0))
     training.receive("a", push(order, shard=1, value=100.0))
     assert training.progress.step == 1
@@ -270,12 +271,7 @@ def test_who_has_just_caught_up_is_not_asked_for_help_because_it_lacks_the_param
 
 
 def test_where_nobody_can_help_the_late_worker_is_waited_for_and_given_the_next_order(job: PreparedJob) -> None:
-    training = started(job, "a", "late")
-    (_, order), _ = orders(training)
-    training.clock_ns = lambda: 10_000_000
-    training.receive("a", push(order, shard=0))
-    training.clock_ns = lambda: 250_000_000
-    training.look_after()
+    training, order = with_a_late_worker(job)
     training.receive("a", push(order, shard=1))
     ((_, second),) = orders(training)
     failure = pb.Failure(job_id="job", generation=training.generation, message="no room", is_of_help=True)
@@ -291,12 +287,7 @@ def test_where_nobody_can_help_the_late_worker_is_waited_for_and_given_the_next_
 
 
 def test_shards_move_away_from_a_worker_that_stays_behind(job: PreparedJob) -> None:
-    training = started(job, "a", "late")
-    (_, order), _ = orders(training)
-    training.clock_ns = lambda: 10_000_000
-    training.receive("a", push(order, shard=0))
-    training.clock_ns = lambda: 250_000_000
-    training.look_after()
+    training, order = with_a_late_worker(job)
     training.receive("a", push(order, shard=1))
     ((_, second),) = orders(training)
     training.clock_ns = lambda: 260_000_000
@@ -328,3 +319,26 @@ def test_a_silent_worker_is_helped_but_keeps_its_shards_until_its_lease_ends(job
     training.clock_ns = lambda: 5_000_000_000
     assert not training.look_after()
     assert [name for name, _ in helps(training)] == ["a"]
+
+
+def test_an_evaluation_that_a_worker_is_late_with_tells_nothing_of_its_speed(job: PreparedJob) -> None:
+    job.spec.data.validation_fraction = 0.2
+    job.spec.training.epochs, job.spec.training.batch_size = 2, 32
+    training = started(prepare(job.spec), "a", "late")
+    step, _ = (order for _, order in orders(training))
+    training.clock_ns = lambda: 10_000_000
+    for shard, name in enumerate(("a", "late")):
+        training.receive(name, push(step, shard=shard, rows=16))
+    rows_per_second = training.rows_per_second("late")
+    evaluation, _ = (order for _, order in orders(training))
+    assert evaluation.kind == pb.ORDER_KIND_EVALUATE_VALIDATION
+    training.clock_ns = lambda: 20_000_000
+    training.receive("a", push(evaluation, shard=0))
+    training.clock_ns = lambda: 500_000_000
+    assert not training.look_after()
+    training.receive("a", push(evaluation, shard=1))
+    assert orders(training)[0][1].kind == pb.ORDER_KIND_GRADIENT
+    training.clock_ns = lambda: 60_000_000_000
+    training.receive("late", push(evaluation, shard=1))
+    assert training.owes("late") == (False, False)
+    assert training.rows_per_second("late") == rows_per_second > 0
