@@ -33,10 +33,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import numpy as np  # noqa: E402
 
-from engine.errors import SettingError  # noqa: E402
-from engine.model import Input, Model  # noqa: E402
-from engine.parameters import Parameter  # noqa: E402
-from engine.plan import BACKENDS, TrainingPlan  # noqa: E402
+from chainrule_engine.errors import SettingError  # noqa: E402
+from chainrule_engine.model import Input, Model  # noqa: E402
+from chainrule_engine.parameters import Parameter  # noqa: E402
+from chainrule_engine.plan import BACKENDS, TrainingPlan  # noqa: E402
 
 SIZES = [(1, 8, 16), (32, 16, 64), (256, 64, 256), (256, 256, 1024), (1024, 512, 1024), (1024, 1024, 2048)]
 FORMULA = "(w @ phi(V3 @ phi(V2 @ phi(V1 @ phi(x)))) - y)**2"

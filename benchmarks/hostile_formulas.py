@@ -16,9 +16,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from engine.errors import FormulaError
-from engine.model import Input, Model
-from engine.parameters import Parameter
+from chainrule_engine.errors import FormulaError
+from chainrule_engine.model import Input, Model
+from chainrule_engine.parameters import Parameter
 
 LIMIT_MS, LIMIT_MB = 100.0, 50.0
 FORMULAS = {

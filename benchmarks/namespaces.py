@@ -14,7 +14,7 @@ import subprocess
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from chainrule.local_processes import uninterrupted
+from chainrule.local.processes import uninterrupted
 
 PREFIX = "chainrule-net-"
 INTERFACE = "link0"

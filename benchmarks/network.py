@@ -150,14 +150,14 @@ def _our_ms(
     grpc_alone = ["--transport=grpc"] if supports("server", "--transport") else []
     # Not by `chainrule server`: they end with their standard input, and so with a benchmark that is killed.
     serve = _process(
-        "server", f"--host={server.address}", f"--port={PORT}", "--insecure", f"--home={folder / 'home'}",
+        "chainrule_server", f"--host={server.address}", f"--port={PORT}", "--insecure", f"--home={folder / 'home'}",
         f"--data-root={folder}", *grpc_alone,
     )  # fmt: skip
     with started(server.inside(serve), stdin=subprocess.PIPE) as serving, contextlib.ExitStack() as running:
         if serving.stdout is None or not serving.stdout.readline():
             answer_of(serving, timeout_s=10)
         for number, machine in enumerate(workers):
-            work = _process("worker", f"--server={address}", f"--name=worker-{number}")
+            work = _process("chainrule_worker", f"--server={address}", f"--name=worker-{number}")
             running.enter_context(started(machine.inside(work), stdin=subprocess.PIPE))
         submit = chainrule("submit", str(job), "--watch", "--json", f"--server={address}")
         answer = run(server.inside(submit), env=environment(), timeout_s=TIMEOUT_S)

@@ -196,13 +196,17 @@ def _our_ms(folder: Path, case: Case, transport: str) -> float:
 def _our_ms_over_unix(folder: Path, job: Path, worker_count: int) -> float:
     """The same with a server that listens on a Unix socket too, and workers that connect there."""
     socket = folder / "grpc.socket"
-    serve = _process("server", "--port=0", f"--socket={socket}", f"--home={folder / 'home'}", f"--data-root={folder}")
+    serve = _process(
+        "chainrule_server", "--port=0", f"--socket={socket}", f"--home={folder / 'home'}", f"--data-root={folder}"
+    )
     with started(serve, stdin=subprocess.PIPE, env=environment()) as serving, contextlib.ExitStack() as running:
         line = serving.stdout.readline() if serving.stdout is not None else ""
         if not line:
             answer_of(serving, timeout_s=10)
         for number in range(worker_count):
-            work = _process("worker", f"--server=unix:{socket}", f"--name=worker-{number}", "--transport=grpc")
+            work = _process(
+                "chainrule_worker", f"--server=unix:{socket}", f"--name=worker-{number}", "--transport=grpc"
+            )
             running.enter_context(started(work, stdin=subprocess.PIPE, env=environment()))
         address = json.loads(line)["address"]
         submit = chainrule("submit", str(job), "--watch", "--json", f"--server={address}")

@@ -25,8 +25,8 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.harness import end_cleanly
-from chainrule.client import Client
-from chainrule.local_processes import LocalProcesses
+from chainrule.client.client import Client
+from chainrule.local.processes import LocalProcesses
 from chainrule.v1 import job_pb2
 
 ROWS, FEATURES, HIDDEN, BATCH = 8192, 128, 512, 2048

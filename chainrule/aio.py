@@ -18,18 +18,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from chainrule.aio_client import AioClient
-from chainrule.client import states_of
-from chainrule.credentials import Credentials, Tls
-from chainrule.destination import destination
-from chainrule.explained import Explanation, explain_request, explanation_title
-from chainrule.job import JobFacts
-from chainrule.job_description import Spec, job_spec, job_table
-from chainrule.metrics import Metrics
-from chainrule.output import state_numbers
-from chainrule.rows import batches, outputs_of, predictions_of, rows_of
-from chainrule.sweep import sweep_of_table
-from chainrule.sweep_runs import Create, Look, Pause, Run, Steps, SweepResult, result_of, steps_of
+from chainrule.client.aio_client import AioClient
+from chainrule.client.client import states_of
+from chainrule.client.destination import destination
+from chainrule.client.explanation import Explanation, explain_request, explanation_title
+from chainrule.client.job import JobFacts
+from chainrule.client.job_text import state_numbers
+from chainrule.client.metrics import Metrics
+from chainrule.client.rows import batches, outputs_of, predictions_of, rows_of
+from chainrule.client.sweep_runs import Create, Look, Pause, Run, Steps, SweepResult, result_of, steps_of
+from chainrule.security.credentials import Credentials, Tls
+from chainrule.spec.job_description import Spec, job_spec, job_table
+from chainrule.spec.sweep import sweep_of_table
 from chainrule.v1 import job_pb2
 from chainrule.v1 import model_service_pb2 as api
 
@@ -47,8 +47,8 @@ def connect(
 ) -> Connection:
     """A connection to a server; nothing is sent before the first call. `async with connect(…) as client:` closes it.
 
-    Arguments, errors: see `chainrule.destination`. timeout_s: the deadline of a short call. Raises RuntimeError where
-    no event loop runs."""
+    Arguments, errors: see `chainrule.client.destination`. timeout_s: the deadline of a short call. Raises RuntimeError
+    where no event loop runs."""
     found = destination(address, connection=connection, token=token, tls=tls, credentials=credentials)
     return Connection(found.address, timeout_s=timeout_s, credentials=found.credentials)
 

@@ -9,6 +9,7 @@ ChainruleError
 ├── CredentialsError         a certificate, key or token that can't be used
 ├── ConnectionFileError      a file of named connections that can't be used
 ├── ClusterError             a process of a local cluster that didn't start, or died
+├── OfflineError             a short-lived process that didn't answer what it was asked
 ├── ExpressionError          a Python expression that is no formula
 ├── RowsError                rows that can't be sent to a model
 ├── JobError                 a job that isn't where a caller waited for it to be
@@ -24,7 +25,7 @@ ChainruleError
     ├── ServerUnavailable    nobody answers at the address, or the connection broke
     └── ServerTimeout        the answer didn't come in time
 
-This module knows nothing of gRPC: `chainrule.client` turns statuses into these errors.
+This module knows nothing of gRPC: `chainrule.client.client` turns statuses into these errors.
 """
 
 from __future__ import annotations
@@ -83,6 +84,14 @@ class ConnectionFileError(ChainruleError):
 
 class ClusterError(ChainruleError):
     """A process of a local cluster that didn't start, or died."""
+
+
+class OfflineError(ChainruleError):
+    """A short-lived process that didn't answer what it was asked. reason: for programs."""
+
+    def __init__(self, message: str, *, reason: str) -> None:
+        self.reason = reason
+        super().__init__(message)
 
 
 class ExpressionError(ChainruleError, TypeError):

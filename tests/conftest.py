@@ -37,10 +37,10 @@ LONGEST = [
     "cluster/test_pause.py",
     "cluster/test_shared_pool.py",
     "cluster/test_secured.py",
-    "server/test_checkpoint.py",
-    "chainrule/test_check_command.py",
-    "chainrule/test_estimators.py",
-    "chainrule/test_graph_command.py",
+    "server/storage/test_checkpoint.py",
+    "chainrule/cli/test_check_command.py",
+    "chainrule/estimators/test_estimators.py",
+    "chainrule/cli/test_graph_command.py",
 ]
 
 

@@ -6,16 +6,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
+from chainrule.transport.wire_codec import OutgoingResponse, RawPart, decode_response
 from chainrule.v1 import worker_service_pb2 as pb
-from chainrule.wire_codec import OutgoingResponse, RawPart, decode_response
-from engine.microbatch import MicrobatchComputer, ShardRows
-from engine.parameters import Vector
-from engine.reduction import PartialSum, Subtree, maximal_subtrees
-from server.prepared_job import PreparedJob
-from server.team import Seat
-from server.training import Training
-from worker.held_job import HeldJob
-from worker.vectors import OwnVectors
+from chainrule_engine.microbatch import MicrobatchComputer, ShardRows
+from chainrule_engine.parameters import Vector
+from chainrule_engine.reduction import PartialSum, Subtree, maximal_subtrees
+from chainrule_server.preparation.prepared_job import PreparedJob
+from chainrule_server.training.training import Training
+from chainrule_server.workers.seat import Seat
+from chainrule_worker.assigned_job import AssignedJob
+from chainrule_worker.vectors import OwnVectors
 
 
 class Computer(MicrobatchComputer):
@@ -94,7 +94,7 @@ class PlainWorkers:
     def __init__(self, training: Training, deliver: Deliver | None = None) -> None:
         self._job = training.job
         self._deliver = deliver or partial(receive, training)
-        self._held: dict[str, HeldJob] = {}
+        self._held: dict[str, AssignedJob] = {}
         # How often one helped another.
         self.help_count = 0
 
@@ -112,7 +112,7 @@ class PlainWorkers:
             first = assignment.first_shard
             subtrees = maximal_subtrees(first=first, stop=first + assignment.shard_count)
             vectors = OwnVectors(subtrees, job.model.layout.size, _Outlet(self._deliver, name), job.precision)
-            self._held[name] = HeldJob(assignment, computer_of(job), vectors)
+            self._held[name] = AssignedJob(assignment, computer_of(job), vectors)
             self._deliver(name, pb.Ready(job_id="job", generation=assignment.generation))
         elif kind == "order":
             for partial_sum in self._held[name].compute(response.order):

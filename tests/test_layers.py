@@ -19,7 +19,7 @@ FORBIDDEN = {
     "server": {"worker"},
 }
 # The bridge from a spec to the engine's model; chainrule's other files import it inside functions only.
-BRIDGES = {"chainrule/modeling.py"}
+BRIDGES = {"chainrule/bridge/model_of_spec.py"}
 
 
 def imports_of(tree: ast.AST) -> Iterator[str]:
@@ -55,13 +55,15 @@ def test_the_client_loads_the_engine_only_when_it_needs_it() -> None:
     for path in sorted((ROOT / "chainrule").rglob("*.py")):
         if str(path.relative_to(ROOT)) not in BRIDGES:
             found = set(imports_at_loading(ast.parse(path.read_text())))
-            assert not {name for name in found if name.split(".")[0] == "engine" or name == "chainrule.modeling"}, path
+            assert not {
+                name for name in found if name.split(".")[0] == "engine" or name == "chainrule.bridge.model_of_spec"
+            }, path
 
 
 def test_importing_the_package_loads_little_but_python_itself() -> None:
     # Modules are counted, and not milliseconds: the machine may be busy.
     program = "import sys; before = set(sys.modules); import {}; print(len(set(sys.modules) - before))"
-    for module, most in (("chainrule", 40), ("chainrule.expressions", 60), ("chainrule.cli", 140)):
+    for module, most in (("chainrule", 40), ("chainrule.spec.expressions", 60), ("chainrule.cli.app", 140)):
         command = [sys.executable, "-P", "-c", program.format(module)]
         loaded = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout
         assert int(loaded) <= most, module
@@ -72,11 +74,23 @@ def test_a_connection_loads_nothing_of_the_server_nor_the_engine() -> None:
     command = [sys.executable, "-P", "-c", program]
     loaded = set(subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout.split())
     assert "grpc" in loaded
-    assert not {"rich", "typer", "safetensors", "pandas", "sklearn", "engine", "server", "worker"} & loaded
+    assert (
+        not {
+            "rich",
+            "typer",
+            "safetensors",
+            "pandas",
+            "sklearn",
+            "chainrule_engine",
+            "chainrule_server",
+            "chainrule_worker",
+        }
+        & loaded
+    )
 
 
 def test_asking_for_help_loads_neither_grpc_nor_numpy_nor_the_engine() -> None:
-    program = "import sys, chainrule, chainrule.cli; print(*sys.modules)"
+    program = "import sys, chainrule, chainrule.cli.app; print(*sys.modules)"
     command = [sys.executable, "-P", "-c", program]
     loaded = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout.split()
-    assert not {"grpc", "numpy", "tomllib", "engine", "server", "worker"} & set(loaded)
+    assert not {"grpc", "numpy", "tomllib", "chainrule_engine", "chainrule_server", "chainrule_worker"} & set(loaded)

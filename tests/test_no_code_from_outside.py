@@ -14,11 +14,11 @@ MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "marshal", "she
 CALLS = {"eval", "exec", "compile", "__import__", "read_pickle", "frombuffer_object", "execfile", "runpy"}
 # Functions that run source, where that is the engine's own, written by the engine from a checked graph.
 ALLOWED = {
-    ("engine/plan/code.py", "compile"),
-    ("engine/plan/code.py", "exec"),
-    ("engine/plan/compiled.py", "compile"),
-    ("engine/plan/compiled.py", "eval"),
-    ("engine/plan/compiled.py", "exec"),
+    ("engine/chainrule_engine/plan/numpy_program.py", "compile"),
+    ("engine/chainrule_engine/plan/numpy_program.py", "exec"),
+    ("engine/chainrule_engine/plan/numba_program.py", "compile"),
+    ("engine/chainrule_engine/plan/numba_program.py", "eval"),
+    ("engine/chainrule_engine/plan/numba_program.py", "exec"),
 }
 
 

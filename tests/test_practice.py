@@ -8,18 +8,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from chainrule.job_file import load_job_file
-from engine.backpropagation import forward
-from engine.microbatch import NotFinite
-from engine.parameters import sha256_of
-from engine.reduction import PartialSum, Subtree
-from engine.synchronous_sgd import train_in_one_process
-from server import model_file
-from server.errors import InvalidSpec
-from server.example import read_parameters
-from server.prepared_job import PreparedJob, prepare
-from server.trained_model import TrainedModel
-from server.training import Training, TrainingFailed
+from chainrule.spec.job_file import load_job_file
+from chainrule_engine.backpropagation import forward
+from chainrule_engine.microbatch import NotFinite
+from chainrule_engine.parameters import sha256_of
+from chainrule_engine.reduction import PartialSum, Subtree
+from chainrule_engine.synchronous_sgd import train_in_one_process
+from chainrule_server.errors import InvalidSpec
+from chainrule_server.models import model_file
+from chainrule_server.models.trained_model import TrainedModel
+from chainrule_server.offline.example_row import read_parameters
+from chainrule_server.preparation.prepare import prepare
+from chainrule_server.preparation.prepared_job import PreparedJob
+from chainrule_server.training.training import Training, TrainingFailed
 from tests.plain_workers import computer_of, train_with_plain_workers
 
 EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "two_layer.toml"

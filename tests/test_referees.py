@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from chainrule.job_file import load_job_file
-from engine.synchronous_sgd import ParameterState, train_in_one_process
-from server.prepared_job import PreparedJob, prepare
+from chainrule.spec.job_file import load_job_file
+from chainrule_engine.synchronous_sgd import ParameterState, train_in_one_process
+from chainrule_server.preparation.prepare import prepare
+from chainrule_server.preparation.prepared_job import PreparedJob
 from tests.plain_workers import computer_of, train_with_plain_workers
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"

@@ -12,8 +12,8 @@ import pytest
 from google.protobuf import descriptor_pool
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 
-from server.permissions import EVERYBODY, PERMISSIONS
-from server.standard_services import SERVICES
+from chainrule_server.access.permissions import EVERYBODY, PERMISSIONS
+from chainrule_server.api.standard_services import SERVICES
 
 ROOT = Path(__file__).resolve().parents[1]
 PINNED = "1.85.1"
@@ -41,7 +41,7 @@ def test_the_checked_in_stubs_are_what_the_protos_compile_to(tmp_path: Path) -> 
 
 
 def test_every_method_of_the_contract_says_which_roles_may_call_it() -> None:
-    """A new RPC gets its line in server/permissions.py; without one it is for admins alone."""
+    """A new RPC gets its line in server/chainrule_server/access/permissions.py; without one it is for admins alone."""
     methods = {f"/{name}/{method.name}" for name in SERVICES for method in _methods(name)}
     assert methods == {method for method in PERMISSIONS if method.startswith("/chainrule.")}
     assert all(roles <= EVERYBODY for roles in PERMISSIONS.values())

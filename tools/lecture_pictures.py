@@ -13,8 +13,8 @@ import numpy as np
 
 from chainrule.graph_picture.svg import svg
 from chainrule.graph_picture.values import picture_of
-from engine.model import Input, Model
-from engine.parameters import Parameter
+from chainrule_engine.model import Input, Model
+from chainrule_engine.parameters import Parameter
 
 FOLDER = Path(__file__).resolve().parent.parent / "docs" / "pictures" / "lecture"
 Numbers = float | list[float] | list[list[float]]

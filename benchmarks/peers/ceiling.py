@@ -20,9 +20,9 @@ from numpy_network import BLOCK, descend
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from engine.model import Input, Model
-from engine.parameters import Parameter
-from engine.plan import TrainingPlan
+from chainrule_engine.model import Input, Model
+from chainrule_engine.parameters import Parameter
+from chainrule_engine.plan import TrainingPlan
 
 START_TIMEOUT_S = 60.0
 

@@ -22,11 +22,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from chainrule.connection import Connection, connect
+from chainrule.client.connection import Connection, connect
+from chainrule.client.job import Job
 from chainrule.errors import ChainruleError, ClusterError, JobNotEnded, PreconditionFailed, ServerError
-from chainrule.job import Job
-from chainrule.local_cluster import LocalCluster
-from chainrule.local_processes import HOME_PREFIX, LOCK_NAME
+from chainrule.local.cluster import LocalCluster
+from chainrule.local.processes import HOME_PREFIX, LOCK_NAME
 
 
 class Trained(NamedTuple):

@@ -110,9 +110,9 @@ class ChainruleEstimator(BaseEstimator):  # type: ignore[misc]
 
     def _outputs(self, X: Any, class_count: int = 0) -> NDArray[np.float64]:
         """What the formula gives for each row: (n,), or (n, class_count). Raises NotFittedError, ValueError."""
-        from chainrule.job_description import job_spec
-        from chainrule.modeling import build_model
-        from engine.plan import PredictionPlan
+        from chainrule.bridge.model_of_spec import build_model
+        from chainrule.spec.job_description import job_spec
+        from chainrule_engine.plan import PredictionPlan
 
         check_is_fitted(self)
         X = validate_data(self, X, reset=False, dtype=np.float64)

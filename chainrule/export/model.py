@@ -15,7 +15,7 @@ from chainrule.errors import ModelFileError
 from chainrule.v1 import job_pb2
 
 if TYPE_CHECKING:
-    from engine.model import Model
+    from chainrule_engine.model import Model
 
 PREPROCESSING_FORMAT = "chainrule-preprocessing-1"
 
@@ -24,7 +24,7 @@ PREPROCESSING_FORMAT = "chainrule-preprocessing-1"
 class ModelFile:
     """What a file holds. arrays: parameters (float32) and running statistics (float64) by name.
 
-    metadata: all of it, text. preprocessing: its JSON; see `server.preprocessing`."""
+    metadata: all of it, text. preprocessing: its JSON; see `chainrule_server.preparation.preprocessing`."""
 
     model: Model
     spec: job_pb2.JobSpec
@@ -42,8 +42,8 @@ def read_model_file(path: str | Path) -> ModelFile:
     """The model of a safetensors file that a server gave. Raises ModelFileError."""
     from safetensors import SafetensorError, safe_open
 
-    from chainrule.modeling import build_model
-    from engine.errors import EngineError
+    from chainrule.bridge.model_of_spec import build_model
+    from chainrule_engine.errors import EngineError
 
     path = Path(path)
     try:

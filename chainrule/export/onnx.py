@@ -19,7 +19,7 @@ from chainrule.export.onnx_operations import RULES
 from chainrule.export.onnx_writer import Writer
 
 if TYPE_CHECKING:
-    from engine.graph import Graph, Node
+    from chainrule_engine.graph import Graph, Node
 
 OPSET = 18
 ML_OPSET = 3
@@ -90,7 +90,7 @@ def computed(writer: Writer, graph: Graph, arrays: dict[str, Any], values: dict[
 
 def _aligned(writer: Writer, node: Node, values: list[str]) -> list[str]:
     """As the engine aligns them: a number for each row goes with its row's elements; over axes all have the rows."""
-    from engine.operations import OPERATIONS, Axiswise, Elementwise
+    from chainrule_engine.operations import OPERATIONS, Axiswise, Elementwise
 
     operation, pairs = OPERATIONS[node.operation], list(zip(node.operands, values, strict=True))
     if isinstance(operation, Elementwise) and node.shape:

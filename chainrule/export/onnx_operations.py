@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from chainrule.export.onnx_writer import Writer
 
 if TYPE_CHECKING:
-    from engine.graph import Node
+    from chainrule_engine.graph import Node
 
 Rule = Callable[..., str]
 
@@ -26,7 +26,7 @@ def _matmul(w: Writer, node: Node, a: str, b: str) -> str:
         return w("MatMul", b, w("Transpose", a, perm=[1, 0]))
     if left.batched and not right.batched and len(left.shape) == 1:
         return w("MatMul", a, b)
-    from engine.operations.products import letters_of
+    from chainrule_engine.operations.products import letters_of
 
     letters = letters_of(node)
     return w("Einsum", a, b, equation=f"{letters[0]},{letters[1]}->{letters[2]}")

@@ -8,12 +8,12 @@ from chainrule.export.model import ModelFile
 
 
 def write_model_picture(model: ModelFile, path: Path) -> None:
-    """Draw the loss with the model's parameters at x = 0, y = 0 (the first class). Raises CommandFailed.
+    """Draw the loss with the model's parameters at x = 0, y = 0 (the first class). Raises ArgumentError.
 
     Where features and target are standardized, 0 is their mean; `chainrule explain` draws a row of the data."""
     import numpy as np
 
-    from chainrule.commands.graph import write_picture
+    from chainrule.graph_picture.file import write_picture
     from chainrule.graph_picture.values import picture_of
     from chainrule.text import one_line
 

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
-from chainrule.explanation import explanation_of, shortened
+from chainrule.bridge.explanation_of_graph import explanation_of, shortened
 from chainrule.graph_picture.picture import Box, Edge, Picture
 from chainrule.v1 import model_service_pb2 as api
 
 if TYPE_CHECKING:
-    from engine.graph import Graph, Node
+    from chainrule_engine.graph import Graph, Node
 
 SHOWN_VALUES = 3
 MAX_TEXT = 40

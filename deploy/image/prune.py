@@ -14,7 +14,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-OURS = ("chainrule", "engine", "server", "worker")
+OURS = ("chainrule", "chainrule_engine", "chainrule_server", "chainrule_worker")
 # Folders that no package loads by itself.
 FOLDERS = ("tests", "include", "includes", "src", "examples")
 SOURCES = (".a", ".c", ".cc", ".cpp", ".h", ".hpp", ".pxd", ".pxi", ".pyi", ".pyx", ".tp")

@@ -14,7 +14,7 @@ import pytest
 from harness import CONFIGURATIONS, ProgramFailed, answer_of, median, process_tree, ratio, run, spread, started
 
 from chainrule import load_job_file
-from server.prepared_job import prepare
+from chainrule_server.preparation.prepare import prepare
 
 CHILD = (
     "import subprocess, sys; child = subprocess.Popen([sys.executable, '-c', {code!r}]); print(child.pid, flush=True)"

@@ -7,9 +7,9 @@ import pytest
 from measuring import rows_of, shapes
 from numpy_network import LEARNING_RATE, NumpyNetwork, descend
 
-from engine.model import Input, Model
-from engine.parameters import Parameter
-from engine.plan import TrainingPlan
+from chainrule_engine.model import Input, Model
+from chainrule_engine.parameters import Parameter
+from chainrule_engine.plan import TrainingPlan
 
 ROWS, FEATURES, HIDDEN = 8, 5, 7
 

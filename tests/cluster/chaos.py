@@ -29,10 +29,10 @@ import grpc
 from threadpoolctl import threadpool_limits
 
 from benchmarks.namespaces import INTERFACE, Machine, NotPossible, machines, why_not
-from chainrule.job_file import load_job_file
+from chainrule.spec.job_file import load_job_file
 from chainrule.v1 import job_pb2, job_service_pb2_grpc
 from chainrule.v1 import job_service_pb2 as api
-from server.prepared_job import prepare
+from chainrule_server.preparation.prepare import prepare
 from tests.plain_workers import train_with_plain_workers
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
@@ -87,7 +87,9 @@ class Chaos:
         listen = ("--host", self._host, "--port", self._port, "--socket", str(self._socket))
         insecure = ("--insecure",) if self.network and _server_knows("--insecure") else ()
         machine = self.network[0] if self.network else None
-        self._server = self._spawn("server", machine, "server", *home, *listen, *insecure, stdout=subprocess.PIPE)
+        self._server = self._spawn(
+            "server", machine, "chainrule_server", *home, *listen, *insecure, stdout=subprocess.PIPE
+        )
         if self._server.stdout is None or not self._server.stdout.readline():
             raise SystemExit(f"the server did not start:\n{self.log('server')[-2000:]}")
 
@@ -105,7 +107,9 @@ class Chaos:
                 place.process.communicate()  # which closes its pipe
                 place.process = None
             if place.process is None:
-                place.process = self._spawn(place.name, place.machine, "worker", *place.options, "--name", place.name)
+                place.process = self._spawn(
+                    place.name, place.machine, "chainrule_worker", *place.options, "--name", place.name
+                )
 
     def disturb(self) -> None:
         """One fault, drawn at random."""
@@ -185,7 +189,7 @@ class Chaos:
 
 
 def _server_knows(option: str) -> bool:
-    command = [sys.executable, "-P", "-m", "server", "--help"]
+    command = [sys.executable, "-P", "-m", "chainrule_server", "--help"]
     return option in subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
 
 

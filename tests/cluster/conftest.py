@@ -16,7 +16,7 @@ import pytest
 from threadpoolctl import threadpool_limits
 
 from chainrule.v1 import job_pb2
-from server.prepared_job import prepare
+from chainrule_server.preparation.prepare import prepare
 from tests.cluster.support import COMMAND, EXAMPLES, Processes, Train, processes_with, shared_files
 from tests.plain_workers import train_with_plain_workers
 

@@ -12,13 +12,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-from chainrule.process import limit_blas_threads
+from chainrule.process.lifecycle import limit_blas_threads
 
 
 def main() -> None:
     """Run the worker, hanging in `gradient` while FILE is there; a FILE that says 'MemoryError' raises that."""
     limit_blas_threads()  # before numpy is loaded
-    from engine.microbatch import MicrobatchComputer
+    from chainrule_engine.microbatch import MicrobatchComputer
 
     file = Path(sys.argv.pop(1))
     gradient = MicrobatchComputer.gradient
@@ -32,7 +32,7 @@ def main() -> None:
         return gradient(self, *arguments, **options)
 
     MicrobatchComputer.gradient = hang  # type: ignore[method-assign]
-    runpy.run_module("worker", run_name="__main__", alter_sys=True)
+    runpy.run_module("chainrule_worker", run_name="__main__", alter_sys=True)
 
 
 if __name__ == "__main__":

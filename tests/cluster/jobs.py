@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from chainrule import wire
-from chainrule.client import Client
+from chainrule.client.client import Client
+from chainrule.transport import wire
 from chainrule.v1 import job_pb2
 
 Reference = Callable[[job_pb2.JobSpec], str]

@@ -18,13 +18,13 @@ from typing import Any
 
 from threadpoolctl import threadpool_limits
 
-from chainrule.client import Client
-from chainrule.job_file import load_job_file
+from chainrule.client.client import Client
+from chainrule.spec.job_file import load_job_file
 from chainrule.v1 import job_pb2
-from engine.microbatch import MicrobatchComputer
-from engine.parameters import sha256_of
-from engine.synchronous_sgd import train_in_one_process
-from server.prepared_job import prepare
+from chainrule_engine.microbatch import MicrobatchComputer
+from chainrule_engine.parameters import sha256_of
+from chainrule_engine.synchronous_sgd import train_in_one_process
+from chainrule_server.preparation.prepare import prepare
 from tests.plain_workers import train_with_plain_workers
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
@@ -80,12 +80,12 @@ class Processes:
 
     def server(self, *options: str, port: int = 0, name: str = "server") -> str:
         home = ("--home", str(self.folder / "home"), "--data-root", str(self.data_root))
-        process = self.start(name, "server", "--port", str(port), *home, *options)
+        process = self.start(name, "chainrule_server", "--port", str(port), *home, *options)
         assert process.stdout is not None
         return str(json.loads(process.stdout.readline())["address"])
 
     def worker(self, name: str, address: str, *options: str) -> subprocess.Popen[str]:
-        return self.start(name, "worker", "--server", address, "--name", name, *options)
+        return self.start(name, "chainrule_worker", "--server", address, "--name", name, *options)
 
     def log(self, name: str) -> str:
         return (self.folder / f"{name}.log").read_text()
@@ -145,7 +145,7 @@ class RestartableServer:
 
     def start(self) -> None:
         """Start the server and wait until it listens."""
-        command = [sys.executable, "-P", "-m", "server", "--port", self.address.rpartition(":")[2]]
+        command = [sys.executable, "-P", "-m", "chainrule_server", "--port", self.address.rpartition(":")[2]]
         with self._log_path.open("ab") as log:
             self._server = subprocess.Popen(
                 [*command, "--home", str(self.home), "--exit-with-stdin", *self._options],
@@ -169,7 +169,7 @@ class RestartableServer:
 
     def add_worker(self, name: str) -> None:
         """Start another worker."""
-        command = [sys.executable, "-P", "-m", "worker", "--server", self.address, "--exit-with-stdin"]
+        command = [sys.executable, "-P", "-m", "chainrule_worker", "--server", self.address, "--exit-with-stdin"]
         with self._log_path.open("ab") as log:
             self._workers.append(subprocess.Popen([*command, "--name", name], stdin=subprocess.PIPE, stderr=log))
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from safetensors import safe_open
 
-from server.preprocessing import Preprocessing
+from chainrule_server.preparation.preprocessing import Preprocessing
 from tests.cluster.support import EXAMPLES
 
 pytestmark = pytest.mark.cluster

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from threadpoolctl import threadpool_info
 
-from chainrule.client import Client
+from chainrule.client.client import Client
 from chainrule.v1 import job_pb2
 from tests.cluster.jobs import Reference, disturbed, last, small
 from tests.cluster.support import Processes, wait_for
@@ -246,7 +246,7 @@ def test_a_worker_with_another_blas_kernel_gets_no_shards_and_changes_no_bit(
     from safetensors import safe_open
 
     address = processes.server()
-    worker = ("-P", "-m", "worker", "--server", address)
+    worker = ("-P", "-m", "chainrule_worker", "--server", address)
     processes.worker("first", address)
     spec = endless()
     spec.training.min_workers = 1
@@ -289,7 +289,7 @@ def test_a_job_whose_like_are_gone_waits_for_them_and_says_so(processes: Process
         wait_for(lambda: processes.joined("first", 1))
         job_id = client.create_job(spec).job_id
         wait_for(lambda: steps_after(client, job_id, 10))
-        options = ("-P", "-m", "worker", "--server", address, "--name", "odd")
+        options = ("-P", "-m", "chainrule_worker", "--server", address, "--name", "odd")
         processes.start_program("odd", sys.executable, *options, OPENBLAS_CORETYPE="Nehalem")
         wait_for(lambda: processes.joined("odd", 1))
         processes.started["first"].kill()

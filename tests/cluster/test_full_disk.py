@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from chainrule.client import Client
-from chainrule.local_processes import LocalProcesses
+from chainrule.client.client import Client
+from chainrule.local.processes import LocalProcesses
 from chainrule.v1 import job_pb2
 from tests.cluster.jobs import Reference, disturbed, large, last, small
 from tests.cluster.support import RestartableServer, wait_for

@@ -9,11 +9,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from chainrule.client import Client
-from chainrule.job_file import parse_job
-from chainrule.local_cluster import LocalCluster
+from chainrule.client.client import Client
+from chainrule.local.cluster import LocalCluster
+from chainrule.spec.job_file import parse_job
 from chainrule.v1 import job_pb2
-from server.prepared_rows import SHARED_BYTES
+from chainrule_server.preparation.prepared_rows import SHARED_BYTES
 
 pytestmark = pytest.mark.cluster
 FEATURES = 32

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from chainrule import Client, load_job_file
-from chainrule.local_link.listener import why_unsupported
+from chainrule.transport.local_link.listener import why_unsupported
 from tests.cluster.support import COMMAND, EXAMPLES, RestartableServer
 
 pytestmark = [

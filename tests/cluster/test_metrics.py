@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from chainrule.client import Client
+from chainrule.client.client import Client
 from chainrule.v1 import job_pb2
-from server.totals import PHASES
+from chainrule_server.training.totals import PHASES
 from tests.cluster.support import RestartableServer
 
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("marker")]
@@ -177,10 +177,10 @@ def asked(name: str) -> list[str]:
 
 
 def test_a_server_that_is_not_asked_answers_no_prometheus_and_loads_none_of_it(tmp_path: Path) -> None:
-    program = "import sys, server.__main__; print(*sys.modules)"
+    program = "import sys, chainrule_server.__main__; print(*sys.modules)"
     command = [sys.executable, "-P", "-c", program]
     loaded = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout.split()
-    assert "server.scheduler" in loaded
+    assert "chainrule_server.jobs.scheduler" in loaded
     assert "prometheus_client" not in loaded
     with RestartableServer(tmp_path / "home") as server:
         assert set(server.answer) == {"address"}
@@ -191,7 +191,17 @@ def test_a_port_that_is_taken_is_said(tmp_path: Path) -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        command = [sys.executable, "-P", "-m", "server", "--port", "0", "--home", str(tmp_path), "--metrics-port"]
+        command = [
+            sys.executable,
+            "-P",
+            "-m",
+            "chainrule_server",
+            "--port",
+            "0",
+            "--home",
+            str(tmp_path),
+            "--metrics-port",
+        ]
         done = subprocess.run([*command, str(port)], capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stdout) == (1, "")
     assert f"error: --metrics-port: 127.0.0.1:{port} can't be listened on (Address already in use)" in done.stderr

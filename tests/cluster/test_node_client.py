@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from google.protobuf import json_format
 
-from chainrule.job_file import load_job_file
-from server import data_set
+from chainrule.spec.job_file import load_job_file
+from chainrule_server.data import data_set
 from tests.cluster.support import EXAMPLES, RestartableServer
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from chainrule.client import Client
+from chainrule.client.client import Client
+from chainrule.client.job import Job
 from chainrule.errors import PreconditionFailed, ServerUnavailable
-from chainrule.job import Job
 from chainrule.v1 import job_pb2
-from server.prepared_job import prepare
-from server.store import JobRecord, NamedEvent, Store
+from chainrule_server.preparation.prepare import prepare
+from chainrule_server.storage.store import JobRecord, NamedEvent, Store
 from tests.cluster.support import RestartableServer, ended, history, job_spec, states_in, undisturbed, wait_until
 
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("marker")]

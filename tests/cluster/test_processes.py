@@ -29,8 +29,8 @@ def run(*arguments: str | Path, timeout_s: float = 60, cwd: Path | None = None) 
 
 
 def test_the_four_layer_network_is_within_005_of_linear_regression(train: Train) -> None:
-    from chainrule.job_file import load_job_file
-    from server.prepared_job import prepare
+    from chainrule.spec.job_file import load_job_file
+    from chainrule_server.preparation.prepare import prepare
 
     result = train(EXAMPLES / "four_layer.toml", workers=2)
     job = prepare(load_job_file(EXAMPLES / "four_layer.toml"))
@@ -104,7 +104,7 @@ def is_worker(folder: Path, marker: str) -> bool:
         if not folder.name.isdigit():
             return False
         command = (folder / "cmdline").read_bytes().split(b"\0")
-        return b"worker" in command and marker.encode() in (folder / "environ").read_bytes()
+        return b"chainrule_worker" in command and marker.encode() in (folder / "environ").read_bytes()
     except OSError:
         return False
 

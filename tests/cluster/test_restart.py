@@ -26,13 +26,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from chainrule.client import Client
+from chainrule.client.client import Client
 from chainrule.errors import ServerError, ServerUnavailable
 from chainrule.v1 import job_pb2
 from chainrule.v1 import job_service_pb2 as api
-from server.checkpoint_folder import CheckpointFolder
-from server.data_set_record import CONTENT
-from server.prepared_job import prepare
+from chainrule_server.data.data_set_record import CONTENT
+from chainrule_server.preparation.prepare import prepare
+from chainrule_server.storage.checkpoint_folder import CheckpointFolder
 from tests.cluster.support import (
     COMMAND,
     RestartableServer,
@@ -314,7 +314,7 @@ def test_a_job_whose_data_are_gone_fails_with_a_reason_and_keeps_its_checkpoint(
 
 def test_a_second_server_is_refused_the_home_of_the_first(tmp_path: Path) -> None:
     with RestartableServer(tmp_path / "home") as server:
-        command = [sys.executable, "-P", "-m", "server", "--port", "0", "--home", str(server.home)]
+        command = [sys.executable, "-P", "-m", "chainrule_server", "--port", "0", "--home", str(server.home)]
         done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
         assert (done.returncode, done.stdout) == (1, "")
         assert "another server (process " in done.stderr

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from chainrule.client import Client
+from chainrule.client.client import Client
 from chainrule.v1 import job_pb2
-from server.prepared_job import prepare
+from chainrule_server.preparation.prepare import prepare
 from tests.cluster.support import RestartableServer
 from tests.plain_workers import train_with_plain_workers
 

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from chainrule.client import Client
-from chainrule.job_file import load_job_file
-from chainrule.local_cluster import LocalCluster
+from chainrule.client.client import Client
+from chainrule.local.cluster import LocalCluster
+from chainrule.spec.job_file import load_job_file
 from tests.cluster.support import COMMAND
 
 pytestmark = pytest.mark.cluster

@@ -12,18 +12,18 @@ from pathlib import Path
 
 import pytest
 
-from chainrule.client import Client
-from chainrule.local_cluster import LocalCluster
-from chainrule.local_link.listener import Listener
-from chainrule.local_link.segment import Segment, SegmentError
+from chainrule.client.client import Client
+from chainrule.holding.local_links import LocalLinks
+from chainrule.local.cluster import LocalCluster
+from chainrule.transport.local_link.listener import Listener
+from chainrule.transport.local_link.segment import Segment, SegmentError
 from chainrule.v1 import job_pb2
-from server.archive import Archive
-from server.data_set_store import DataSetStore
-from server.jobs import JobBook
-from server.local_links import LocalLinks
-from server.rpc_server import make_server
-from server.scheduler import Scheduler
-from server.uploads import Uploads
+from chainrule_server.api.grpc_server import make_server
+from chainrule_server.data.data_set_store import DataSetStore
+from chainrule_server.data.uploads import Uploads
+from chainrule_server.jobs.archive import Archive
+from chainrule_server.jobs.registry import JobRegistry
+from chainrule_server.jobs.scheduler import Scheduler
 from tests.cluster.jobs import Reference, disturbed, finished, large, last, small
 from tests.cluster.support import TIMEOUT_S, Processes, wait_for
 
@@ -210,7 +210,7 @@ def server_here(folder: Path, data_root: Path) -> Iterator[tuple[str, Scheduler,
     numbers = iter(range(1, 1000))
 
     async def start() -> tuple[Scheduler, LocalLinks, object, int]:
-        scheduler = Scheduler(JobBook(lambda: f"{next(numbers):012x}"[::-1]), Archive(folder), share_memory=True)
+        scheduler = Scheduler(JobRegistry(lambda: f"{next(numbers):012x}"[::-1]), Archive(folder), share_memory=True)
         links = LocalLinks(Listener())
         uploads = Uploads(folder / "uploads", DataSetStore(folder / "datasets"))
         server, _ = await make_server(scheduler, uploads, data_root=data_root, local_links=links)

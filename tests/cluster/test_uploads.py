@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from chainrule import upload_file
-from chainrule.client import Client
+from chainrule.client import upload_file
+from chainrule.client.client import Client
 from tests.cluster.support import COMMAND, RestartableServer
 
 pytestmark = pytest.mark.cluster

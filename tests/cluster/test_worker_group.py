@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from chainrule import Client, load_job_file
-from chainrule.output import FINAL_STATES
+from chainrule.client.job_text import FINAL_STATES
 from chainrule.v1 import job_pb2
 from tests.cluster.support import COMMAND, EXAMPLES, RestartableServer, processes_with
 from tests.worker.health_check import all_are_joined
@@ -55,7 +55,7 @@ def workers_of(marker: str) -> dict[str, int]:
             try:
                 if marker.encode() in (folder / "environ").read_bytes():
                     arguments = (folder / "cmdline").read_text().split("\0")
-                    if "worker" in arguments and "--exit-with-stdin" in arguments:
+                    if "chainrule_worker" in arguments and "--exit-with-stdin" in arguments:
                         found[arguments[arguments.index("--name") + 1]] = int(folder.name)
             except OSError:  # it has ended meanwhile, or it isn't ours
                 continue

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from chainrule import Client, Credentials, Tls, load_job_file
-from chainrule.output import FINAL_STATES
+from chainrule.client.job_text import FINAL_STATES
 from chainrule.v1 import job_pb2
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -124,7 +124,7 @@ def test_the_image_is_at_most_350_mb_beyond_its_base(image: str) -> None:
 
 
 def test_the_number_of_workers_follows_the_container_s_processors_and_not_the_machine_s(image: str) -> None:
-    program = "from chainrule.process import available_processors as count; print(count())"
+    program = "from chainrule.process.lifecycle import available_processors as count; print(count())"
     for limit in ("1", "1.9"):
         counted = docker("run", "--rm", "--cpus", limit, "--entrypoint", "python", image, "-c", program)
         assert counted == "1\n"

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from chainrule.client import Client
-from chainrule.job_file import load_job_file, parse_job
+from chainrule.client.client import Client
+from chainrule.spec.job_file import load_job_file, parse_job
 from chainrule.v1 import job_pb2
 from tests.cluster.support import EXAMPLES, RestartableServer, ended
 from tests.documentation.code_blocks import Block, Reader, blocks_of, reader_environment

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from server.errors import CODES
+from chainrule_server.grpc_status import CODES
 
 FOLDER = Path(__file__).resolve().parents[2] / "docs" / "errors"
 

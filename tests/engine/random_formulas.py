@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
-from engine.graph import Graph, Node
-from engine.model import Input, Model
-from engine.parameters import Parameter
+from chainrule_engine.graph import Graph, Node
+from chainrule_engine.model import Input, Model
+from chainrule_engine.parameters import Parameter
 
 DIMENSIONS = (1, 2, 3, 4)
 CLASSES = 3

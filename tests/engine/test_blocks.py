@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.blocks import BLOCK, add_in_order, magnitude_sums, square_sums
+from chainrule_engine.blocks import BLOCK, add_in_order, magnitude_sums, square_sums
 
 VECTOR = (np.random.default_rng(0).standard_normal(5 * BLOCK + 77) * 10.0).astype(np.float32)
 

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.blocks import BLOCK, add_in_order, square_sums
-from engine.clipping import check_limit, clip_by_global_norm, clip_by_value, global_norm
-from engine.errors import SettingError
-from engine.parameters import Vector
+from chainrule_engine.blocks import BLOCK, add_in_order, square_sums
+from chainrule_engine.clipping import check_limit, clip_by_global_norm, clip_by_value, global_norm
+from chainrule_engine.errors import SettingError
+from chainrule_engine.parameters import Vector
 
 
 def gradient_of(size: int = 1000) -> Vector:

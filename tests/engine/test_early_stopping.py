@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.early_stopping import EarlyStopping, EarlyStoppingState
-from engine.errors import SettingError
+from chainrule_engine.early_stopping import EarlyStopping, EarlyStoppingState
+from chainrule_engine.errors import SettingError
 
 
 def after(losses: list[float], rule: EarlyStopping) -> EarlyStoppingState:

@@ -7,9 +7,9 @@ import tracemalloc
 
 import pytest
 
-from engine.errors import FormulaError, ShapeMismatch
-from engine.model import Input, Model
-from engine.parameters import Parameter
+from chainrule_engine.errors import FormulaError, ShapeMismatch
+from chainrule_engine.model import Input, Model
+from chainrule_engine.parameters import Parameter
 
 PARAMETERS = [Parameter("V1", (16, 8)), Parameter("V2", (16, 16)), Parameter("V3", (16, 16)), Parameter("w", (16,))]
 INPUTS = [Input("x", (8,)), Input("y", ()), Input("label", (), class_count=3)]

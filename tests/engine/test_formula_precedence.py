@@ -8,10 +8,10 @@ import random
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from engine.errors import EngineError
-from engine.graph import Graph
-from engine.model import Input, Model
-from engine.parameters import Parameter
+from chainrule_engine.errors import EngineError
+from chainrule_engine.graph import Graph
+from chainrule_engine.model import Input, Model
+from chainrule_engine.parameters import Parameter
 
 OPERATORS = {ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.Div: "/", ast.Pow: "**", ast.USub: "-", ast.UAdd: "+"}
 

@@ -7,15 +7,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from engine.blocks import BLOCK
-from engine.clipping import global_norm
-from engine.model import Input, Model
-from engine.optimizers import OPTIMIZERS, make_optimizer
-from engine.parameters import Parameter, ParameterLayout, Vector
-from engine.penalties import make_penalties
-from engine.plan import TrainingPlan
-from engine.reduction import Subtree
-from engine.synchronous_sgd import ParameterState, UpdateRecipe
+from chainrule_engine.blocks import BLOCK
+from chainrule_engine.clipping import global_norm
+from chainrule_engine.model import Input, Model
+from chainrule_engine.optimizers import OPTIMIZERS, make_optimizer
+from chainrule_engine.parameters import Parameter, ParameterLayout, Vector
+from chainrule_engine.penalties import make_penalties
+from chainrule_engine.plan import TrainingPlan
+from chainrule_engine.reduction import Subtree
+from chainrule_engine.synchronous_sgd import ParameterState, UpdateRecipe
 
 ALL_LIMITS: dict[str, Any] = {
     "penalties": make_penalties({"l1": 0.01, "l2": 0.1}),

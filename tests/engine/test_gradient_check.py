@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from engine.backpropagation import dropout_masks
-from engine.gradient_check import (
+from chainrule_engine.backpropagation import dropout_masks
+from chainrule_engine.gradient_check import (
     GradientMismatch,
     check_gradients,
     compare_in_float32,
@@ -15,9 +15,9 @@ from engine.gradient_check import (
     in_float64,
     sum_of_gradients,
 )
-from engine.model import Input, Model
-from engine.operations import OPERATIONS, Elementwise
-from engine.parameters import Parameter
+from chainrule_engine.model import Input, Model
+from chainrule_engine.operations import OPERATIONS, Elementwise
+from chainrule_engine.parameters import Parameter
 
 
 def model_of(formula: str) -> Model:

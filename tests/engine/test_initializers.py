@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from threadpoolctl import threadpool_limits
 
-from engine.errors import SettingError
-from engine.initializers import INITIALIZERS, default_for, default_initializers, fans, initialize
-from engine.model import Input, Model
-from engine.parameters import Parameter, ParameterLayout, Vector, sha256_of
+from chainrule_engine.errors import SettingError
+from chainrule_engine.initializers import INITIALIZERS, default_for, default_initializers, fans, initialize
+from chainrule_engine.model import Input, Model
+from chainrule_engine.parameters import Parameter, ParameterLayout, Vector, sha256_of
 
 OUT, IN = 300, 500
 

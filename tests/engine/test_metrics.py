@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from engine.metrics import Measure
+from chainrule_engine.metrics import Measure
 
 random = np.random.default_rng(1)
 

@@ -9,18 +9,18 @@ from itertools import pairwise, permutations
 import numpy as np
 import pytest
 
-from engine.blocks import BLOCK
-from engine.errors import SettingError, ValueMismatch
-from engine.finite import NotFinite
-from engine.metrics import Measure
-from engine.microbatch import MicrobatchComputer, ShardRows
-from engine.model import Input, Model
-from engine.optimizers import make_optimizer
-from engine.parameters import Parameter, Vector
-from engine.plan import EvaluationPlan, TrainingPlan, announcements
-from engine.reduction import PartialSum, Subtree, finish, maximal_subtrees, reduce_subtree, turns
-from engine.sharding import BatchSchedule, Rows
-from engine.synchronous_sgd import ParameterState, UpdateRecipe, train_in_one_process
+from chainrule_engine.blocks import BLOCK
+from chainrule_engine.errors import SettingError, ValueMismatch
+from chainrule_engine.finite import NotFinite
+from chainrule_engine.metrics import Measure
+from chainrule_engine.microbatch import MicrobatchComputer, ShardRows
+from chainrule_engine.model import Input, Model
+from chainrule_engine.optimizers import make_optimizer
+from chainrule_engine.parameters import Parameter, Vector
+from chainrule_engine.plan import EvaluationPlan, TrainingPlan, final_ranges
+from chainrule_engine.reduction import PartialSum, Subtree, finish, maximal_subtrees, reduce_subtree, turns
+from chainrule_engine.sharding import BatchSchedule, Rows
+from chainrule_engine.synchronous_sgd import ParameterState, UpdateRecipe, train_in_one_process
 
 FEATURES, HIDDEN = 5, 7
 # Shards that run out at different steps, one of them before the others have begun their last two.
@@ -203,7 +203,7 @@ class TestAnnouncements:
 
     @pytest.fixture(autouse=True)
     def _announce_every_parameter(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(announcements, "WORTH_ANNOUNCING", 1)
+        monkeypatch.setattr(final_ranges, "WORTH_ANNOUNCING", 1)
 
     def test_the_last_layer_is_announced_first_while_the_first_is_not_yet_computed(self) -> None:
         model = model_of()
@@ -245,7 +245,7 @@ class TestAnnouncements:
             assert announced.tobytes() == out.tobytes()
 
     def test_small_parameters_are_announced_together(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(announcements, "WORTH_ANNOUNCING", BLOCK)
+        monkeypatch.setattr(final_ranges, "WORTH_ANNOUNCING", BLOCK)
         model = model_of(hidden=280)
         computer, parameters = computer_of(model), parameters_of(model)
         ranges: list[tuple[int, int]] = []

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from engine.backpropagation import backward, forward
-from engine.graph import Graph
-from engine.model import Input, Model
-from engine.parameters import Parameter
-from engine.plan import EvaluationPlan, PredictionPlan, TrainingPlan
+from chainrule_engine.backpropagation import backward, forward
+from chainrule_engine.graph import Graph
+from chainrule_engine.model import Input, Model
+from chainrule_engine.parameters import Parameter
+from chainrule_engine.plan import EvaluationPlan, PredictionPlan, TrainingPlan
 
 LECTURE = "(w · φ(V3φ(V2φ(V1φ(x)))) - y)^2"
 PYTHON = "(w @ phi(V3 @ phi(V2 @ phi(V1 @ phi(x)))) - y)**2"

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
 
-from engine.model import Input, Model
-from engine.parameters import Parameter
-from engine.plan import TrainingPlan
+from chainrule_engine.model import Input, Model
+from chainrule_engine.parameters import Parameter
+from chainrule_engine.plan import TrainingPlan
 from tests.engine.random_formulas import Case, cases
 from tests.engine.test_random_formulas import RANDOMNESS, assert_close_in_float32, interpreted
 

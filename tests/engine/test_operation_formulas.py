@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from engine.graph import Node
-from engine.model import Input, Model
-from engine.operations import OPERATIONS, Axiswise, Elementwise, Operation
-from engine.operations.products import PRODUCTS
-from engine.parameters import Parameter
+from chainrule_engine.graph import Node
+from chainrule_engine.model import Input, Model
+from chainrule_engine.operations import OPERATIONS, Axiswise, Elementwise, Operation
+from chainrule_engine.operations.products import PRODUCTS
+from chainrule_engine.parameters import Parameter
 
 # From the writing of the formulas to Python's, in this order.
 SPELLINGS = {

@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from engine.backpropagation import backward, forward, local_partial
-from engine.gradient_check import GradientMismatch, check_gradients
-from engine.model import Input, Model
-from engine.operations import FUNCTIONS, OPERATIONS, Elementwise
-from engine.operations.kinds import Operation
-from engine.parameters import Parameter
-from engine.plan import TrainingPlan
+from chainrule_engine.backpropagation import backward, forward, local_partial
+from chainrule_engine.gradient_check import GradientMismatch, check_gradients
+from chainrule_engine.model import Input, Model
+from chainrule_engine.operations import FUNCTIONS, OPERATIONS, Elementwise
+from chainrule_engine.operations.operation import Operation
+from chainrule_engine.parameters import Parameter
+from chainrule_engine.plan import TrainingPlan
 
 FORMULAS = {
     "add": "P + x",

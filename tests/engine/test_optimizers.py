@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.errors import SettingError
-from engine.optimizers import OPTIMIZERS, Adam, UpdateRule, make_optimizer
-from engine.parameters import Vector
+from chainrule_engine.errors import SettingError
+from chainrule_engine.optimizers import OPTIMIZERS, Adam, UpdateRule, make_optimizer
+from chainrule_engine.parameters import Vector
 
 NAMES = sorted(OPTIMIZERS)
 # For each rule the settings that are tried, and what PyTorch calls the same.

@@ -11,16 +11,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from engine.blocks import BLOCK
-from engine.clipping import clip_by_global_norm, clip_by_value, global_norm
-from engine.errors import ValueMismatch
-from engine.evaluation import updated_statistics
-from engine.finite import NotFinite, is_finite
-from engine.optimizers import OPTIMIZERS, make_optimizer
-from engine.parameters import Parameter, ParameterLayout, Vector, sha256_of
-from engine.penalties import make_penalties
-from engine.reduction import PartialSum, Subtree, TreeSum, finish, maximal_subtrees
-from engine.synchronous_sgd import ParameterState, UpdateRecipe
+from chainrule_engine.blocks import BLOCK
+from chainrule_engine.clipping import clip_by_global_norm, clip_by_value, global_norm
+from chainrule_engine.errors import ValueMismatch
+from chainrule_engine.evaluation import updated_statistics
+from chainrule_engine.finite import NotFinite, is_finite
+from chainrule_engine.optimizers import OPTIMIZERS, make_optimizer
+from chainrule_engine.parameters import Parameter, ParameterLayout, Vector, sha256_of
+from chainrule_engine.penalties import make_penalties
+from chainrule_engine.reduction import PartialSum, Subtree, TreeSum, finish, maximal_subtrees
+from chainrule_engine.synchronous_sgd import ParameterState, UpdateRecipe
 
 HALVES = (Subtree(0, 4), Subtree(4, 4))
 # Smaller than a block, a whole one, and more than two of them with an odd rest.

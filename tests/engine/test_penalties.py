@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.errors import SettingError
-from engine.parameters import Vector
-from engine.penalties import L1, L2, PENALTIES, Penalty, make_penalties
+from chainrule_engine.errors import SettingError
+from chainrule_engine.parameters import Vector
+from chainrule_engine.penalties import L1, L2, PENALTIES, Penalty, make_penalties
 
 BOTH = [L1(0.3), L2(0.3)]
 NAMES = [penalty.name for penalty in BOTH]

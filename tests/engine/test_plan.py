@@ -10,11 +10,11 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from engine.errors import SettingError, ValueMismatch
-from engine.evaluation import initial_statistics, updated_statistics
-from engine.model import Input, Model
-from engine.parameters import Parameter
-from engine.plan import EvaluationPlan, PredictionPlan, TrainingPlan
+from chainrule_engine.errors import SettingError, ValueMismatch
+from chainrule_engine.evaluation import initial_statistics, updated_statistics
+from chainrule_engine.model import Input, Model
+from chainrule_engine.parameters import Parameter
+from chainrule_engine.plan import EvaluationPlan, PredictionPlan, TrainingPlan
 
 FOUR_LAYER = "(w @ phi(V3 @ phi(V2 @ phi(V1 @ phi(x)))) - y)**2"
 

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from engine.errors import ValueMismatch
-from engine.parameters import Vector
-from engine.precision import BFLOAT16, FLOAT16, FLOAT32, INT8, PRECISIONS, Precision
+from chainrule_engine.errors import ValueMismatch
+from chainrule_engine.parameters import Vector
+from chainrule_engine.precision import BFLOAT16, FLOAT16, FLOAT32, INT8, PRECISIONS, Precision
 
 NAMES = pytest.mark.parametrize("precision", PRECISIONS.values(), ids=PRECISIONS)
 CASTS = pytest.mark.parametrize(

@@ -16,10 +16,10 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
 
-from engine.backpropagation import backward, dropout_masks, forward
-from engine.gradient_check import check_gradients
-from engine.graph import Node
-from engine.plan import EvaluationPlan, TrainingPlan
+from chainrule_engine.backpropagation import backward, dropout_masks, forward
+from chainrule_engine.gradient_check import check_gradients
+from chainrule_engine.graph import Node
+from chainrule_engine.plan import EvaluationPlan, TrainingPlan
 from tests.engine.random_formulas import Case, cases, distance_to_a_kink
 
 RANDOMNESS = (3, 14, 15)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from engine.operations import Elementwise
+from chainrule_engine.operations import Elementwise
 
 README = Path(__file__).parents[2] / "engine" / "README.md"
 

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.errors import SettingError
-from engine.reduction import (
+from chainrule_engine.errors import SettingError
+from chainrule_engine.reduction import (
     PartialSum,
     Subtree,
     assign,

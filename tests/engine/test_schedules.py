@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.errors import SettingError
-from engine.schedules import (
+from chainrule_engine.errors import SettingError
+from chainrule_engine.schedules import (
     SCHEDULES,
     Constant,
     Cosine,

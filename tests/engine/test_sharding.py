@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.errors import SettingError
-from engine.sharding import BatchSchedule, divide, evaluation_blocks
+from chainrule_engine.errors import SettingError
+from chainrule_engine.sharding import BatchSchedule, divide, evaluation_blocks
 
 
 @given(st.integers(8, 400), st.sampled_from([1, 2, 4, 8]), st.floats(0, 0.5), st.integers(0, 2**63))

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F  # noqa: N812  (its usual name)
 
-from engine.graph import Graph, Node
+from chainrule_engine.graph import Graph, Node
 
 ELEMENTWISE: dict[str, Callable[..., Any]] = {
     "add": torch.add,

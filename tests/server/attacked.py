@@ -11,9 +11,9 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from chainrule.client import Client
-from chainrule.job_file import load_job_file
-from chainrule.output import FINAL_STATES
+from chainrule.client.client import Client
+from chainrule.client.job_text import FINAL_STATES
+from chainrule.spec.job_file import load_job_file
 from chainrule.v1 import job_pb2
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "two_layer.toml"
@@ -46,14 +46,21 @@ def attacked_server(folder: Path) -> Iterator[Attacked]:
         pipe = subprocess.PIPE
         options = ["--port", "0", "--home", str(folder / "home"), "--exit-with-stdin", "--transport", "grpc"]
         server = subprocess.Popen(
-            [*base, "server", *options], stdin=pipe, stdout=pipe, stderr=log, text=True, preexec_fn=few_descriptors
+            [*base, "chainrule_server", *options],
+            stdin=pipe,
+            stdout=pipe,
+            stderr=log,
+            text=True,
+            preexec_fn=few_descriptors,
         )
         stack.callback(server.communicate)
         stack.callback(server.kill)
         assert server.stdout is not None
         address = json.loads(server.stdout.readline())["address"]
         worker = subprocess.Popen(
-            [*base, "worker", "--server", address, "--transport", "grpc", "--exit-with-stdin"], stdin=pipe, stderr=log
+            [*base, "chainrule_worker", "--server", address, "--transport", "grpc", "--exit-with-stdin"],
+            stdin=pipe,
+            stderr=log,
         )
         stack.callback(worker.communicate)
         stack.callback(worker.kill)

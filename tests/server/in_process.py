@@ -18,17 +18,21 @@ from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
 from chainrule.v1 import data_service_pb2, data_service_pb2_grpc, job_pb2, job_service_pb2_grpc, model_service_pb2_grpc
-from server import data_set, durable_file, model_file
-from server.archive import Archive
-from server.data_set import DataSet
-from server.data_set_store import DataSetStore
-from server.jobs import Job, JobBook
-from server.listening import ReloadingCertificate, listen
-from server.prepared_job import PreparedJob, prepare
-from server.rpc_server import make_server
-from server.scheduler import Scheduler
-from server.trained_model import TrainedModel
-from server.uploads import Uploads
+from chainrule_server.access.listening import ReloadingCertificate, listen
+from chainrule_server.api.grpc_server import make_server
+from chainrule_server.data import data_set
+from chainrule_server.data.data_set import DataSet
+from chainrule_server.data.data_set_store import DataSetStore
+from chainrule_server.data.uploads import Uploads
+from chainrule_server.jobs.archive import Archive
+from chainrule_server.jobs.job import Job
+from chainrule_server.jobs.registry import JobRegistry
+from chainrule_server.jobs.scheduler import Scheduler
+from chainrule_server.models import model_file
+from chainrule_server.models.trained_model import TrainedModel
+from chainrule_server.preparation.prepare import prepare
+from chainrule_server.preparation.prepared_job import PreparedJob
+from chainrule_server.storage import durable_file
 from tests.plain_workers import train_with_plain_workers
 
 TIMEOUT_S = 60.0
@@ -96,7 +100,7 @@ def running_server(
     numbers = iter(range(1, 1 << 30))
 
     async def start() -> tuple[Scheduler, grpc.aio.Server, Any, str]:
-        scheduler = Scheduler(JobBook(lambda: f"{next(numbers):012x}"[::-1]), Archive(folder))
+        scheduler = Scheduler(JobRegistry(lambda: f"{next(numbers):012x}"[::-1]), Archive(folder))
         uploads = Uploads(folder / "uploads", DataSetStore(folder / "datasets"))
         server, health = await make_server(scheduler, uploads, data_root=folder, interceptors=interceptors)
         address = listen(server, "127.0.0.1", 0, certificate)

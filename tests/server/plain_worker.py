@@ -5,14 +5,14 @@ from __future__ import annotations
 import random
 from collections import deque
 
+from chainrule.transport.wire_codec import OutgoingResponse, RawPart, Request, decode_response
 from chainrule.v1 import worker_service_pb2 as pb
-from chainrule.wire_codec import OutgoingResponse, RawPart, Request, decode_response
-from engine.reduction import maximal_subtrees
-from server.errors import NotFound, PermissionDenied
-from server.scheduler import Scheduler
+from chainrule_engine.reduction import maximal_subtrees
+from chainrule_server.errors import NotFound, PermissionDenied
+from chainrule_server.jobs.scheduler import Scheduler
+from chainrule_worker.assigned_job import AssignedJob
+from chainrule_worker.vectors import OwnVectors
 from tests.plain_workers import computer_of
-from worker.held_job import HeldJob
-from worker.vectors import OwnVectors
 
 
 class PlainWorker:
@@ -25,19 +25,19 @@ class PlainWorker:
         self.name = scheduler.register(pb.Hello(name="worker", numpy_version=kind)).name
         self._inbox: deque[OutgoingResponse] = deque()
         self._answers: deque[Request] = deque()
-        self._held: HeldJob | None = None
+        self._held: AssignedJob | None = None
         scheduler.join(self.name, self)
 
     def send(self, response: OutgoingResponse, descriptors: tuple[int, ...] = ()) -> None:  # noqa: ARG002
-        """See server.links.Link."""
+        """See chainrule.holding.links.Link."""
         self._inbox.append(response)
 
     def without_memory(self) -> PlainWorker:
-        """See server.links.Link."""
+        """See chainrule.holding.links.Link."""
         return self
 
     def close(self) -> None:
-        """See server.links.Link."""
+        """See chainrule.holding.links.Link."""
 
     def leave(self) -> None:
         """It is gone, with what was on its way."""
@@ -74,14 +74,16 @@ class PlainWorker:
             assert held_id in (None, response.release.job_id)
             self._held = None
 
-    def _accept(self, assignment: pb.Assignment) -> HeldJob | None:
+    def _accept(self, assignment: pb.Assignment) -> AssignedJob | None:
         try:
             job = self._scheduler.shard_source(assignment.job_id, assignment.first_shard, worker=self.name)
         except (NotFound, PermissionDenied):
             return None  # it runs no longer, or the shard is another worker's by now; what follows is on its way
         first = assignment.first_shard
         subtrees = maximal_subtrees(first=first, stop=first + assignment.shard_count)
-        return HeldJob(assignment, computer_of(job), OwnVectors(subtrees, job.model.layout.size, self, job.precision))
+        return AssignedJob(
+            assignment, computer_of(job), OwnVectors(subtrees, job.model.layout.size, self, job.precision)
+        )
 
     def wait_copied(self, number: int) -> None:
-        """See worker.vectors.Outlet."""
+        """See chainrule_worker.vectors.Outlet."""

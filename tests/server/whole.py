@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from server.columns import Rows
-from server.data_set import data_errors
-from server.preprocessing import Preprocessing
+from chainrule_server.data.columns import Rows
+from chainrule_server.data.data_set import data_errors
+from chainrule_server.preparation.preprocessing import Preprocessing
 
 
 def prepared(preprocessing: Preprocessing, data: Rows) -> tuple[NDArray[np.float32], NDArray[Any]]:

@@ -7,15 +7,15 @@ import os
 import numpy as np
 import pytest
 
-from chainrule.local_link.segment import SegmentError
+from chainrule.transport.local_link.segment import SegmentError
 from chainrule.v1 import job_pb2
 from chainrule.v1 import worker_service_pb2 as pb
-from engine.sharding import divide
-from server import prepared_rows
-from server.data_set import DataSet
-from server.prepared_rows import PreparedRows, lay_out
-from server.preprocessing import learn
-from worker.shared_rows import SharedRows, rows_of
+from chainrule_engine.sharding import divide
+from chainrule_server.data.data_set import DataSet
+from chainrule_server.preparation import prepared_rows
+from chainrule_server.preparation.prepared_rows import PreparedRows, lay_out
+from chainrule_server.preparation.preprocessing import learn
+from chainrule_worker.shared_rows import SharedRows, rows_of
 
 
 @pytest.fixture(params=["numbers", "classes"])

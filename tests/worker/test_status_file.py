@@ -13,9 +13,9 @@ from unittest.mock import Mock
 
 import pytest
 
+from chainrule_worker.heartbeat import Heartbeat
+from chainrule_worker.status_file import StatusFile, StatusFileError
 from tests.worker.health_check import all_are_joined
-from worker.signs_of_life import SignsOfLife
-from worker.status_file import StatusFile, StatusFileError
 
 
 def test_a_container_is_well_once_each_of_its_workers_has_joined(tmp_path: Path) -> None:
@@ -46,7 +46,7 @@ def test_what_a_killed_worker_left_behind_is_cleared_away(tmp_path: Path) -> Non
 def test_a_worker_is_joined_for_as_long_as_its_stream_lives(tmp_path: Path) -> None:
     said = threading.Event()
     stream = Mock(is_active=True, say=lambda _: said.set())
-    signs = SignsOfLife(queue.SimpleQueue(), StatusFile(tmp_path))
+    signs = Heartbeat(queue.SimpleQueue(), StatusFile(tmp_path))
     signs.begin(stream, interval_s=0.01)
     assert all_are_joined(tmp_path)
     # It dies, which the computing thread hasn't seen yet: from now on nothing is touched.

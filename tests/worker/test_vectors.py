@@ -10,16 +10,16 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
-from chainrule import wire
-from chainrule.local_link.segment import SegmentError
+from chainrule.transport import wire
+from chainrule.transport.local_link.segment import SegmentError
+from chainrule.transport.wire_codec import RawPart
 from chainrule.v1 import worker_service_pb2 as pb
-from chainrule.wire_codec import RawPart
-from engine.microbatch import ShardRows
-from engine.parameters import Vector
-from engine.reduction import Subtree, assign, maximal_subtrees
+from chainrule_engine.microbatch import ShardRows
+from chainrule_engine.parameters import Vector
+from chainrule_engine.reduction import Subtree, assign, maximal_subtrees
+from chainrule_worker.assigned_job import AssignedJob
+from chainrule_worker.vectors import OwnVectors, SharedVectors, WrongMessage
 from tests.vector_count import counting
-from worker.held_job import HeldJob
-from worker.vectors import OwnVectors, SharedVectors, WrongMessage
 
 SIZE = wire.PART_ELEMENTS + 8
 
@@ -73,7 +73,7 @@ def read_shard(shard: int, is_validation: bool) -> ShardRows:
     )
 
 
-def compute(held: HeldJob, *, step: int = 1) -> list[pb.PartialSum]:
+def compute(held: AssignedJob, *, step: int = 1) -> list[pb.PartialSum]:
     order = pb.Order(job_id="job", generation=1, order=step, kind=pb.ORDER_KIND_GRADIENT, step=step)
     return list(held.compute(order))
 
@@ -89,7 +89,7 @@ def test_a_worker_holds_at_most_log2_of_the_shards_and_one_gradients(
     for shards in assign(shard_count=shard_count, worker_count=min(worker_count, shard_count)):
         with counting(width) as count:
             message = assignment(shards=shards, shard_count=shard_count, width=width)
-            held = HeldJob.accept(message, None, link=SlowOutlet())
+            held = AssignedJob.accept(message, None, link=SlowOutlet())
             held.load(read_shard)
             assert isinstance(held.vectors, OwnVectors)
             held.vectors._parameters[...] = 0.01
@@ -107,7 +107,7 @@ def test_a_worker_whose_shards_change_holds_no_more() -> None:
     with counting(SIZE) as count:
         for generation, shards in enumerate((range(8), range(3, 6), range(1, 7), range(8)), start=1):
             message = assignment(shards=shards, shard_count=8, width=SIZE, generation=generation)
-            held = HeldJob.accept(message, held, link=SlowOutlet())
+            held = AssignedJob.accept(message, held, link=SlowOutlet())
             held.load(read_shard)
             assert isinstance(held.vectors, OwnVectors)
             held.vectors._parameters[...] = 0.01
@@ -119,7 +119,7 @@ def test_a_worker_whose_shards_change_holds_no_more() -> None:
 def test_what_is_pushed_is_the_gradient_however_late_it_is_copied() -> None:
     shards = range(1, 7)
     outlet = SlowOutlet()
-    held = HeldJob.accept(assignment(shards=shards, shard_count=8, width=SIZE), None, link=outlet)
+    held = AssignedJob.accept(assignment(shards=shards, shard_count=8, width=SIZE), None, link=outlet)
     held.load(read_shard)
     assert isinstance(held.vectors, OwnVectors)
     held.vectors._parameters[...] = 0.01
@@ -153,7 +153,7 @@ def test_a_vector_is_not_written_before_it_has_been_copied() -> None:
             super().wait_copied(number)
 
     outlet = Blocked()
-    held = HeldJob.accept(assignment(shards=range(1, 7), shard_count=8, width=SIZE), None, link=outlet)
+    held = AssignedJob.accept(assignment(shards=range(1, 7), shard_count=8, width=SIZE), None, link=outlet)
     held.load(read_shard)
     assert isinstance(held.vectors, OwnVectors)
     held.vectors._parameters[...] = 0.01
@@ -196,12 +196,12 @@ def test_rows_that_an_older_generation_has_read_are_kept_and_those_of_others_dro
         asked.append(shard)
         return read_shard(shard, is_validation)
 
-    first = HeldJob.accept(assignment(shards=range(4), shard_count=8, width=64), None, link=SlowOutlet())
+    first = AssignedJob.accept(assignment(shards=range(4), shard_count=8, width=64), None, link=SlowOutlet())
     first.load(read)
     assert sorted(set(asked)) == [0, 1, 2, 3]
     asked.clear()
     message = assignment(shards=range(2, 6), shard_count=8, width=64, generation=2)
-    second = HeldJob.accept(message, first, link=SlowOutlet())
+    second = AssignedJob.accept(message, first, link=SlowOutlet())
     second.load(read)
     assert sorted(set(asked)) == [4, 5]
     assert sorted(second.computer.training) == [2, 3, 4, 5]

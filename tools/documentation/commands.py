@@ -8,7 +8,7 @@ from typing import Any
 
 import typer
 
-from chainrule.cli import app
+from chainrule.cli.app import app
 
 WIDTH = 110
 

@@ -1,0 +1,1 @@
+"""Between messages and the engine: the model of a spec, the message of a graph."""

@@ -1,0 +1,1 @@
+"""The command `chainrule`; nobody below imports it."""

@@ -1,0 +1,229 @@
+"""`chainrule train`: a job on a cluster of its own, from the job file to the model file."""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from chainrule.cli.commands.machine import look_at_machine
+from chainrule.cli.failures import FAILED, CommandFailed, interrupted, wrong_input
+from chainrule.cli.output import print_json, print_line, print_note
+from chainrule.client.client import Client
+from chainrule.client.job_text import FINAL_STATES, fields_of, result_lines, state_name
+from chainrule.client.model_output import DEFAULT_FOLDER, check_output
+from chainrule.client.progress import ProgressDisplay
+from chainrule.errors import ChainruleError, ClusterError, ModelFileError, ServerError, ServerUnavailable
+from chainrule.export.chrome_trace import chrome_trace
+from chainrule.local import preflight
+from chainrule.local.processes import LocalProcesses
+from chainrule.process.available_memory import available_memory_bytes
+from chainrule.spec.job_file import load_job_file
+from chainrule.text import duration, workers
+from chainrule.v1 import job_pb2
+
+# What job.proto says of a job that doesn't set `shards`.
+DEFAULT_SHARDS = 8
+TRANSPORTS = ("auto", "grpc", "shared-memory")
+POLL_INTERVAL_S = 0.1
+LAST_WORDS_TIMEOUT_S = 2.0
+
+
+@dataclass
+class Training:
+    """One run of the command. Failures carry what was known of the job."""
+
+    job_file: Path
+    worker_count: int
+    output: Path | None
+    as_json: bool
+    data_root: Path | None = None
+    transport: str = "auto"
+    trace: Path | None = None
+    job: job_pb2.Job = field(default_factory=job_pb2.Job)
+
+    def run(self) -> None:
+        """Train, write the model, print the result. Raises CommandFailed."""
+        started_s = time.monotonic()
+        try:
+            model_path = self._train()
+        except ChainruleError as error:
+            raise CommandFailed.of(error, self._known("FAILED")) from None
+        except CommandFailed as failure:
+            failure.fields = self._known("FAILED") | failure.fields
+            raise
+        except KeyboardInterrupt:
+            raise interrupted(self._known("CANCELLED")) from None
+        except SystemExit as ended:
+            # From the cluster's signal handlers: SIGTERM or SIGHUP.
+            code = ended.code if isinstance(ended.code, int) else FAILED
+            problem = ("", f"ended by {signal.Signals(code - 128).name}" if code > 128 else "ended")
+            raise CommandFailed(code, [problem], reason="INTERRUPTED", fields=self._known("CANCELLED")) from None
+        wall_s = time.monotonic() - started_s
+        if self.as_json:
+            print_json(self._summary(model_path, wall_s))
+            return
+        progress = self.job.progress
+        print_line(
+            f"{self.job.spec.name} ({self.job.job_id}) succeeded: {progress.step} steps, {progress.epoch} epochs, "
+            f"{workers(self.worker_count)}, {self.job.spec.training.shards} shards"
+        )
+        print_line()
+        for line in result_lines(self.job, [("wall time", duration(wall_s)), ("model", str(model_path))]):
+            print_line(line)
+
+    def _train(self) -> Path:
+        if self.transport not in TRANSPORTS:
+            raise wrong_input("--transport", f"must be one of {', '.join(TRANSPORTS)}, got {self.transport!r}")
+        if self.trace is not None and not self.trace.parent.is_dir():
+            raise wrong_input("--trace", f"{self.trace}: there is no folder {self.trace.parent}; make it first")
+        spec = load_job_file(self.job_file)
+        shards = spec.training.shards if spec.training.HasField("shards") else DEFAULT_SHARDS
+        # Where the shards themselves are wrong, the server says so.
+        if self.worker_count < 1 or self.worker_count > max(shards, 1):
+            raise wrong_input(
+                "--workers", f"must be from 1 to {shards}, the job's number of shards, got {self.worker_count}"
+            )
+        spec.training.min_workers = self.worker_count
+        look_at_machine(worker_count=self.worker_count, transport=self.transport)
+        available_bytes = available_memory_bytes()
+        with (
+            ProgressDisplay() as display,
+            LocalProcesses(self.worker_count, self.data_root or self.job_file.parent, self.transport) as cluster,
+            Client(cluster.address, credentials=cluster.credentials) as client,
+        ):
+            created = client.create_estimated_job(spec)
+            self.job = created.job
+            memory = preflight.job_memory(
+                created.estimate, worker_count=self.worker_count, available_bytes=available_bytes
+            )
+            if memory.state != "ok":
+                display.note(preflight.told(memory))
+            path = self.output or default_model_path(self.job)
+            try:
+                check_output(path)
+            except ModelFileError as error:
+                raise wrong_input("--output", str(error)) from None
+            for job in _follow(client, cluster, self.job, display):
+                self.job = job
+                display.show(job)
+            if self.job.state == job_pb2.JOB_STATE_FAILED and self.job.progress.step:
+                kept = client.download_model(self.job.job_id, path)
+                print_note(f"the parameters of step {self.job.progress.step}, the last good ones, are in {kept}")
+            if self.trace is not None:
+                self._write_trace(client, self.trace)
+            check_success(self.job)
+            return client.download_model(self.job.job_id, path)
+
+    def _write_trace(self, client: Client, path: Path) -> None:
+        title = f"{self.job.spec.name} ({self.job.job_id})"
+        try:
+            path.write_text(chrome_trace(client.read_trace(self.job.job_id), title=title))
+        except OSError as error:
+            raise wrong_input("--trace", f"{path} can't be written: {error.strerror}") from None
+
+    def _known(self, state: str) -> dict[str, Any]:
+        if self.job.state in FINAL_STATES:
+            state = state_name(self.job.state)
+        return {"job": self.job.job_id or None, "state": state, "steps": self.job.progress.step}
+
+    def _summary(self, model_path: Path, wall_s: float) -> dict[str, Any]:
+        progress, result = self.job.progress, self.job.result
+        return {
+            "job": self.job.job_id,
+            "state": state_name(self.job.state),
+            "steps": progress.step,
+            "epochs": progress.epoch,
+            "row_count": result.row_count,
+            "workers": self.worker_count,
+            "shards": self.job.spec.training.shards,
+            "loss": result.loss,
+            "validation_loss": result.validation_loss if result.HasField("validation_loss") else None,
+            "metrics": {metric.name: metric.value for metric in result.metrics},
+            "parameters_sha256": result.parameters_sha256,
+            "model_path": str(model_path),
+            "transport": progress.transport,
+            "precision": self.job.spec.training.precision,
+            "step_cost": fields_of(progress.step_cost),
+            "samples_per_second": result.samples_per_second,
+            "step_ms_median": result.step_ms_median,
+            "wall_s": wall_s,
+        }
+
+
+def default_model_path(job: job_pb2.Job) -> Path:
+    """Where a model goes that the user gave no file for."""
+    return DEFAULT_FOLDER / f"{job.spec.name}-{job.job_id}.safetensors"
+
+
+def check_success(job: job_pb2.Job) -> None:
+    """Raise CommandFailed where a job that has ended didn't succeed."""
+    if job.state == job_pb2.JOB_STATE_SUCCEEDED:
+        return
+    if job.state == job_pb2.JOB_STATE_CANCELLED:
+        message = f"job {job.job_id} was cancelled after step {job.progress.step}"
+    else:
+        message = f"job {job.job_id} failed: {job.error.message or 'the server gave no reason; its log may'}"
+    fields = {"job": job.job_id, "state": state_name(job.state)}
+    raise CommandFailed(FAILED, [("", message)], reason=f"JOB_{state_name(job.state)}", fields=fields)
+
+
+def _follow(
+    client: Client, cluster: LocalProcesses, job: job_pb2.Job, display: ProgressDisplay
+) -> Iterator[job_pb2.Job]:
+    """Each state of the job until it ends. Raises ClusterError where its processes can't finish it."""
+    updates: queue.SimpleQueue[job_pb2.Job | Exception] = queue.SimpleQueue()
+
+    def read() -> None:
+        try:
+            for update in client.watch_job(job.job_id, reconnect_timeout_s=0):
+                updates.put(update)
+            updates.put(ServerUnavailable(f"the server stopped telling how job {job.job_id} goes on"))
+        except Exception as error:  # noqa: BLE001 - raised again in the thread that waits
+            updates.put(error)
+
+    # The main thread never blocks in gRPC: it looks after processes, and ctrl-C reaches it at once.
+    threading.Thread(target=read, name="watch", daemon=True).start()
+    while job.state not in FINAL_STATES:
+        try:
+            update = updates.get(timeout=POLL_INTERVAL_S)
+        except queue.Empty:
+            cluster.check_server()
+        else:
+            if isinstance(update, Exception):
+                _wait_for_last_words(cluster)
+                raise update
+            job = update
+            yield job
+        if job.state not in FINAL_STATES:
+            _look_after_workers(client, cluster, job, display)
+
+
+def _look_after_workers(client: Client, cluster: LocalProcesses, job: job_pb2.Job, display: ProgressDisplay) -> None:
+    deaths = cluster.new_deaths()
+    if not deaths:
+        return
+    if cluster.living_workers == 0:
+        raise ClusterError(f"no worker is left; {'; '.join(map(str, deaths))}")
+    # Asked again: the last that we heard may be from before the start.
+    if job.state == job_pb2.JOB_STATE_QUEUED and client.get_job(job.job_id).state == job_pb2.JOB_STATE_QUEUED:
+        raise ClusterError(f"a worker ended before the job started; {'; '.join(map(str, deaths))}")
+    for death in deaths:
+        with contextlib.suppress(ServerError):
+            # For the job's events; it is told here too.
+            client.report_worker_end(death.name, f"{death.how}: {death.said}" if death.said else death.how)
+        display.note(f"warning: {death}; the job goes on with {workers(cluster.living_workers)}")
+
+
+def _wait_for_last_words(cluster: LocalProcesses) -> None:
+    """A broken connection mostly means that the server is ending: its own words say more."""
+    deadline_s = time.monotonic() + LAST_WORDS_TIMEOUT_S
+    while time.monotonic() < deadline_s:
+        cluster.check_server()
+        time.sleep(POLL_INTERVAL_S)

@@ -1,0 +1,1 @@
+"""Calls of a server, and the objects that people get for them."""

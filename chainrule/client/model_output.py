@@ -1,0 +1,39 @@
+"""Files that are there whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from chainrule.atomic_file import replace_with
+from chainrule.errors import ModelFileError
+
+# Where the commands put models whose place nobody names.
+DEFAULT_FOLDER = Path("models")
+
+
+def check_output(path: Path) -> None:
+    """Raise ModelFileError where a file can't be put at `path`. Makes no folder but `models`."""
+    if path.exists() and not path.is_file():
+        raise ModelFileError(f"{path} is not a file; name a file for the model")
+    if path.parent == DEFAULT_FOLDER:
+        try:
+            path.parent.mkdir(exist_ok=True)
+        except OSError as error:
+            raise ModelFileError(f"the folder {path.parent} can't be made: {error.strerror}; choose another") from None
+    if not path.parent.is_dir():
+        # A misspelt folder must not come into being.
+        raise ModelFileError(f"{path}: there is no folder {path.parent}; make it or name another")
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise ModelFileError(f"the folder {path.parent} can't be written to; choose another file for the model")
+
+
+def replace_file(path: Path, parts: Iterable[bytes]) -> None:
+    """Write a file beside `path`, sync it, and give it its name. Raises ModelFileError."""
+    check_output(path)
+    try:
+        # The model gets the permissions that the user's umask gives.
+        replace_with(path, parts, mode=0o666)
+    except OSError as error:
+        raise ModelFileError(f"{path} can't be written: {error.strerror}; choose another file") from None

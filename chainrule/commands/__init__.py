@@ -1,1 +1,0 @@
-"""The commands of `chainrule`, each a plain function that `chainrule.cli` calls. They import gRPC, so cli is lazy."""

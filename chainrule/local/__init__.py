@@ -1,0 +1,1 @@
+"""A cluster on this machine, and questions to short-lived processes."""

@@ -1,0 +1,1 @@
+"""From what people write (TOML, dictionaries, expressions, sweeps) to a JobSpec."""

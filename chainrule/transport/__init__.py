@@ -1,0 +1,1 @@
+"""How vectors and messages travel between server and worker."""

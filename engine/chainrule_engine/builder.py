@@ -1,0 +1,249 @@
+"""Builds the nodes of a graph, checks that their shapes fit, and keeps equal subexpressions as one node."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import operator
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import NoReturn
+
+from chainrule_engine.errors import FormulaError, ShapeMismatch
+from chainrule_engine.formula import Term
+from chainrule_engine.graph import Node
+from chainrule_engine.operations import FUNCTIONS, OPERATIONS, Misfit, Operation
+
+MAXIMUM_ELEMENTS = 2**31
+OPERATORS = {"+": "add", "-": "subtract", "*": "multiply", "/": "divide", "@": "matmul", "**": "power"}
+_FOLDED: dict[str, Callable[[float, float], float]] = {
+    "add": operator.add,
+    "subtract": operator.sub,
+    "multiply": operator.mul,
+    "divide": operator.truediv,
+    "power": operator.pow,
+    "negative": lambda a, _: -a,
+    "square": lambda a, _: a * a,
+}
+_TEXT_LENGTH = 60
+
+
+class GraphBuilder:
+    """The FormulaBuilder that makes nodes.
+
+    functions: names that stand for an operation with one operand, such as {"phi": "sigmoid"}."""
+
+    def __init__(self, functions: Mapping[str, str]) -> None:
+        self.nodes: list[Node] = []
+        self._named: dict[str, Node] = {}
+        self._known: dict[tuple[object, ...], Node] = {}
+        self._functions = dict(functions)
+        self._masks = 0
+        self._field = ""
+        self._formula = ""
+
+    def begin(self, field: str, formula: str) -> None:
+        """Say which formula the next calls come from."""
+        self._field, self._formula = field, formula
+
+    def declare(self, name: str, node: Node) -> None:
+        """Let `name` stand for `node`."""
+        self._named[name] = node
+
+    def leaf(
+        self, operation: str, name: str, shape: tuple[int, ...], *, batched: bool, class_count: int | None = None
+    ) -> Node:
+        """Add a parameter, an input or another leaf with a name."""
+        return self._add(Node(0, operation, (), shape, batched, name=name, class_count=class_count))
+
+    # What the parser calls.
+
+    def number(self, value: float, start: int, end: int) -> Node:
+        if not math.isfinite(value):
+            self._fail("the number is too large", start + 1)
+        return self._constant(value, start, end)
+
+    def name(self, name: str, start: int) -> Node:
+        node = self._named.get(name)
+        if node is not None:
+            return node
+        if self.is_function(name):
+            self._fail(f"'{name}' is a function; write {name}(…)", start + 1)
+        return self._fail(
+            f"unknown name '{name}'{self._suggestion(name, self._named)}; {self._vocabulary()}", start + 1
+        )
+
+    def is_function(self, name: str) -> bool:
+        return (name in self._functions or name in FUNCTIONS) and name not in self._named
+
+    def negation(self, operand: Term[Node], start: int) -> Node:
+        return self._apply("negative", [operand], (), start, operand.end, start + 1)
+
+    def operator(self, symbol: str, left: Term[Node], right: Term[Node], column: int) -> Node:
+        name = OPERATORS[symbol]
+        if name == "power" and right.node.operation == "constant" and right.node.value == 2.0:
+            return self._apply("square", [left], (), left.start, right.end, column)
+        return self._apply(name, [left, right], (), left.start, right.end, column)
+
+    def juxtaposition(self, left: Term[Node], right: Term[Node], column: int) -> Node:
+        scalar = not left.node.shape or not right.node.shape
+        return self._apply("multiply" if scalar else "matmul", [left, right], (), left.start, right.end, column)
+
+    def call(self, function: str, arguments: list[Term[Node]], start: int, end: int) -> Node:
+        name = self._functions.get(function, function)
+        if not self.is_function(function):
+            known = {**FUNCTIONS, **self._functions}
+            hint = self._suggestion(function, known) or f"; the functions are {', '.join(sorted(known))}"
+            if function in ("phi", "psi"):
+                hint = f'; say what it is in the model, for example {function} = "sigmoid"'
+            self._fail(f"unknown function '{function}'{hint}", start + 1)
+        operation = OPERATIONS[FUNCTIONS[name]]
+        if operation.name == "dropout":
+            return self._dropout(function, arguments, start, end)
+        operands, options = self._options(function, operation, operation.operand_count, arguments, start)
+        if operation.name == "power" and operands[1].node.value == 2.0 and operands[1].node.operation == "constant":
+            return self._apply("square", operands[:1], (), start, end, start + 1)
+        return self._apply(operation.name, operands, options, start, end, start + 1)
+
+    def component(self, operand: Term[Node], indices: list[int], end: int) -> Node:
+        return self._apply("component", [operand], tuple(indices), operand.start, end, operand.end + 1)
+
+    # How nodes are made.
+
+    def _dropout(self, function: str, arguments: list[Term[Node]], start: int, end: int) -> Node:
+        operation = OPERATIONS["dropout"]
+        operands, options = self._options(function, operation, 1, arguments, start)
+        node = operands[0].node
+        self._masks += 1
+        # A new leaf each time: two dropouts of the same value are drawn independently.
+        mask = self._add(
+            Node(0, "mask", (), node.shape, node.batched, options, name=f"dropout {self._masks}"), shared=False
+        )
+        return self._add(self._operation("dropout", (node, mask), node.shape, options, start, end))
+
+    def _options(
+        self, function: str, operation: Operation, count: int | None, arguments: list[Term[Node]], start: int
+    ) -> tuple[list[Term[Node]], tuple[float, ...]]:
+        """Divide a call's arguments into operands and options."""
+        if count is None:
+            if not arguments:
+                self._fail(f"{function} takes at least 1 argument, but has none", start + 1)
+            return arguments, ()
+        required = count + sum(rule.default is None for rule in operation.options)
+        most = count + len(operation.options)
+        if operation.name in ("maximum", "minimum"):
+            most = max(most, len(arguments))
+        if not required <= len(arguments) <= most:
+            takes = f"{required}" if required == most else f"{required} to {most}"
+            self._fail(f"{function} takes {takes} arguments, but has {len(arguments)}", start + 1)
+        options = []
+        for rule, argument in zip(operation.options, arguments[count:], strict=False):
+            if argument.node.operation != "constant" or not rule.low <= argument.node.value < rule.high:
+                self._fail(
+                    f"'{self._text(argument)}' cannot be the {rule.name} of {function}; "
+                    f"it is a number from {rule.low:g} to below {rule.high:g}",
+                    argument.start + 1,
+                )
+            options.append(argument.node.value)
+        options += [rule.default for rule in operation.options[len(options) :] if rule.default is not None]
+        operands = arguments[:count] if operation.options else arguments
+        while len(operands) > count:  # max(a, b, c) is max(max(a, b), c)
+            first, second = operands[:2]
+            node = self._apply(operation.name, [first, second], (), first.start, second.end, start + 1)
+            operands = [Term(node, first.start, second.end), *operands[2:]]
+        return operands, tuple(options)
+
+    def _apply(
+        self, name: str, terms: list[Term[Node]], options: tuple[float, ...], start: int, end: int, column: int
+    ) -> Node:
+        operands = tuple(term.node for term in terms)
+        operation = OPERATIONS[name]
+        for term in terms:
+            if term.node.class_count is not None and (name != "cross_entropy" or term is terms[0]):
+                self._fail(
+                    f"'{term.node.name}' holds classes, which are no numbers; only the second operand of cross_entropy "
+                    "takes classes",
+                    column,
+                )
+        if name in _FOLDED and all(operand.operation == "constant" for operand in operands):
+            return self._constant(self._folded(operation, operands, column), start, end)
+        try:
+            shape = operation.shape(*operands, options=options)
+        except Misfit as misfit:
+            described = " and ".join(f"'{self._text(term)}' has shape {_shape_text(term.node.shape)}" for term in terms)
+            raise ShapeMismatch(
+                f"{operation.symbol or name}: {described}: {misfit}", field=self._field, column=column
+            ) from None
+        self.check_size(shape, column)
+        return self._add(self._operation(name, operands, shape, options, start, end))
+
+    def _operation(
+        self,
+        name: str,
+        operands: tuple[Node, ...],
+        shape: tuple[int, ...],
+        options: tuple[float, ...],
+        start: int,
+        end: int,
+    ) -> Node:
+        batched = any(operand.batched for operand in operands)
+        return Node(0, name, operands, shape, batched, options, "", 0.0, None, self._formula, start, end)
+
+    def check_size(self, shape: tuple[int, ...], column: int | None) -> None:
+        """Raise ShapeMismatch if one example alone would not fit in memory."""
+        if math.prod(shape) > MAXIMUM_ELEMENTS:
+            raise ShapeMismatch(
+                f"shape {_shape_text(shape)} has {math.prod(shape)} elements; at most {MAXIMUM_ELEMENTS} are possible",
+                field=self._field,
+                column=column,
+            )
+
+    def _folded(self, operation: Operation, operands: tuple[Node, ...], column: int) -> float:
+        """An operation on constants alone, done now and in Python floats, which never grow."""
+        a, b = (*(operand.value for operand in operands), 0.0)[:2]
+        try:
+            value = _FOLDED[operation.name](a, b)
+        except (OverflowError, ZeroDivisionError):
+            value = math.inf
+        if isinstance(value, complex) or not math.isfinite(value):
+            self._fail(f"{operation.formula} of the constants {a:g} and {b:g} is not a finite number", column)
+        return float(value)
+
+    def _constant(self, value: float, start: int, end: int) -> Node:
+        return self._add(Node(0, "constant", (), (), False, (), "", value, None, self._formula, start, end))
+
+    def _add(self, node: Node, *, shared: bool = True) -> Node:
+        # repr keeps 0.0 and -0.0 apart.
+        key = (node.operation, tuple(o.index for o in node.operands), node.options, node.name, repr(node.value))
+        known = self._known.get(key) if shared else None
+        if known is not None:
+            return known
+        numbered = Node(
+            len(self.nodes), node.operation, node.operands, node.shape, node.batched, node.options, node.name,
+            node.value, node.class_count, node.formula, node.start, node.end,
+        )  # fmt: skip
+        self.nodes.append(numbered)
+        self._known[key] = numbered
+        return numbered
+
+    # How errors are worded.
+
+    def _text(self, term: Term[Node]) -> str:
+        text = re.sub(r"\s+", " ", self._formula[term.start : term.end])
+        return text if len(text) <= _TEXT_LENGTH else text[: _TEXT_LENGTH - 1] + "…"
+
+    def _vocabulary(self) -> str:
+        parameters = ", ".join(name for name, node in self._named.items() if node.operation == "parameter")
+        inputs = ", ".join(name for name, node in self._named.items() if node.operation == "input")
+        return f"the parameters are {parameters or '(none)'} and the inputs {inputs or '(none)'}"
+
+    def _suggestion(self, name: str, known: Iterable[str]) -> str:
+        close = difflib.get_close_matches(name[:100], list(known), n=2, cutoff=0.7) if len(name) > 2 else []
+        return f"; did you mean '{close[0]}'?" if close else ""
+
+    def _fail(self, message: str, column: int) -> NoReturn:
+        raise FormulaError(message, field=self._field, column=column)
+
+
+def _shape_text(shape: tuple[int, ...]) -> str:
+    return str(shape) if shape else "() (a scalar)"

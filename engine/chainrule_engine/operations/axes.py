@@ -1,0 +1,161 @@
+"""Operations over the axes of one example: sums, norms, softmax, components, and joining.
+
+Everywhere a is the operand, f the value, g = ∂loss/∂f; the pullback is what g contributes to ∂loss/∂a.
+sum, mean, norm run over all axes of the example; softmax and its relatives over the last.
+"""
+
+# ruff: noqa: ARG001, ARG005  (all rules of a kind take the same arguments)
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from chainrule_engine.graph import Node
+from chainrule_engine.operations.operation import Array, Axiswise, Misfit, Shape, axes_of, expanded
+
+
+def exponentials(a: Array) -> Array:
+    """e^(a − max a) along the last axis: the common factor cancels in a softmax, and nothing overflows."""
+    return np.exp(a - a.max(axis=-1, keepdims=True))
+
+
+def logarithm_of_sum(a: Array) -> Array:
+    """ln Σⱼ e^aⱼ along the last axis, by way of the maximum."""
+    return np.log(exponentials(a).sum(axis=-1)) + a.max(axis=-1)
+
+
+def _scalar(a: Node, *, options: tuple[float, ...]) -> Shape:
+    return ()
+
+
+def _same(a: Node, *, options: tuple[float, ...]) -> Shape:
+    if not a.shape:
+        raise Misfit("the operand must be a vector")
+    return a.shape
+
+
+def _without_last(a: Node, *, options: tuple[float, ...]) -> Shape:
+    return _same(a, options=options)[:-1]
+
+
+def _each(node: Node, g: Array) -> Array:
+    """g of a scalar, for each element of the operand."""
+    return expanded(node.operands[0], g)
+
+
+def _column(g: Array) -> Array:
+    return g.reshape((*g.shape, 1))
+
+
+def _component_shape(a: Node, *, options: tuple[float, ...]) -> Shape:
+    if len(options) > len(a.shape):
+        raise Misfit(f"it has {len(a.shape)} axes and cannot take {len(options)} indices")
+    for index, length in zip(options, a.shape, strict=False):
+        if index >= length:
+            raise Misfit(f"index {index} is out of range; indices run from 0 to {length - 1}")
+    return a.shape[len(options) :]
+
+
+def component_index(node: Node) -> tuple[Any, ...]:
+    """The numpy index of the component, batched or not."""
+    rest = len(node.shape)
+    return (..., *(int(option) for option in node.options), *(slice(None),) * rest)
+
+
+def _component_pullback(node: Node, g: Array, f: Array, a: Array) -> Array:
+    contribution = np.zeros_like(a)
+    contribution[component_index(node)] = g
+    return contribution
+
+
+def _concatenate_shape(*operands: Node, options: tuple[float, ...]) -> Shape:
+    if any(len(operand.shape) > 1 for operand in operands):
+        raise Misfit("only vectors and scalars can be joined")
+    return (sum(operand.size for operand in operands),)
+
+
+def _concatenate(node: Node, *values: Array) -> Array:
+    return np.concatenate([v if o.shape else _column(v) for o, v in zip(node.operands, values, strict=True)], axis=-1)
+
+
+def concatenate_start(node: Node, index: int) -> int:
+    """Where operand `index` starts in the result."""
+    return sum(operand.size for operand in node.operands[:index])
+
+
+def _concatenate_pullback(node: Node, index: int, g: Array, f: Array, *values: Array) -> Array:
+    start, operand = concatenate_start(node, index), node.operands[index]
+    return g[..., start : start + operand.size] if operand.shape else g[..., start]
+
+
+# fmt: off
+AXISWISE = (
+    Axiswise(
+        "sum", "Σ aⱼ", 1, symbol="Σ",
+        shape_rule=_scalar,
+        value=lambda node, a: a.sum(axis=axes_of(node.operands[0])),
+        pullbacks=(lambda node, g, f, a: _each(node, g),),
+        partial_formulas=("1",),
+        pullback_formulas=("g",),
+    ),
+    Axiswise(
+        "mean", "1/n Σ aⱼ", 1,
+        shape_rule=_scalar,
+        value=lambda node, a: a.sum(axis=axes_of(node.operands[0])) * (1 / node.operands[0].size),
+        pullbacks=(lambda node, g, f, a: _each(node, g * (1 / node.operands[0].size)),),
+        partial_formulas=("1/n",),
+        pullback_formulas=("g · 1/n",),
+    ),
+    Axiswise(
+        # At a = 0 the derivative is taken as 0.
+        "norm", "‖a‖ = √Σ aⱼ²", 1, symbol="‖ ‖",
+        shape_rule=_scalar,
+        value=lambda node, a: np.sqrt((a * a).sum(axis=axes_of(node.operands[0]))),
+        pullbacks=(lambda node, g, f, a: _each(node, g / np.maximum(f, 1e-30)) * a,),
+        partial_formulas=("a / f",),
+        pullback_formulas=("g · a / f",),
+    ),
+    Axiswise(
+        "softmax", "e^aᵢ / Σⱼ e^aⱼ", 1,
+        shape_rule=_same,
+        value=lambda node, a: (e := exponentials(a)) / e.sum(axis=-1, keepdims=True),
+        pullbacks=(lambda node, g, f, a: f * (g - (g * f).sum(axis=-1, keepdims=True)),),
+        partial_formulas=("∂fᵢ/∂aⱼ = fᵢ (1[i=j] − fⱼ)",),
+        pullback_formulas=("f (g − Σⱼ gⱼ fⱼ)",),
+    ),
+    Axiswise(
+        "log_softmax", "aᵢ − ln Σⱼ e^aⱼ", 1,
+        shape_rule=_same,
+        value=lambda node, a: a - _column(logarithm_of_sum(a)),
+        pullbacks=(lambda node, g, f, a: g - np.exp(f) * g.sum(axis=-1, keepdims=True),),
+        partial_formulas=("∂fᵢ/∂aⱼ = 1[i=j] − e^fⱼ",),
+        pullback_formulas=("g − eᶠ Σⱼ gⱼ",),
+    ),
+    Axiswise(
+        "logsumexp", "ln Σⱼ e^aⱼ", 1,
+        shape_rule=_without_last,
+        value=lambda node, a: logarithm_of_sum(a),
+        pullbacks=(lambda node, g, f, a: _column(g) * np.exp(a - _column(f)),),
+        partial_formulas=("softmax(a)",),
+        pullback_formulas=("g · softmax(a)",),
+    ),
+    Axiswise(
+        "component", "aᵢ", 1, symbol="[ ]",
+        shape_rule=_component_shape,
+        value=lambda node, a: a[component_index(node)],
+        pullbacks=(_component_pullback,),
+        partial_formulas=("1 at i, else 0",),
+        pullback_formulas=("g at i, else 0",),
+    ),
+    Axiswise(
+        "concatenate", "(a, b, …)", None, symbol="( , )",
+        shape_rule=_concatenate_shape,
+        value=_concatenate,
+        pullbacks=(_concatenate_pullback,),
+        partial_formulas=("1 at its place",),
+        pullback_formulas=("its part of g",),
+    ),
+)
+# fmt: on

@@ -1,0 +1,1 @@
+"""The gRPC services, thin: decode, one call on a plain object, encode."""

@@ -1,0 +1,78 @@
+"""What is known of an uploaded file besides its bytes, as JSON beside them; and which hashes and names there can be."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from chainrule_server.data.table_files import ENDINGS
+from chainrule_server.storage import durable_file
+
+LONGEST_NAME = 200
+# A data set that is uploaded under ever new names must not grow without end.
+MOST_NAMES = 20
+FEWEST_DIGITS = 8
+# Tables, and models for jobs to start from.
+UPLOAD_ENDINGS = (*ENDINGS, ".safetensors")
+MANIFEST = "manifest.json"
+CONTENT = "content"
+
+
+@dataclass(frozen=True)
+class DataSetRecord:
+    """A file of `size_bytes` bytes. names: each with the Unix time at which it was given, the latest last."""
+
+    sha256: str
+    size_bytes: int
+    names: tuple[tuple[str, float], ...]
+    created_at_s: float
+
+    @property
+    def name(self) -> str:
+        """The name that it got last."""
+        return self.names[-1][0]
+
+    def with_name(self, name: str, *, now_s: float) -> DataSetRecord:
+        """The same with a name that was given now; the oldest of too many names goes."""
+        others = tuple(each for each in self.names if each[0] != name)[-(MOST_NAMES - 1) :]
+        return DataSetRecord(self.sha256, self.size_bytes, (*others, (name, now_s)), self.created_at_s)
+
+    def write(self, folder: Path) -> None:
+        """Put it on the disk, whole or not at all. Raises OSError."""
+        fields = {"size_bytes": self.size_bytes, "created_at_s": self.created_at_s, "names": self.names}
+        durable_file.write(folder / MANIFEST, json.dumps(fields, ensure_ascii=False).encode())
+
+    @classmethod
+    def read(cls, folder: Path) -> DataSetRecord:
+        """That of a folder, whose name is the SHA-256. Raises OSError, ValueError."""
+        fields = json.loads((folder / MANIFEST).read_bytes())
+        try:
+            names = tuple((str(name), float(given_at_s)) for name, given_at_s in fields["names"])
+            if not names or name_problem(names[-1][0]) or sha256_problem(folder.name):
+                raise ValueError(f"{folder} holds no data set")
+            return cls(folder.name, int(fields["size_bytes"]), names, float(fields["created_at_s"]))
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"{folder / MANIFEST} is damaged: {error!r}") from None
+
+
+def ending_of(name: str) -> str:
+    """The ending that tells how a file is read; '' for another."""
+    return next((ending for ending in UPLOAD_ENDINGS if name.endswith(ending)), "")
+
+
+def name_problem(name: str) -> str:
+    """What is wrong with the name of a data set, or ''."""
+    if not name or len(name) > LONGEST_NAME or not name.isprintable() or "/" in name:
+        return f"must be a file's name of at most {LONGEST_NAME} printable characters, got {name[:80]!r}"
+    if not ending_of(name) or name == ending_of(name):
+        return f"must end in {', '.join(UPLOAD_ENDINGS)}, which tells how the file is read; got {name[:80]!r}"
+    return ""
+
+
+def sha256_problem(sha256: str) -> str:
+    """What is wrong with a hash, or ''."""
+    if re.fullmatch(r"[0-9a-f]{64}", sha256) is None:
+        return f"must be the SHA-256 of the file, 64 lower-case hexadecimal digits, got {sha256[:80]!r}"
+    return ""

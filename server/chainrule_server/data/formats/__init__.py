@@ -1,0 +1,1 @@
+"""The forms of files that hold tables, each read by columns."""

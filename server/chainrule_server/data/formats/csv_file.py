@@ -1,0 +1,137 @@
+"""Rows from a CSV file: the first line names the columns, and Arrow finds out what they hold.
+
+The file is parsed once, only the columns that are wanted, and a column leaves Arrow's memory with the table.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import BinaryIO
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv as pc
+
+from chainrule.v1 import job_pb2
+from chainrule_server.data.column_choice import check_names
+from chainrule_server.data.columns import MAX_CATEGORIES, Categories, Column, ColumnError, block_slices, is_number
+from chainrule_server.data.data_root import DataFileError
+from chainrule_server.data.formats.arrow_columns import arrow_errors, column_of, columns_of
+
+MAX_HEADER_BYTES = 1 << 20
+DELIMITERS = {",": "a comma", ";": "a semicolon", "\t": "a tab", "|": "a bar"}
+# Where more of a column's values than this part are numbers, the others are taken for mistakes.
+MOSTLY_NUMBERS = 0.5
+
+
+class CsvFile:
+    """A CSV file whose header was read. Raises DataFileError, ColumnError."""
+
+    def __init__(self, file: BinaryIO, name: str, form: job_pb2.CsvFormat) -> None:
+        self._file, self._name = file, name
+        self._delimiter = form.delimiter or ("\t" if name.endswith(".tsv") else ",")
+        self._decimal_point = form.decimal_point or "."
+        self.names = self._header()
+
+    def table(self, wanted: Sequence[str], categories: Sequence[str]) -> CsvTable:
+        """These columns of the file; see `TableFile`."""
+        self._file.seek(0)
+        text = pa.dictionary(pa.int32(), pa.string())
+        with arrow_errors(self._name):
+            table = pc.read_csv(
+                pa.PythonFile(self._file, mode="r"),
+                parse_options=pc.ParseOptions(delimiter=self._delimiter, newlines_in_values=True),
+                convert_options=pc.ConvertOptions(
+                    include_columns=list(wanted),
+                    # Read as they stand: 01234 keeps its zero.
+                    column_types={name: text for name in categories if name in wanted},
+                    decimal_point=self._decimal_point,
+                    strings_can_be_null=True,
+                    auto_dict_encode=True,
+                    auto_dict_max_cardinality=MAX_CATEGORIES,
+                ),
+            )
+        return CsvTable(table, self._name, tuple(categories))
+
+    def _header(self) -> tuple[str, ...]:
+        self._file.seek(0)
+        start = self._file.read(MAX_HEADER_BYTES)
+        if not start.strip():
+            raise DataFileError(f"{self._name} is empty; the first line names the columns, and rows follow")
+        if len(start) == MAX_HEADER_BYTES and b"\n" not in start and b"\r" not in start:
+            raise DataFileError(f"{self._name}: the first line is longer than {MAX_HEADER_BYTES} bytes; is it a table?")
+        try:
+            text = start.decode("utf-8-sig", errors="strict" if len(start) < MAX_HEADER_BYTES else "ignore")
+        except UnicodeDecodeError:
+            raise DataFileError(f"{self._name} is not UTF-8; save it as UTF-8") from None
+        try:
+            # Lines without anything in them come before no header that Arrow sees.
+            names = next(row for row in csv.reader(io.StringIO(text, newline=""), delimiter=self._delimiter) if row)
+        except (csv.Error, StopIteration) as error:
+            raise DataFileError(f"{self._name}: the first line can't be read: {error}") from None
+        self._check_header(names)
+        return tuple(names)
+
+    def _check_header(self, names: list[str]) -> None:
+        if len(names) == 1:
+            for other, called in DELIMITERS.items():
+                if other != self._delimiter and other in names[0]:
+                    shown = other.replace("\t", "\\t")
+                    raise DataFileError(
+                        f"{self._name} has one column, {names[0][:60]!r}; where {called} divides the columns, say "
+                        f'data.csv = {{ delimiter = "{shown}" }}',
+                        field="data.csv.delimiter",
+                    )
+        # A column may be called 2019; one that is called 5.1, or all of them numbers, are a row.
+        numbers = [name for name in names if is_number(name.replace(self._decimal_point, "."))]
+        fractions = [name for name in numbers if not name.strip().isdecimal()]
+        if fractions or len(numbers) == len(names):
+            found = (fractions or numbers)[0]
+            raise DataFileError(
+                f"{self._name}: the first line must name the columns, but holds {found!r}; put a line of names before "
+                "the rows"
+            )
+        check_names(names)
+
+
+@dataclass(frozen=True)
+class CsvTable:
+    """The columns of a CSV file that were wanted. See `Table`."""
+
+    _table: pa.Table
+    _name: str
+    _categories: tuple[str, ...]
+
+    @property
+    def row_count(self) -> int:
+        """The number of rows."""
+        return int(self._table.num_rows)
+
+    def read(self, name: str) -> Column:
+        """The column of that name. Raises ColumnError, DataFileError."""
+        with arrow_errors(self._name):
+            column = column_of(self._table[name], name=name, is_category=name in self._categories)
+        if isinstance(column, Categories) and name not in self._categories:
+            self._check_not_mixed(name, column)
+        return column
+
+    def blocks(self, names: Sequence[str]) -> Iterator[list[Column]]:
+        """See `Table`."""
+        with arrow_errors(self._name):
+            for rows in block_slices(self.row_count):
+                yield columns_of(self._table.slice(rows.start, rows.stop - rows.start), names, self._categories)
+
+    def _check_not_mixed(self, name: str, column: Categories) -> None:
+        """Refuse numbers with a few texts among them: a CSV file does not say what it means."""
+        is_text = np.array([not is_number(text) for text in column.names], dtype=bool)
+        rows = np.flatnonzero((column.codes >= 0) & np.append(is_text, False)[column.codes])
+        if 0 < len(rows) < MOSTLY_NUMBERS * np.count_nonzero(column.codes >= 0):
+            row = int(rows[0])
+            raise ColumnError(
+                f"{name!r} holds numbers, but {column.names[column.codes[row]][:40]!r} in row {row} (counted from 0) "
+                f"of {self._name}; leave a missing value empty, or, where the column is categories, say "
+                f'data.categories = ["{name}"]'
+            )

@@ -1,0 +1,158 @@
+"""Rows from an .npz file: arrays `features` and `target`, and where they are given `feature_names` and `classes`.
+
+Pickles are never read. Arrays keep their own precision where it is float32, so a large file is in memory once.
+"""
+
+from __future__ import annotations
+
+import tokenize
+import zipfile
+import zlib
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from chainrule_server.data.data_root import DataFileError
+from chainrule_server.data.size_checks import check_unpacked
+
+KNOWN = ("features", "target", "feature_names", "classes")
+
+
+@dataclass(frozen=True)
+class NpzRows:
+    """features: (n, d) float32 or float64. target: (n,) float64, or int64 numbers of `classes`, which are sorted."""
+
+    features: NDArray[Any]
+    target: NDArray[Any]
+    feature_names: tuple[str, ...]
+    classes: tuple[str, ...] | None
+
+
+def read_npz(file: BinaryIO) -> NpzRows:
+    """The rows of an .npz file. Raises DataFileError."""
+    arrays = read_arrays(file, KNOWN)
+    missing = [name for name in ("features", "target") if name not in arrays]
+    if missing:
+        raise DataFileError(
+            f"holds no array {' and no array '.join(repr(name) for name in missing)}; "
+            "write it with numpy.savez(file, features=…, target=…), or name the array to predict in data.target"
+        )
+    features = _numbers("features", arrays["features"])
+    target = _numbers("target", arrays["target"])
+    if features.ndim != 2:
+        raise DataFileError(f"'features' has shape {features.shape}; give it a row for each example, (n, d)")
+    if target.ndim != 1:
+        raise DataFileError(f"'target' has shape {target.shape}; give it a number for each row, (n,)")
+    row_count, feature_count = features.shape
+    if len(target) != row_count:
+        raise DataFileError(f"'features' has {row_count} rows, but 'target' {len(target)}; give each row its target")
+    if not features.size:
+        raise DataFileError(f"'features' has shape {features.shape}, so there is nothing to learn from")
+    names = tuple(f"x[{index}]" for index in range(feature_count))
+    if "feature_names" in arrays:
+        names = _strings("feature_names", arrays["feature_names"])
+        if len(names) != feature_count:
+            raise DataFileError(f"{len(names)} feature_names for {feature_count} features; give each column one name")
+    if features.dtype != np.float32:
+        features = features.astype(np.float64, copy=False)
+    if "classes" not in arrays:
+        return NpzRows(features, target.astype(np.float64, copy=False), names, None)
+    numbers, classes = _classes(target, _strings("classes", arrays["classes"]))
+    return NpzRows(features, numbers, names, classes)
+
+
+def array_names(file: BinaryIO) -> tuple[str, ...]:
+    """The names of the arrays in an .npz file. Raises DataFileError."""
+    if not zipfile.is_zipfile(file):
+        raise DataFileError("is not an .npz file; write it with numpy.savez(file, features=…, target=…)")
+    file.seek(0)
+    with numpy_errors("the file"), np.load(file, allow_pickle=False) as archive:
+        return tuple(archive.files)
+
+
+def read_arrays(file: BinaryIO, names: Iterable[str]) -> dict[str, NDArray[Any]]:
+    """Those of the arrays that there are, by name; others are not read. Raises DataFileError."""
+    wanted = list(names)
+    _check_unpacked(file, wanted)
+    there = set(array_names(file))
+    file.seek(0)
+    found: dict[str, NDArray[Any]] = {}
+    with numpy_errors("the file"), np.load(file, allow_pickle=False) as archive:
+        for name in wanted:
+            if name in there:
+                with numpy_errors(repr(name)):
+                    array = archive[name]
+                if not isinstance(array, np.ndarray):  # a member that is no array comes as its bytes
+                    raise DataFileError(f"{name!r} is no array; write the file with numpy.savez")
+                found[name] = array
+    return found
+
+
+def _check_unpacked(file: BinaryIO, names: Iterable[str]) -> None:
+    """Refuse arrays that are small only where they are packed. Nothing is read beyond the size that is told here."""
+    with numpy_errors("the file"), zipfile.ZipFile(file) as archive:
+        members = {member for name in names for member in (name, f"{name}.npy")}
+        check_unpacked(sum(each.file_size for each in archive.infolist() if each.filename in members), "the file")
+
+
+@contextmanager
+def numpy_errors(what: str) -> Iterator[None]:
+    """Turn what numpy raises on a file into DataFileError. what: it was reading."""
+    try:
+        yield
+    except DataFileError:
+        raise
+    except MemoryError:
+        raise DataFileError(f"{what} does not fit into the memory of the server; take fewer rows") from None
+    except ValueError as error:
+        if "pickle" in str(error):
+            message = f"{what} holds Python objects, which are never read; save an array of numbers or strings"
+            raise DataFileError(message) from None
+        raise DataFileError(f"{what} can't be read ({error}); write the file again") from None
+    except (OSError, EOFError, KeyError, SyntaxError, NotImplementedError, RuntimeError) as error:
+        raise DataFileError(f"{what} is broken ({error}); write the file again") from None
+    except (zipfile.BadZipFile, zlib.error, tokenize.TokenError) as error:
+        raise DataFileError(f"{what} is broken ({error}); write the file again") from None
+
+
+def _numbers(name: str, array: NDArray[Any]) -> NDArray[Any]:
+    if array.dtype.kind not in "fiub":
+        raise DataFileError(f"'{name}' is an array of {array.dtype}; give it as float32, float64 or whole numbers")
+    native = array.astype(array.dtype.newbyteorder("="), copy=False)
+    return native.astype(np.float32) if native.dtype == np.float16 else native
+
+
+def _strings(name: str, array: NDArray[Any]) -> tuple[str, ...]:
+    if array.dtype.kind != "U" or array.ndim != 1:
+        raise DataFileError(
+            f"'{name}' is an array of {array.dtype} of shape {array.shape}; give it as a list of strings"
+        )
+    return tuple(array.tolist())
+
+
+def _classes(target: NDArray[Any], names: tuple[str, ...]) -> tuple[NDArray[np.int64], tuple[str, ...]]:
+    """The numbers of the classes in their sorted order, and the sorted names."""
+    if target.dtype.kind not in "iu":
+        raise DataFileError(f"'target' is {target.dtype}, but with 'classes' it is their numbers; give whole numbers")
+    if len(set(names)) < len(names):
+        raise DataFileError(f"'classes' names {_first_repeated(names)!r} twice; give each class its own name")
+    wrong = np.flatnonzero((target < 0) | (target >= len(names)))
+    if wrong.size:
+        raise DataFileError(
+            f"'target' is {target[wrong[0]]} in row {wrong[0]} (counted from 0), but the {len(names)} classes "
+            f"count from 0 to {len(names) - 1}"
+        )
+    # Sorted, as for every data set: a label belongs to a class by its name, not by the order in a file.
+    order = sorted(range(len(names)), key=names.__getitem__)
+    number_of = np.empty(len(names), dtype=np.int64)
+    number_of[order] = np.arange(len(names))
+    return number_of[target], tuple(names[index] for index in order)
+
+
+def _first_repeated(names: Iterable[str]) -> str:
+    seen: set[str] = set()
+    return next(name for name in names if name in seen or seen.add(name))  # type: ignore[func-returns-value]

@@ -1,0 +1,1 @@
+"""Answers of a short-lived process, without a server."""

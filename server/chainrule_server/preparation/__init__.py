@@ -1,0 +1,1 @@
+"""From a spec and its data to a job that is ready to train."""

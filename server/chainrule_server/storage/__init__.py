@@ -1,0 +1,1 @@
+"""What survives: SQLite, checkpoints, whole files, the home folder."""

@@ -1,0 +1,1 @@
+"""The workers: who is there, what each is given, who is late or lost."""

@@ -1,0 +1,105 @@
+"""The workers that are connected, and the link by which each is reached. It knows nothing of jobs."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from chainrule.holding.links import Link
+from chainrule.process.logs import log_event
+from chainrule.v1 import worker_service_pb2 as pb
+from chainrule_server.workers.departure import CONNECTION_LOST, Departure
+from chainrule_server.workers.registry import WorkerRecord, WorkerRegistry
+from chainrule_server.workers.seat import Outgoing, Seat
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class WorkerPool:
+    """Workers by name, in the order in which they came. None: registered, but not joined yet."""
+
+    links: dict[str, Link | None] = field(default_factory=dict)
+    # Who they are, and when each was last heard of.
+    book: WorkerRegistry = field(default_factory=WorkerRegistry)
+
+    @property
+    def joined(self) -> list[str]:
+        """The workers that can be given jobs."""
+        return [name for name, link in self.links.items() if link is not None]
+
+    def register(self, hello: pb.Hello, *, address: str = "") -> WorkerRecord:
+        """A worker came, with its name made unique."""
+        name = base = hello.name or "worker"
+        number = 2
+        while name in self.links:
+            name, number = f"{base}-{number}", number + 1
+        self.links[name] = None
+        log.info(
+            "worker %s came (process %d, numpy %s, %s)", name, hello.process_id, hello.numpy_version, hello.blas,
+            extra=log_event("worker_came", worker=name, process_id=hello.process_id),
+        )  # fmt: skip
+        return self.book.add(name, hello, address)
+
+    def join(self, name: str, link: Link) -> bool:
+        """A registered worker can be given jobs, by this link; whether it is still there."""
+        if name not in self.links:
+            return False
+        self.links[name] = link
+        how = "sharing memory" if link.shares_memory else "over gRPC"
+        log.info("worker %s joined, %s", name, how, extra=log_event("worker_joined", worker=name))
+        return True
+
+    def relink(self, name: str, link: Link) -> bool:
+        """A worker is reached by another link from now on; whether it had joined."""
+        if self.links.get(name) is None:
+            return False
+        self.links[name] = link
+        return True
+
+    def transport_of(self, name: str) -> str:
+        """How a worker's vectors travel: 'grpc' or 'shared-memory'; empty until it has joined."""
+        link = self.links.get(name)
+        if link is None:
+            return ""
+        return "shared-memory" if link.shares_memory else "grpc"
+
+    def leave(self, name: str, loss: Departure = CONNECTION_LOST) -> bool:
+        """A worker is gone; whether it had joined."""
+        if name not in self.links:
+            return False
+        log.info("worker %s left: %s", name, loss.details, extra=log_event("worker_left", worker=name))
+        self.book.remove(name)
+        return self.links.pop(name) is not None
+
+    def seats(self, names: Iterable[str]) -> list[Seat]:
+        """The seats of those that have joined."""
+        found = ((name, self.links.get(name)) for name in names)
+        return [
+            Seat(name, link.shares_memory, self.book.connected[name].hello) for name, link in found if link is not None
+        ]
+
+    def give_up_memory(self, names: Iterable[str]) -> None:
+        """There is no room to share memory with these workers: they are reached over gRPC until they join again."""
+        for name in names:
+            link = self.links.get(name)
+            if link is not None:
+                lacking = log_event("worker_without_memory", worker=name)
+                message = "worker %s goes on over gRPC until it joins again: there is no room to share"
+                log.warning(message, name, extra=lacking)
+                self.links[name] = link.without_memory()
+
+    def send(self, messages: Iterable[Outgoing]) -> None:
+        """Send messages to those workers that are still there."""
+        for message in messages:
+            link = self.links.get(message.name)
+            if link is not None:
+                link.send(message.response, message.descriptors)
+
+    def close(self) -> None:
+        """End the streams of all workers."""
+        for link in self.links.values():
+            if link is not None:
+                # The stream with the socket: a worker that had only lost the socket would go on with the stream.
+                link.without_memory().close()

@@ -1,0 +1,75 @@
+"""The connected workers: who they are, and when each was last heard of.
+
+Which shards of which job they hold is the training's to know, and how messages reach them the scheduler's.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from dataclasses import dataclass, field
+
+from chainrule.holding.lease import DEFAULT_LEASE_S, Lease
+from chainrule.v1 import worker_service_pb2 as pb
+
+# Of workers that are gone so many are remembered: for which jobs they computed, and how often they hanged.
+REMEMBERED = 1000
+
+
+@dataclass
+class WorkerRecord:
+    """A connected worker. address: as gRPC writes a peer. connected_at_s: Unix seconds."""
+
+    name: str
+    hello: pb.Hello
+    address: str
+    connected_at_s: float
+    lease: Lease
+
+
+@dataclass
+class WorkerRegistry:
+    """By name. lease_s: how long a worker may be silent."""
+
+    lease_s: float = DEFAULT_LEASE_S
+    connected: dict[str, WorkerRecord] = field(default_factory=dict)
+    _jobs: dict[str, str] = field(default_factory=dict)
+    _hangs: dict[str, int] = field(default_factory=dict)
+    _names: deque[str] = field(default_factory=deque)
+
+    def add(self, name: str, hello: pb.Hello, address: str) -> WorkerRecord:
+        """A worker came, by a name that no other has now."""
+        lease = Lease(self.lease_s, time.monotonic(), self._hangs.get(name, 0))
+        record = WorkerRecord(name, hello, address, time.time(), lease)
+        self.connected[name] = record
+        return record
+
+    def remove(self, name: str) -> None:
+        """It is gone."""
+        record = self.connected.pop(name, None)
+        if record is not None and record.lease.hangs:
+            self._remember(name)
+            self._hangs[name] = record.lease.hang_count + 1
+
+    def lease_of(self, name: str) -> Lease | None:
+        """The lease of a connected worker."""
+        record = self.connected.get(name)
+        return None if record is None else record.lease
+
+    def computes_for(self, name: str, job_id: str) -> None:
+        """It was given shards of a job."""
+        self._remember(name)
+        self._jobs[name] = job_id
+
+    def last_job(self, name: str) -> str | None:
+        """The job that it was given shards of last, also where it is gone."""
+        return self._jobs.get(name)
+
+    def _remember(self, name: str) -> None:
+        if name in self._jobs or name in self._hangs:
+            return
+        self._names.append(name)
+        if len(self._names) > REMEMBERED:
+            oldest = self._names.popleft()
+            self._jobs.pop(oldest, None)
+            self._hangs.pop(oldest, None)

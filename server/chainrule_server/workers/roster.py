@@ -1,0 +1,134 @@
+"""The workers that one job has been given: which of them may compute for it, how many shards each holds, and why.
+
+It sends nothing and knows no step: `chainrule_server.training.training` asks it whenever the workers change, and now
+and then in between.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+
+from chainrule.holding.lease import Lease
+from chainrule.v1 import job_pb2
+from chainrule_engine.precision import PRECISIONS
+from chainrule_server.training.worker_group import Member
+from chainrule_server.workers.balance import Balance, event_of
+from chainrule_server.workers.kinds import admit, kind_of
+from chainrule_server.workers.seat import Seat
+from chainrule_server.workers.stragglers import Progress, late
+from chainrule_server.workers.waiting import QUIET_S
+
+LOOK_INTERVAL_S = 0.2
+TOLD_INTERVAL_S = 60.0
+
+
+class Roster:
+    """seated: whom the scheduler has given the job. kinds: what has computed for it; its own is the first.
+
+    events: what is to be told of the job, until somebody takes it."""
+
+    def __init__(self, training: job_pb2.TrainingSpec) -> None:
+        self.seated: tuple[str, ...] = ()
+        self.refused: tuple[str, ...] = ()
+        self.kinds: tuple[str, ...] = ()
+        self.events: list[job_pb2.JobEvent] = []
+        self._training = training
+        # Under int8 who computes what decides the bits: there it must not depend on time.
+        factor = 0.0 if PRECISIONS[training.precision].needs_feedback else training.stragglers.factor
+        self._balance = Balance(factor)
+        self._told_kinds: set[tuple[str, str]] = set()
+        self._looked_at_s = 0.0
+        self._told_late_s: dict[str, float] = {}
+        # They lost their shards while they owed an answer, and nothing was heard of their work since.
+        self._lagging: set[str] = set()
+
+    def take(self, seats: Sequence[Seat]) -> tuple[list[Seat], dict[str, range]]:
+        """Those of the workers that may compute for the job, and the shards of each; some may get none."""
+        self.seated = tuple(seat.name for seat in seats)
+        self._lagging.intersection_update(self.seated)
+        kinds = {seat.name: kind_of(seat.hello, backend=self._training.backend) for seat in seats}
+        admission = admit(kinds, self.kinds, must_be_identical=self._training.require_identical_workers)
+        self.kinds, self.refused = admission.kinds, admission.refused
+        self._tell(admission.events)
+        admitted = [seat for seat in seats if seat.name in admission.admitted]
+        return admitted, self._balance.ranges([seat.name for seat in admitted], self._training.shards)
+
+    def look_over(self, kinds_by_worker: Mapping[str, str]) -> None:
+        """Take note of who is connected, but may not compute for the job and so is never given to it."""
+        if self.kinds:
+            must_be_identical = self._training.require_identical_workers
+            admission = admit(kinds_by_worker, self.kinds, must_be_identical=must_be_identical)
+            self.refused = admission.refused
+            self._tell([event for event in admission.events if event.is_refused])
+
+    def _tell(self, events: Sequence[job_pb2.WorkerDiffers]) -> None:
+        for event in events:
+            if (event.worker, event.kind) not in self._told_kinds:
+                self._told_kinds.add((event.worker, event.kind))
+                self.events.append(job_pb2.JobEvent(worker_differs=event))
+
+    def is_due(self, now_s: float) -> bool:
+        """Whether it is time to look again."""
+        if now_s - self._looked_at_s < LOOK_INTERVAL_S:
+            return False
+        self._looked_at_s = now_s
+        return True
+
+    def look(
+        self,
+        now_s: float,
+        members: Mapping[str, Member],
+        progress: Mapping[str, Progress],
+        lease_of: Callable[[str], Lease | None],
+    ) -> bool:
+        """Whether shards are to move because a worker is slow, or is to be tried again: then `take` the same again.
+
+        progress: how far each member is with the current order."""
+        speeds = {name: member.speed for name, member in members.items()}
+        counts = {name: len(member.shards) for name, member in members.items()}
+        # Who is silent has a lease that ends; here it is about those who work, but slowly.
+        working = {name: each for name, each in progress.items() if each.is_done or _lives(lease_of(name))}
+        move = self._balance.look(now_s, speeds, counts, working)
+        others = [name for name in self.seated if name not in self.refused]
+        if move is None:
+            idle = [name for name in others if name not in members and name not in self._lagging]
+            return self._balance.forgives(now_s, idle)
+        ranges = self._balance.ranges(others, self._training.shards)
+        self._lagging.update(name for name, each in progress.items() if not each.is_done and name not in ranges)
+        self.events.append(event_of(move, ranges))
+        return True
+
+    def late(self, progress: Mapping[str, Progress]) -> list[str]:
+        """Who is so late with the current order that others had better compute its part too; silent or not."""
+        return [*late(progress, factor=self._balance.factor)]
+
+    def note_help(
+        self, now_s: float, names: Sequence[str], helpers: Sequence[str], progress: Mapping[str, Progress], *, step: int
+    ) -> None:
+        """Others are asked for what these late workers owe: an event, at most one a minute for each."""
+        others_ns = max(each.took_ns for each in progress.values() if each.is_done)
+        for name in names:
+            if now_s - self._told_late_s.get(name, -math.inf) >= TOLD_INTERVAL_S:
+                self._told_late_s[name] = now_s
+                told = job_pb2.LateWorkerHelped(
+                    late_worker=name,
+                    helpers=helpers,
+                    step=step,
+                    late_s=progress[name].took_ns / 1e9,
+                    others_s=others_ns / 1e9,
+                )
+                self.events.append(job_pb2.JobEvent(late_worker_helped=told))
+
+    def heard_of(self, name: str) -> None:
+        """A worker has got something done."""
+        if self._lagging:
+            self._lagging.discard(name)
+
+    def lags(self, name: str) -> bool:
+        """Whether a worker without shards still owes the answer that it was too late with."""
+        return name in self._lagging
+
+
+def _lives(lease: Lease | None) -> bool:
+    return lease is None or lease.silent_s < QUIET_S
