@@ -13,11 +13,11 @@ from chainrule.v1 import model_service_pb2 as api
 from chainrule_engine.backpropagation import dropout_masks
 from chainrule_engine.graph import Graph
 from chainrule_server.errors import InvalidRequest, WrongState
+from chainrule_server.models.cancellation import Stop
+from chainrule_server.models.raw_rows import kind_of_value, number_of, read_features
+from chainrule_server.models.trained_model import TrainedModel
 from chainrule_server.preparation.prepared_job import PreparedJob
 from chainrule_server.preparation.preprocessing import Preprocessing
-from chainrule_server.models.raw_rows import kind_of_value, number_of, read_features
-from chainrule_server.models.cancellation import Stop
-from chainrule_server.models.trained_model import TrainedModel
 
 DEFAULT_VALUES = 16
 MAX_VALUES = 100_000

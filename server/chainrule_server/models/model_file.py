@@ -11,8 +11,8 @@ from google.protobuf import json_format
 from safetensors.numpy import save
 
 from chainrule.version import installed_version
-from chainrule_server.preparation.spec_check import spec_sha256
 from chainrule_server.models.trained_model import TrainedModel
+from chainrule_server.preparation.spec_check import spec_sha256
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,10 @@ from numpy.typing import NDArray
 from chainrule.v1 import model_service_pb2 as api
 from chainrule_engine.plan import PredictionPlan
 from chainrule_server.errors import InvalidRequest, WrongState
-from chainrule_server.preparation.preprocessing import Preprocessing
-from chainrule_server.models.raw_rows import read_features
 from chainrule_server.models.cancellation import Stop
+from chainrule_server.models.raw_rows import read_features
 from chainrule_server.models.trained_model import TrainedModel
+from chainrule_server.preparation.preprocessing import Preprocessing
 
 MAX_ROWS = 10_000
 # Computed in blocks of so many rows, the last one filled up; between two of them a caller that has gone is noticed.

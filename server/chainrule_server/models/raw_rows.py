@@ -10,8 +10,8 @@ import numpy as np
 from google.protobuf import struct_pb2
 from numpy.typing import NDArray
 
-from chainrule_server.preparation.encodings import kind_of
 from chainrule_server.errors import InvalidRequest
+from chainrule_server.preparation.encodings import kind_of
 from chainrule_server.preparation.preprocessing import Preprocessing
 
 # More wrong values than this are the same mistake over and over.

@@ -15,10 +15,10 @@ from chainrule_engine.parameters import Vector
 from chainrule_engine.precision import tree_rounding
 from chainrule_engine.reduction import PartialSum, Subtree
 from chainrule_server.errors import InvalidRequest, WrongState
-from chainrule_server.models.explanation import DEFAULT_VALUES, MAX_VALUES, MAX_VALUES_TOGETHER
-from chainrule_server.preparation.prepared_job import PreparedJob
 from chainrule_server.models.cancellation import Stop
+from chainrule_server.models.explanation import DEFAULT_VALUES, MAX_VALUES, MAX_VALUES_TOGETHER
 from chainrule_server.models.trained_model import TrainedModel
+from chainrule_server.preparation.prepared_job import PreparedJob
 
 # Memory: a gradient for each level of the tree. Time: a whole step, on one thread.
 MAX_PARAMETERS = 20_000_000
