@@ -35,10 +35,11 @@ test: $(VENV)/.installed-test ## install what the tests need and run them (PYTES
 chaos: $(VENV)/.installed-test ## kill, stop and cut off processes for CHAOS_S seconds (600); every hash must stay
 	$(VENV)/bin/python -m tests.cluster.chaos
 
-lint: $(VENV)/.installed-lint ## ruff and mypy --strict
+lint: $(VENV)/.installed-lint ## ruff, mypy --strict, and who may import whom
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports --no-logo
 
 docs: $(VENV)/.installed-docs ## build the documentation into site/
 	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build
@@ -51,7 +52,7 @@ lock: install ## renew what the container image is made of: the newest versions,
 	echo hatchling | $(LOCK) -o deploy/image/build.lock -
 
 clean: ## remove .venv and every cache
-	rm -rf $(VENV) site .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist *.egg-info
+	rm -rf $(VENV) site .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache build dist *.egg-info
 
 $(VENV)/bin/pip:
 	@[ -n "$(PYTHON)" ] || { echo "error: chainrule needs Python 3.11 or newer; install it, or say make PYTHON=/path/to/python" >&2; exit 1; }

@@ -94,22 +94,6 @@ class Model:
             normalized=normalized,
         )
 
-    def predict(
-        self,
-        parameters: NDArray[Any],
-        x: NDArray[Any] | Mapping[str, NDArray[Any]],
-        statistics: NDArray[np.float64] | None = None,
-    ) -> NDArray[np.float32]:
-        """The prediction for each row: (rows, *shape) float32. No target is needed.
-
-        parameters: (layout.size,). x: the one input of the prediction, (rows, *shape), or each of them by name.
-        statistics: (statistics.size,), needed with batch_norm. Raises ValueMismatch."""
-        from chainrule_engine.plan import PredictionPlan  # the plan knows models, so this import waits
-
-        named = self.prediction_inputs(x)
-        row_count = len(next(iter(named.values()))) if named else 1
-        return PredictionPlan(self, row_count).predict(parameters, named, statistics)
-
     def prediction_inputs(self, x: NDArray[Any] | Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """The inputs of the prediction by name, from one array or a mapping. Raises ValueMismatch."""
         if self.prediction is None:

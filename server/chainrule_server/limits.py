@@ -11,7 +11,6 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 
-from chainrule_server.data.uploads import DEFAULT_MAX_BYTES
 from chainrule_server.errors import LimitExceeded
 
 # A part of a vector or of an upload must get through.
@@ -31,7 +30,7 @@ class Limits:
     max_jobs: int = _limit(100_000, "jobs that are kept, the ended ones included")
     max_parameters: int = _limit(250_000_000, "parameters of a job")
     max_data_bytes: int = _limit(16 << 30, "bytes of a job's prepared features: 4 for each of rows x places")
-    max_data_set_bytes: int = _limit(DEFAULT_MAX_BYTES, "bytes of uploaded data sets, and uploads under way, together")
+    max_data_set_bytes: int = _limit(1 << 40, "bytes of uploaded data sets, and uploads under way, together")
     max_message_bytes: int = _limit(4 << 20, "bytes of a message that a client sends")
 
     def check_new_job(self, *, active_jobs: int, jobs: int) -> None:

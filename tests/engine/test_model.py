@@ -149,7 +149,6 @@ def test_evaluation_and_prediction_agree_with_training() -> None:
     assert predictions is not None
     assert evaluated == pytest.approx(loss, rel=1e-6)
     np.testing.assert_allclose(plan.row_losses, (predictions - inputs["y"]) ** 2, rtol=1e-4)
-    np.testing.assert_array_equal(model.predict(parameters, inputs["x"]), predictions)
     np.testing.assert_array_equal(PredictionPlan(model, 6).predict(parameters, {"x": inputs["x"]}), predictions)
 
 

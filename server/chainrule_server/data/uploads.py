@@ -21,12 +21,12 @@ from chainrule.process.logs import log_event
 from chainrule_server.data.data_set_record import CONTENT, DataSetRecord, ending_of, name_problem, sha256_problem
 from chainrule_server.data.data_set_store import DataSetStore
 from chainrule_server.errors import InvalidRequest, LimitExceeded, NotFound, OutOfRange, StorageFull, WrongState
+from chainrule_server.limits import Limits
 
 log = logging.getLogger(__name__)
 PART_BYTES = 1 << 20
 # Each is a folder, and holds back its bytes of what the server may keep.
 MAX_UPLOADS = 1000
-DEFAULT_MAX_BYTES = 1 << 40
 ABANDONED_AFTER_S = 24 * 3600.0
 
 
@@ -57,7 +57,7 @@ class Uploads:
         folder: Path,
         data_sets: DataSetStore,
         *,
-        max_bytes: int = DEFAULT_MAX_BYTES,
+        max_bytes: int = Limits.max_data_set_bytes,
         abandoned_after_s: float = ABANDONED_AFTER_S,
         clock: Callable[[], float] = time.time,
     ) -> None:
