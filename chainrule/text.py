@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING
 LEAST_COLUMN = 8
 
 if TYPE_CHECKING:
+    from google.protobuf.descriptor import EnumDescriptor
     from google.protobuf.timestamp_pb2 import Timestamp
 
 
@@ -74,3 +76,9 @@ def shortened_list(names: Sequence[str], most: int = 20) -> str:
 def time_text(time: Timestamp) -> str:
     """A time in UTC, to the second."""
     return time.ToDatetime().strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def enum_names(enum: EnumDescriptor) -> dict[int, str]:
+    """'PARTIAL_SUMS' for WAITING_REASON_PARTIAL_SUMS: each value's name without the prefix that its enum gives all."""
+    prefix = re.sub(r"(?<!^)(?=[A-Z])", "_", enum.name).upper() + "_"
+    return {value.number: str(value.name).removeprefix(prefix) for value in enum.values}

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from chainrule.client.client import states_of
-from chainrule.client.job_text import FINAL_STATES, event_text, job_lines, state_name
+from chainrule.client.job_text import FINAL_STATES, event_text, fields_of, job_lines, state_name
 from chainrule.client.metrics import Metrics
 from chainrule.client.model import Model
 from chainrule.client.notebook_progress import Display, progress_display
@@ -48,9 +48,12 @@ class JobFacts:
     @property
     def result(self) -> dict[str, Any]:
         """The losses, measures, counts and the SHA-256 of what was trained, by name; empty before the job succeeded."""
-        found = self.message.result
-        values = {each.name: value for each, value in found.ListFields() if each.name != "metrics"}
-        return values | {metric.name: metric.value for metric in found.metrics}
+        if not self.message.HasField("result"):
+            return {}
+        # Not ListFields: it leaves out what is exactly 0.
+        values = fields_of(self.message.result)
+        metrics = values.pop("metrics")
+        return values | {metric["name"]: metric["value"] for metric in metrics}
 
     def check(self) -> None:
         """Raise JobFailed or JobCancelled where the job ended so."""

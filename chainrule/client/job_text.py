@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Sequence
 from typing import Any, cast
 
+from google.protobuf import json_format
+from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
+from google.protobuf.struct_pb2 import ListValue, Struct, Value
 from google.protobuf.timestamp_pb2 import Timestamp
 from google.rpc import status_pb2
 
 from chainrule.errors import ArgumentError
-from chainrule.text import duration, number, one_line, size, table_lines, workers
+from chainrule.text import duration, enum_names, number, one_line, size, table_lines, workers
 from chainrule.v1 import job_pb2
 
 FINAL_STATES = (job_pb2.JOB_STATE_SUCCEEDED, job_pb2.JOB_STATE_FAILED, job_pb2.JOB_STATE_CANCELLED)
@@ -19,10 +23,7 @@ FINAL_STATES = (job_pb2.JOB_STATE_SUCCEEDED, job_pb2.JOB_STATE_FAILED, job_pb2.J
 
 def state_name(state: int) -> str:
     """'RUNNING' for JOB_STATE_RUNNING; the number where this version doesn't know the state."""
-    try:
-        return job_pb2.JobState.Name(state).removeprefix("JOB_STATE_")
-    except ValueError:
-        return str(state)
+    return enum_names(job_pb2.JobState.DESCRIPTOR).get(state, str(state))
 
 
 def state_number(name: str) -> job_pb2.JobState:
@@ -42,29 +43,39 @@ def state_numbers(names: Sequence[str]) -> list[job_pb2.JobState]:
 
 
 def fields_of(message: Message) -> dict[str, Any]:
-    """A message as JSON values: the proto's field names, states without prefix, times as ISO 8601, durations as '4.2s'.
+    """A message as JSON values: the proto's field names, enums without prefix, times as ISO 8601, durations as '4.2s'.
 
     Fields that know whether they are set are left out where they aren't."""
     found: dict[str, Any] = {}
-    for each in message.DESCRIPTOR.fields:
+    # A cast: the stubs name two classes, of which every one has the same attributes.
+    for each in cast(Sequence[FieldDescriptor], message.DESCRIPTOR.fields):
         value = getattr(message, each.name)
         if each.message_type is not None and each.message_type.GetOptions().map_entry:
-            found[each.name] = dict(value)
+            of_value = each.message_type.fields_by_name["value"]
+            found[each.name] = {key: _json_value(of_value, item) for key, item in value.items()}
         elif each.is_repeated:
-            found[each.name] = [fields_of(item) if isinstance(item, Message) else item for item in value]
-        elif each.has_presence and not message.HasField(each.name):
-            continue
-        elif isinstance(value, Timestamp | Duration):
-            found[each.name] = value.ToJsonString()
-        elif isinstance(value, status_pb2.Status):
-            found[each.name] = {"code": value.code, "message": value.message}
-        elif isinstance(value, Message):
-            found[each.name] = fields_of(value)
-        elif each.enum_type is not None:
-            found[each.name] = state_name(value)
-        else:
-            found[each.name] = value
+            found[each.name] = [_json_value(each, item) for item in value]
+        elif not each.has_presence or message.HasField(each.name):
+            found[each.name] = _json_value(each, value)
     return found
+
+
+def _json_value(field: FieldDescriptor, value: Any) -> Any:
+    """One value of a field as JSON has it."""
+    if field.enum_type is not None:
+        return enum_names(field.enum_type).get(value, str(value))
+    match value:
+        case Timestamp() | Duration():
+            return value.ToJsonString()
+        case Struct() | ListValue() | Value():
+            return json_format.MessageToDict(value)
+        case status_pb2.Status():
+            return {"code": value.code, "message": value.message}
+        case Message():
+            return fields_of(value)
+        case bytes():
+            return base64.b64encode(value).decode()
+    return value
 
 
 def event_text(event: job_pb2.JobEvent) -> str:

@@ -25,6 +25,7 @@ from google.protobuf.descriptor import EnumDescriptor, FieldDescriptor
 from google.protobuf.message import Message
 
 from chainrule.errors import JobFileError, Problem
+from chainrule.text import enum_names
 from chainrule.v1 import job_pb2
 
 MAX_FILE_BYTES = 1 << 20
@@ -218,8 +219,7 @@ class _Reader:
         return self._problem(path, "can't be set in a job file")
 
     def _enum(self, enum: EnumDescriptor, value: object, path: str) -> Any:
-        prefix = re.sub(r"(?<!^)(?=[A-Z])", "_", enum.name).upper() + "_"
-        names = {each.name.removeprefix(prefix).lower(): each.number for each in enum.values if each.number}
+        names = {name.lower(): number for number, name in enum_names(enum).items() if number}
         if not isinstance(value, str):
             return self._problem(path, f"must be a string, got {_shown(value)}")
         if value not in names:

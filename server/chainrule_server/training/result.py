@@ -17,8 +17,8 @@ class TrainingFailed(Exception):
 
 def measures_of(job: PreparedJob, evaluation: PartialSum) -> dict[str, float]:
     """The metrics of an evaluation, by name."""
-    scale = job.preprocessing.target_scale or 1.0
-    return job.measure.values(evaluation.sums[1:], evaluation.row_count, target_scale=scale)
+    scale = job.preprocessing.target_scale
+    return job.measure.values(evaluation.sums[1:], evaluation.row_count, target_scale=1.0 if scale is None else scale)
 
 
 def result_of(

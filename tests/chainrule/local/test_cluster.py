@@ -97,6 +97,25 @@ def test_a_formula_of_python_is_trained_asked_and_explained(
         client.jobs()
 
 
+def test_the_loss_of_a_job_that_ends_at_exactly_0_is_in_its_result(mark: str, tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text("f,y\n4,1\n-4,-1\n5,1\n-5,-1\n")
+    spec = {
+        "name": "hinge-of-margins",
+        "model": {
+            "prediction": "w*x[0]",
+            "loss": "hinge(prediction, y)",
+            "parameters": {"w": {"shape": [], "initializer": "constant(1.0)"}},
+        },
+        "data": {"uri": "file:rows.csv", "target": "y", "validation_fraction": 0.0, "standardize": []},
+        "training": {"epochs": 1, "batch_size": 4, "shards": 1},
+    }
+    with chainrule.LocalCluster(workers=1, data_root=tmp_path) as client:
+        job = client.submit(spec).wait(timeout_s=TIMEOUT_S)
+        assert job.result["loss"] == 0.0
+        assert job.result["row_count"] == 4
+        assert "validation_loss" not in job.result
+
+
 def test_a_running_job_goes_on_while_workers_come_and_go(mark: str) -> None:
     client = chainrule.LocalCluster(workers=1)
     try:
