@@ -14,11 +14,13 @@ from chainrule_engine.precision import PRECISIONS
 from chainrule_engine.reduction import check_shard_count
 from chainrule_server.data import column_choice
 from chainrule_server.preparation import labels
-from chainrule_server.workers.stragglers import DEFAULT_FACTOR, LEAST_FACTOR
 
 MAX_SHARDS = 1024
 MAX_EPOCHS = 10_000_000
 MAX_PRIORITY = 1_000
+# Of `training.stragglers`: how many times as long as the fastest a worker may take for a row.
+DEFAULT_FACTOR = 3.0
+LEAST_FACTOR = 1.5
 
 
 def with_defaults(spec: job_pb2.JobSpec) -> job_pb2.JobSpec:

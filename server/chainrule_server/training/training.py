@@ -223,7 +223,14 @@ class Training:
             for name, each in progress.items()
             if each.is_done or self._group.members[name].behind is not None or not self._orders.is_helped(name)
         }
-        return self.roster.look(now_s, self._group.members, settled, self.lease_of)
+        members = self._group.members
+        return self.roster.look(
+            now_s,
+            settled,
+            self.lease_of,
+            speeds={name: member.speed for name, member in members.items()},
+            shard_counts={name: len(member.shards) for name, member in members.items()},
+        )
 
     def go_on(self) -> None:
         """Begin the step that was held back."""

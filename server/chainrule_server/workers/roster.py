@@ -1,7 +1,6 @@
 """The workers that one job has been given: which of them may compute for it, how many shards each holds, and why.
 
-It sends nothing and knows no step: `chainrule_server.training.training` asks it whenever the workers change, and now
-and then in between.
+It sends nothing and knows no step: a job's training asks it whenever the workers change, and now and then in between.
 """
 
 from __future__ import annotations
@@ -12,11 +11,10 @@ from collections.abc import Callable, Mapping, Sequence
 from chainrule.holding.lease import Lease
 from chainrule.v1 import job_pb2
 from chainrule_engine.precision import PRECISIONS
-from chainrule_server.training.worker_group import Member
 from chainrule_server.workers.balance import Balance, event_of
 from chainrule_server.workers.kinds import admit, kind_of
 from chainrule_server.workers.seat import Seat
-from chainrule_server.workers.stragglers import Progress, late
+from chainrule_server.workers.stragglers import Progress, Speed, late
 from chainrule_server.workers.waiting import QUIET_S
 
 LOOK_INTERVAL_S = 0.2
@@ -78,21 +76,21 @@ class Roster:
     def look(
         self,
         now_s: float,
-        members: Mapping[str, Member],
         progress: Mapping[str, Progress],
         lease_of: Callable[[str], Lease | None],
+        *,
+        speeds: Mapping[str, Speed],
+        shard_counts: Mapping[str, int],
     ) -> bool:
         """Whether shards are to move because a worker is slow, or is to be tried again: then `take` the same again.
 
-        progress: how far each member is with the current order."""
-        speeds = {name: member.speed for name, member in members.items()}
-        counts = {name: len(member.shards) for name, member in members.items()}
+        progress: how far each worker with shards is with the current order. speeds, shard_counts: of the same."""
         # Who is silent has a lease that ends; here it is about those who work, but slowly.
         working = {name: each for name, each in progress.items() if each.is_done or _lives(lease_of(name))}
-        move = self._balance.look(now_s, speeds, counts, working)
+        move = self._balance.look(now_s, speeds, shard_counts, working)
         others = [name for name in self.seated if name not in self.refused]
         if move is None:
-            idle = [name for name in others if name not in members and name not in self._lagging]
+            idle = [name for name in others if name not in speeds and name not in self._lagging]
             return self._balance.forgives(now_s, idle)
         ranges = self._balance.ranges(others, self._training.shards)
         self._lagging.update(name for name, each in progress.items() if not each.is_done and name not in ranges)

@@ -12,8 +12,6 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-DEFAULT_FACTOR = 3.0
-LEAST_FACTOR = 1.5
 # The steps that a worker's speed is judged by, and the fewest that are enough.
 JUDGED_STEPS = 32
 FEWEST_STEPS = 5
