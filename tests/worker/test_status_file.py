@@ -34,6 +34,13 @@ def test_a_container_is_well_once_each_of_its_workers_has_joined(tmp_path: Path)
     assert not all_are_joined(tmp_path)
 
 
+def test_a_file_from_the_future_is_no_sign_of_life(tmp_path: Path) -> None:
+    StatusFile(tmp_path).joined()
+    # The clock was put back by a day, and the worker has been killed since.
+    os.utime(tmp_path / str(os.getpid()), (time.time() + 86_400, time.time() + 86_400))
+    assert not all_are_joined(tmp_path)
+
+
 def test_what_a_killed_worker_left_behind_is_cleared_away(tmp_path: Path) -> None:
     with subprocess.Popen([sys.executable, "-c", ""]) as ended:
         ended.wait(60)

@@ -11,7 +11,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from chainrule.v1 import data_service_pb2 as api
 from chainrule.v1 import data_service_pb2_grpc
-from chainrule_server.api.pages import beginning, digest_of, filled, key_of, token
+from chainrule_server.api.pages import Key, beginning, digest_of, filled, token
 from chainrule_server.data.data_set_record import DataSetRecord
 from chainrule_server.data.data_set_store import SCHEME
 from chainrule_server.data.uploads import Uploads
@@ -95,7 +95,7 @@ def message_of(record: DataSetRecord) -> api.DataSet:
     return api.DataSet(
         sha256=record.sha256,
         size_bytes=record.size_bytes,
-        names=[name for name, _ in record.names],
+        names=[each.name for each in record.names],
         create_time=Timestamp(seconds=int(seconds), nanos=int(fraction * 1e9)),
     )
 
@@ -107,9 +107,9 @@ def page(records: list[DataSetRecord], request: api.ListDataSetsRequest) -> api.
     if violations:
         raise InvalidRequest(violations)
     fitting = {
-        key_of(record.created_at_s, record.sha256): record
+        _key(record): record
         for record in records
-        if any(name.startswith(request.name_prefix) for name, _ in record.names)
+        if any(each.name.startswith(request.name_prefix) for each in record.names)
     }
     keys = sorted((key for key in fitting if after is None or key < after), reverse=True)
     messages = filled((message_of(fitting[key]) for key in keys), request.page_size)
@@ -117,6 +117,11 @@ def page(records: list[DataSetRecord], request: api.ListDataSetsRequest) -> api.
     if len(messages) < len(keys):
         response.next_page_token = token(keys[len(messages) - 1], digest)
     return response
+
+
+def _key(record: DataSetRecord) -> Key:
+    """Its place in the list: by its order; those without one by their times, before all others."""
+    return record.order, f"{max(0, round(record.created_at_s * 1e6)):020d} {record.sha256}"
 
 
 async def _next(requests: AsyncIterator[api.AppendUploadRequest]) -> api.AppendUploadRequest | None:

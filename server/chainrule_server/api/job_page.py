@@ -7,26 +7,27 @@ from dataclasses import dataclass, field
 
 from chainrule.v1 import job_pb2
 from chainrule.v1 import job_service_pb2 as api
-from chainrule_server.api.pages import Key, beginning, digest_of, filled, key_of, token
+from chainrule_server.api.pages import Key, beginning, digest_of, filled, token
 from chainrule_server.errors import InvalidRequest
 from chainrule_server.preparation.labels import has
 
 
 @dataclass(frozen=True)
 class Listed:
-    """A job as far as lists need it. message: makes what clients see; called only for the jobs of the page."""
+    """A job as far as lists need it. number: in the order of creation. message: makes what clients see; called only for
+    the jobs of the page."""
 
     job_id: str
     name: str
     state: job_pb2.JobState
-    created_at_s: float
+    number: int
     message: Callable[[], job_pb2.Job]
     labels: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def key(self) -> Key:
         """Its place in the list."""
-        return key_of(self.created_at_s, self.job_id)
+        return self.number, self.job_id
 
 
 def page(jobs: Iterable[Listed], request: api.ListJobsRequest) -> api.ListJobsResponse:

@@ -199,4 +199,4 @@ def _metric_row(row: MetricRow) -> api.MetricRow:
 
 
 def _listed(job: Job) -> Listed:
-    return Listed(job.job_id, job.spec.name, job.state, job.created_at_s, lambda: _message(job), job.spec.labels)
+    return Listed(job.job_id, job.spec.name, job.state, job.number, lambda: _message(job), job.spec.labels)

@@ -19,14 +19,9 @@ DEFAULT_PAGE_SIZE = 100
 LARGEST_PAGE_SIZE = 1_000
 # A stock client takes messages of at most 4 MiB.
 PAGE_BYTES = 2 << 20
-# A thing's place in a list: microseconds of its creation, and its id.
+# A thing's place in a list: which it was of all that were made, and its id. No time: a clock may be put back.
 Key = tuple[int, str]
 AnyMessage = TypeVar("AnyMessage", bound=Message)
-
-
-def key_of(created_at_s: float, identity: str) -> Key:
-    """The place of a thing that was made at that Unix time."""
-    return round(created_at_s * 1e6), identity
 
 
 def digest_of(*filters: object) -> str:
@@ -73,9 +68,9 @@ def _read(page_token: str, filter_digest: str) -> Key | None:
     except (binascii.Error, ValueError, RecursionError):
         raise ValueError("is no page token") from None
     match fields:
-        case [int(created), str(identity), str(digest)]:
+        case [int(number), str(identity), str(digest)]:
             if digest != filter_digest:
                 raise ValueError("belongs to another filter")
-            return created, identity
+            return number, identity
         case _:
             raise ValueError("is no page token")

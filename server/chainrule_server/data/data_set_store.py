@@ -19,7 +19,7 @@ from typing import BinaryIO
 
 from chainrule.process.logs import log_event
 from chainrule_server.data.data_root import DataFileError
-from chainrule_server.data.data_set_record import CONTENT, FEWEST_DIGITS, DataSetRecord, ending_of
+from chainrule_server.data.data_set_record import CONTENT, FEWEST_DIGITS, DataSetRecord, GivenName, ending_of
 from chainrule_server.errors import InvalidRequest, NotFound, StorageFull, WrongState
 from chainrule_server.storage.durable_file import sync_folder
 
@@ -42,6 +42,7 @@ class DataSetStore:
         folder.mkdir(parents=True, exist_ok=True)
         for each in sorted(folder.iterdir()):
             self._take_up(each)
+        self._last_order = max((record.last_order for record in self._records.values()), default=0)
 
     @property
     def size_bytes(self) -> int:
@@ -67,6 +68,7 @@ class DataSetStore:
     def add(self, folder: Path, record: DataSetRecord) -> None:
         """Take over the folder of a complete upload, whose content was checked and synced. Raises StorageFull."""
         with self._lock:
+            record = record.numbered(self._next_order())
             try:
                 record.write(folder)
                 folder.rename(self._folder / record.sha256)
@@ -82,12 +84,12 @@ class DataSetStore:
         """The data set with one more name. Raises NotFound, StorageFull, InvalidRequest for another ending."""
         with self._lock:
             record = self._find(sha256)
-            if any(name == each for each, _ in record.names) and self._find(name) is record:
+            if record.given(name) is not None and self._find(name) is record:
                 return record
             if ending_of(name) != ending_of(record.name):
                 message = f"these bytes are there as {record.name!r}, so the name must end in {ending_of(record.name)}"
                 raise InvalidRequest([("name", message)])
-            named = record.with_name(name, now_s=now_s)
+            named = record.with_name(GivenName(name, now_s, self._next_order()))
             try:
                 named.write(self._folder / sha256)
             except OSError as error:
@@ -151,14 +153,20 @@ class DataSetStore:
         found = self._records.get(reference)
         if found is not None:
             return found
-        named = [record for record in self._records.values() if any(reference == name for name, _ in record.names)]
+        named = [
+            (given.key, record) for record in self._records.values() if (given := record.given(reference)) is not None
+        ]
         if named:
-            return max(named, key=lambda record: dict(record.names)[reference])
+            return max(named, key=lambda each: each[0])[1]
         if re.fullmatch(rf"[0-9a-f]{{{FEWEST_DIGITS},64}}", reference):
             begin = [record for sha256, record in self._records.items() if sha256.startswith(reference)]
             if len(begin) == 1:
                 return begin[0]
         raise NotFound(f"there is no data set {reference[:80]!r}; 'chainrule datasets list' shows all")
+
+    def _next_order(self) -> int:
+        self._last_order += 1
+        return self._last_order
 
     def _take_up(self, path: Path) -> None:
         """Know a folder that is there, or clear away what a server that was killed left of it."""

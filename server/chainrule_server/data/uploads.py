@@ -18,7 +18,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from chainrule.process.logs import log_event
-from chainrule_server.data.data_set_record import CONTENT, DataSetRecord, ending_of, name_problem, sha256_problem
+from chainrule_server.data.data_set_record import (
+    CONTENT,
+    DataSetRecord,
+    GivenName,
+    ending_of,
+    name_problem,
+    sha256_problem,
+)
 from chainrule_server.data.data_set_store import DataSetStore
 from chainrule_server.errors import InvalidRequest, LimitExceeded, NotFound, OutOfRange, StorageFull, WrongState
 from chainrule_server.limits import Limits
@@ -37,6 +44,8 @@ class _Upload:
     lock: threading.Lock = field(default_factory=threading.Lock)
     is_finishing: bool = False
     is_gone: bool = False
+    # When it last got bytes, by a monotonic clock.
+    fed_at_s: float = 0.0
 
     @property
     def content(self) -> Path:
@@ -50,7 +59,8 @@ class _Upload:
 class Uploads:
     """The uploads below `folder`, which become data sets of `data_sets`.
 
-    max_bytes: of all data sets and uploads together. clock: Unix seconds. Raises OSError."""
+    max_bytes: of all data sets and uploads together. clock: Unix seconds, told to people alone. monotonic_s: decides
+    what is abandoned; a server that was started again counts anew. Raises OSError."""
 
     def __init__(
         self,
@@ -60,23 +70,24 @@ class Uploads:
         max_bytes: int = Limits.max_data_set_bytes,
         abandoned_after_s: float = ABANDONED_AFTER_S,
         clock: Callable[[], float] = time.time,
+        monotonic_s: Callable[[], float] = time.monotonic,
     ) -> None:
         self.data_sets = data_sets
         self._folder = folder
         self._max_bytes = max_bytes
         self._abandoned_after_s = abandoned_after_s
         self._clock = clock
+        self._monotonic_s = monotonic_s
         self._lock = threading.Lock()
         self._uploads: dict[str, _Upload] = {}
         folder.mkdir(parents=True, exist_ok=True)
         for each in sorted(folder.iterdir()):
             try:
-                self._uploads[each.name] = _Upload(DataSetRecord.read(each), each)
+                self._uploads[each.name] = _Upload(DataSetRecord.read(each), each, fed_at_s=monotonic_s())
                 (each / CONTENT).touch()
             except (OSError, ValueError):
                 # Its beginning was never answered.
                 shutil.rmtree(each, ignore_errors=True)
-        self.remove_abandoned()
 
     def begin(self, *, sha256: str, size_bytes: int, name: str) -> tuple[int, DataSetRecord | None]:
         """How many bytes are there, and the data set where it is complete.
@@ -91,7 +102,7 @@ class Uploads:
             upload = self._uploads.get(sha256)
             try:
                 if upload is None:
-                    upload = self._new(DataSetRecord(sha256, size_bytes, ((name, self._clock()),), self._clock()))
+                    upload = self._new(self._begun(sha256, size_bytes, name))
                 self._check_same(upload.record, size_bytes=size_bytes, name=name)
                 return upload.received_bytes(), None
             except OSError as error:
@@ -110,6 +121,7 @@ class Uploads:
                     raise OutOfRange(f"the server has {received} bytes; go on from there and not from {offset}")
                 if offset + len(content) > upload.record.size_bytes:
                     raise OutOfRange(f"the upload was begun with {upload.record.size_bytes} bytes; here are more")
+                upload.fed_at_s = self._monotonic_s()
                 return received + _append(upload.content, content[received - offset :])
             except OSError as error:
                 raise _storage_full(error) from error
@@ -152,11 +164,8 @@ class Uploads:
             uploads = list(self._uploads.values())
         for upload in uploads:
             with upload.lock:
-                try:
-                    changed_at_s = upload.content.stat().st_mtime
-                except OSError:
-                    changed_at_s = 0.0
-                if self._clock() - changed_at_s > self._abandoned_after_s and not upload.is_finishing:
+                unfed_s = self._monotonic_s() - upload.fed_at_s
+                if unfed_s > self._abandoned_after_s and not upload.is_finishing:
                     log.info(
                         "upload %s (%s) got no bytes for long and is dropped",
                         upload.folder.name[:12],
@@ -164,6 +173,10 @@ class Uploads:
                         extra=log_event("upload_dropped", data_set=upload.folder.name),
                     )
                     self._forget(upload)
+
+    def _begun(self, sha256: str, size_bytes: int, name: str) -> DataSetRecord:
+        now_s = self._clock()
+        return DataSetRecord(sha256, size_bytes, (GivenName(name, now_s),), now_s)
 
     def _new(self, record: DataSetRecord) -> _Upload:
         reserved = sum(upload.record.size_bytes for upload in self._uploads.values()) + self.data_sets.size_bytes
@@ -178,7 +191,7 @@ class Uploads:
         free_bytes = shutil.disk_usage(self._folder).free
         if record.size_bytes > free_bytes:
             raise StorageFull(f"the server's disk has {free_bytes} bytes left, and {record.size_bytes} are needed")
-        upload = _Upload(record, self._folder / record.sha256)
+        upload = _Upload(record, self._folder / record.sha256, fed_at_s=self._monotonic_s())
         record.write(upload.folder)
         upload.content.touch()
         self._uploads[record.sha256] = upload

@@ -52,6 +52,7 @@ class Archive:
     # The last checkpoints of a job that has not ended; at least 1.
     kept_checkpoints: int = KEPT_LAST
     totals: Totals = field(default_factory=Totals)
+    _last_end_number: int = 0
 
     def jobs(self) -> list[Job]:
         """Every job that is stored, in the order of their creation. Raises StoreError."""
@@ -62,6 +63,7 @@ class Archive:
             found.append(Job.of_record(record, last_event=last_events.get(record.job_id, 0), model_path=path))
             if found[-1].is_final:
                 self._drop_checkpoints(found[-1])
+        self._last_end_number = max((job.end_number for job in found), default=0)
         known = {self._start_path(job) for job in found}
         for path in set(self.models_folder.glob(f"*{START_SUFFIX}")) - known:
             # A server was killed between this file and its job.
@@ -77,7 +79,7 @@ class Archive:
             except OSError as error:
                 raise StorageFull(f"what the job starts from can't be stored: {error.strerror}") from error
         try:
-            await self.journal.add(job.record(job.state), _state_event(job, job.state))
+            job.number = await self.journal.add(job.record(job.state), _state_event(job, job.state))
         except StoreError as error:
             self._start_path(job).unlink(missing_ok=True)
             raise StorageFull(f"the job can't be stored, and wasn't: {error}") from error
@@ -174,6 +176,8 @@ class Archive:
             job.training.forget()
         job.prepared = None
         job.ended_at_s = time.time()
+        self._last_end_number += 1
+        job.end_number = self._last_end_number
         self.note_state(job, state)
         await self.journal.written()
         ended = log_event("job_ended", job=job.job_id, step=job.progress.step, state=job_pb2.JobState.Name(state))

@@ -51,6 +51,9 @@ class Job:
     model_path: Path | None = None
     started_at_s: float | None = None
     ended_at_s: float | None = None
+    # Which it is of all jobs that were made, and which of all that ended, from 1; 0 where that isn't known (yet).
+    number: int = 0
+    end_number: int = 0
     # Why it has no workers, in words; empty where it has some.
     waits_for: Waiting | None = None
     # Reads the data again; set where a job from before a restart has its turn.
@@ -85,6 +88,8 @@ class Job:
             model_path=model_path if record.state in FINAL and model_path.exists() else None,
             started_at_s=record.started_at_s,
             ended_at_s=record.ended_at_s,
+            number=record.number,
+            end_number=record.end_number,
             last_event=last_event,
         )
 
@@ -115,6 +120,8 @@ class Job:
             data_sha256=self.data_sha256,
             started_at_s=self.started_at_s,
             ended_at_s=self.ended_at_s,
+            number=self.number,
+            end_number=self.end_number,
             progress=self.progress,
             error=self.error,
             result=self.result,

@@ -73,9 +73,9 @@ class Journal:
         """What `call` returns or raises, in the store's thread, after all that was written before."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, call)
 
-    async def add(self, record: JobRecord, event: job_pb2.JobEvent) -> None:
-        """Store a new job. Raises StoreError, StoreFull, with nothing stored."""
-        await self.run(lambda: self.store.add(record, [NamedEvent(stamped(event))]))
+    async def add(self, record: JobRecord, event: job_pb2.JobEvent) -> int:
+        """Store a new job; its number among all. Raises StoreError, StoreFull, with nothing stored."""
+        return await self.run(lambda: self.store.add(record, [NamedEvent(stamped(event))]))
 
     async def events(self, job_id: str, *, after: int) -> list[job_pb2.JobEvent]:
         """A job's stored events with a number above `after`."""

@@ -36,7 +36,9 @@ class StoreFull(StoreError):
 
 @dataclass(frozen=True)
 class JobRecord:
-    """A job as it is stored. spec: complete. request_sha256: of the spec as it was sent. Times are Unix seconds."""
+    """A job as it is stored. spec: complete. request_sha256: of the spec as it was sent. Times are Unix seconds.
+
+    number: in the order of creation, given by the store. end_number: in the order in which jobs ended; 0 before."""
 
     job_id: str
     spec: job_pb2.JobSpec
@@ -50,6 +52,8 @@ class JobRecord:
     progress: job_pb2.Progress = field(default_factory=job_pb2.Progress)
     error: status_pb2.Status | None = None
     result: job_pb2.Result | None = None
+    number: int = field(default=0, compare=False)
+    end_number: int = 0
 
 
 @dataclass(frozen=True)
@@ -105,12 +109,13 @@ class Store:
         with self._lock:
             self._connection.close()
 
-    def add(self, record: JobRecord, events: Sequence[NamedEvent] = ()) -> None:
-        """Store a new job at the queue's end. Raises StoreError, StoreFull."""
+    def add(self, record: JobRecord, events: Sequence[NamedEvent] = ()) -> int:
+        """Store a new job at the queue's end; its number. Raises StoreError, StoreFull."""
         with self._transaction() as connection:
-            connection.execute(
+            cursor = connection.execute(
                 "INSERT INTO jobs (job_id, request_id, request_sha256, spec, data_sha256, state, created_at_s, "
-                "started_at_s, ended_at_s, progress, error, result) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                "started_at_s, ended_at_s, progress, error, result, end_number) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (
                     record.job_id,
                     record.request_id or None,
@@ -123,6 +128,7 @@ class Store:
                 ),
             )
             self._insert_events(connection, {record.job_id: events})
+        return int(cursor.lastrowid or 0)
 
     def delete(self, job_id: str) -> bool:
         """Delete a job with its events and metrics; whether there was one. Raises StoreError."""
@@ -142,8 +148,8 @@ class Store:
         with self._transaction() as connection:
             for record in records:
                 connection.execute(
-                    "UPDATE jobs SET state = ?, started_at_s = ?, ended_at_s = ?, progress = ?, error = ?, result = ? "
-                    "WHERE job_id = ?",
+                    "UPDATE jobs SET state = ?, started_at_s = ?, ended_at_s = ?, progress = ?, error = ?, result = ?, "
+                    "end_number = ? WHERE job_id = ?",
                     (int(record.state), *_changing(record), record.job_id),
                 )
             last = self._insert_events(connection, events or {})
@@ -160,7 +166,7 @@ class Store:
         with self._reading() as connection:
             rows = connection.execute(
                 "SELECT job_id, request_id, request_sha256, spec, data_sha256, state, created_at_s, started_at_s, "
-                "ended_at_s, progress, error, result FROM jobs ORDER BY number"
+                "ended_at_s, progress, error, result, number, end_number FROM jobs ORDER BY number"
             ).fetchall()
         try:
             return [_record(row) for row in rows]
@@ -243,13 +249,14 @@ class Store:
         return StoreError(f"{self._path} can't be used: {error}; look after the disk, or choose another --home")
 
 
-def _changing(record: JobRecord) -> tuple[float | None, float | None, bytes, bytes | None, bytes | None]:
+def _changing(record: JobRecord) -> tuple[float | None, float | None, bytes, bytes | None, bytes | None, int]:
     return (
         record.started_at_s,
         record.ended_at_s,
         record.progress.SerializeToString(),
         None if record.error is None else record.error.SerializeToString(),
         None if record.result is None else record.result.SerializeToString(),
+        record.end_number,
     )
 
 
@@ -258,7 +265,8 @@ def _columns(row: MetricRow) -> tuple[int, int | None, float, float | None, str,
 
 
 def _record(row: tuple[Any, ...]) -> JobRecord:
-    job_id, request_id, request_sha256, spec, data_sha256, state, created, started, ended, progress, error, result = row
+    job_id, request_id, request_sha256, spec, data_sha256, state, created, started, ended = row[:9]
+    progress, error, result, number, end_number = row[9:]
     return JobRecord(
         job_id=str(job_id),
         request_id=str(request_id or ""),
@@ -272,4 +280,6 @@ def _record(row: tuple[Any, ...]) -> JobRecord:
         progress=job_pb2.Progress.FromString(progress),
         error=None if error is None else status_pb2.Status.FromString(error),
         result=None if result is None else job_pb2.Result.FromString(result),
+        number=int(number),
+        end_number=int(end_number),
     )

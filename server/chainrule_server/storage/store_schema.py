@@ -46,6 +46,8 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
     ),
     # time_s: when the step was applied, in Unix seconds.
     ("ALTER TABLE metrics ADD COLUMN time_s REAL",),
+    # end_number: which job it was of all that ended, from 1; 0 before, and for those that ended under version 2.
+    ("ALTER TABLE jobs ADD COLUMN end_number INTEGER NOT NULL DEFAULT 0",),
 )
 VERSION = len(MIGRATIONS)
 

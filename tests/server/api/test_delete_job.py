@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
+import time
+
 import grpc
 import pytest
 
 from chainrule.v1 import job_pb2
 from chainrule.v1 import job_service_pb2 as api
+from chainrule_server.jobs.retention import beyond
 from chainrule_server.storage.store import StoreError
 from tests.server.in_process import RunningServer, refusal, regression_spec
 
@@ -49,6 +53,26 @@ def test_a_server_forgets_all_ended_jobs_but_the_last_and_none_that_goes_on(serv
     assert [job.job_id for job in reversed(left)] == [waits.job_id, *ended[-2:]]
     store = server.scheduler.archive.journal.store
     assert [record.job_id for record in store.jobs()] == [waits.job_id, *ended[-2:]]
+
+
+def test_a_clock_that_goes_back_changes_neither_the_order_of_jobs_nor_which_are_forgotten(
+    server: RunningServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now_s = itertools.count(2_000_000_000, -86_400)
+    monkeypatch.setattr(time, "time", lambda: float(next(now_s)))
+    server.scheduler.kept_jobs = 3
+    waits = create(server)
+    ended = [cancelled(server) for _ in range(6)]
+    left = server.jobs.ListJobs(api.ListJobsRequest(), timeout=TIMEOUT_S).jobs
+    assert [job.job_id for job in reversed(left)] == [waits.job_id, *ended[-3:]]
+    pages = [server.jobs.ListJobs(api.ListJobsRequest(page_size=2), timeout=TIMEOUT_S)]
+    request = api.ListJobsRequest(page_size=2, page_token=pages[0].next_page_token)
+    pages.append(server.jobs.ListJobs(request, timeout=TIMEOUT_S))
+    assert [job.job_id for each in pages for job in each.jobs] == [job.job_id for job in left]
+    # A server that is started again knows the same order.
+    again = server.run(lambda: server.scheduler.archive.jobs())
+    assert beyond(again, 1) == [job for job in again if job.job_id in ended[-3:-1]]
+    assert [job.job_id for job in beyond(list(reversed(again)), 1)] == ended[-3:-1]
 
 
 def test_a_disk_that_refuses_keeps_the_job_until_another_ends(

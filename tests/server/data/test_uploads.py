@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from pathlib import Path
 
 import pytest
 
+from chainrule.v1 import data_service_pb2 as api
+from chainrule_server.api.data_service import page
 from chainrule_server.data.data_root import DataFileError
-from chainrule_server.data.data_set_record import MOST_NAMES
+from chainrule_server.data.data_set_record import MANIFEST, MOST_NAMES
 from chainrule_server.data.data_set_store import DataSetStore
 from chainrule_server.data.uploads import PART_BYTES, Uploads
 from chainrule_server.errors import InvalidRequest, LimitExceeded, NotFound, OutOfRange, StorageFull, WrongState
@@ -47,7 +50,7 @@ def test_a_file_is_stored_once_under_its_hash_and_found_by_its_names(tmp_path: P
     uploads.finish(SHA256, "again.csv")
     for each in (uploads, opened(tmp_path)):
         (record,) = each.data_sets.all()
-        assert [name for name, _ in record.names] == ["rows.csv", "again.csv"]
+        assert [each.name for each in record.names] == ["rows.csv", "again.csv"]
         for reference in ("rows.csv", "again.csv", SHA256, SHA256[:8]):
             assert read(each, reference) == CONTENT
         for reference in ("rows", SHA256[:7], "0" * 64, "", "../x.csv"):
@@ -69,13 +72,51 @@ def test_a_name_is_that_of_the_data_set_that_got_it_last(tmp_path: Path) -> None
         assert read(each, "rows.csv") == b"old"
 
 
+def test_after_the_clock_was_put_back_a_name_is_still_that_of_the_data_set_that_got_it_last(tmp_path: Path) -> None:
+    now_s = iter(range(2_000_000_000, 0, -86_400))
+    uploads = opened(tmp_path, clock=lambda: float(next(now_s)))  # type: ignore[arg-type]
+    for content in (b"first", b"second", b"third"):
+        uploaded(uploads, content)
+        for each in (uploads, opened(tmp_path)):
+            assert read(each, "rows.csv") == content
+    # Also where another process goes on, and where an old file gets the name again.
+    again = opened(tmp_path, clock=lambda: 1.0)  # type: ignore[arg-type]
+    again.finish(hashlib.sha256(b"first").hexdigest(), "rows.csv")
+    for each in (again, opened(tmp_path)):
+        assert read(each, "rows.csv") == b"first"
+
+
+def test_names_that_an_older_chainrule_gave_go_by_their_times_and_before_all_later_ones(tmp_path: Path) -> None:
+    uploads = opened(tmp_path, clock=lambda: 5.0)  # type: ignore[arg-type]
+    for content, given_at_s in ((b"new", 2e9), (b"old", 1e9)):
+        manifest = tmp_path / "datasets" / uploaded(uploads, content) / MANIFEST
+        fields = json.loads(manifest.read_bytes())
+        del fields["order"], fields["name_orders"]
+        manifest.write_text(json.dumps(fields | {"names": [["rows.csv", given_at_s]], "created_at_s": given_at_s}))
+    home = opened(tmp_path, clock=lambda: 5.0)  # type: ignore[arg-type]
+    assert read(home, "rows.csv") == b"new"
+    uploaded(home, b"newest")
+    for each in (home, opened(tmp_path)):
+        assert read(each, "rows.csv") == b"newest"
+        listed = page(each.data_sets.all(), api.ListDataSetsRequest()).data_sets
+        expected = [hashlib.sha256(content).hexdigest() for content in (b"newest", b"new", b"old")]
+        assert [data_set.sha256 for data_set in listed] == expected
+
+
+def test_what_is_written_of_a_data_set_is_what_an_older_chainrule_reads(tmp_path: Path) -> None:
+    uploads = opened(tmp_path, clock=lambda: 5.0)  # type: ignore[arg-type]
+    fields = json.loads((tmp_path / "datasets" / uploaded(uploads) / MANIFEST).read_bytes())
+    assert fields["names"] == [["rows.csv", 5.0]]
+    assert {"size_bytes", "created_at_s"} <= set(fields)
+
+
 def test_a_data_set_keeps_only_its_latest_names(tmp_path: Path) -> None:
     uploads = opened(tmp_path)
     uploaded(uploads)
     for number in range(MOST_NAMES + 5):
         uploads.finish(SHA256, f"{number}.csv")
     (record,) = uploads.data_sets.all()
-    assert [name for name, _ in record.names] == [f"{number}.csv" for number in range(5, MOST_NAMES + 5)]
+    assert [each.name for each in record.names] == [f"{number}.csv" for number in range(5, MOST_NAMES + 5)]
 
 
 def test_an_upload_goes_on_after_a_restart_from_where_it_was(tmp_path: Path) -> None:
@@ -186,18 +227,28 @@ def test_a_file_that_the_disk_has_no_room_for_is_not_begun(tmp_path: Path) -> No
 
 
 def test_an_upload_without_bytes_for_long_is_dropped_and_no_other(tmp_path: Path) -> None:
-    now_s = [1e9]
-    uploads = opened(tmp_path, clock=lambda: now_s[0], abandoned_after_s=100.0)  # type: ignore[arg-type]
+    now_s = [1e3]
+    uploads = opened(tmp_path, monotonic_s=lambda: now_s[0], abandoned_after_s=100.0)  # type: ignore[arg-type]
     begin(uploads)
     begin(uploads, b"other")
-    os.utime(tmp_path / "uploads" / SHA256 / "content", (now_s[0], now_s[0]))
-    os.utime(tmp_path / "uploads" / hashlib.sha256(b"other").hexdigest() / "content", (now_s[0] + 50, now_s[0] + 50))
-    now_s[0] += 101
+    now_s[0] += 50
+    uploads.append(hashlib.sha256(b"other").hexdigest(), 0, b"ot")
+    now_s[0] += 51
     uploads.remove_abandoned()
     with pytest.raises(NotFound, match="there is no upload"):
         uploads.append(SHA256, 0, CONTENT)
     assert uploads.append(hashlib.sha256(b"other").hexdigest(), 0, b"other") == 5
     assert [path.name for path in (tmp_path / "uploads").iterdir()] == [hashlib.sha256(b"other").hexdigest()]
+
+
+def test_a_clock_that_is_set_drops_no_upload(tmp_path: Path) -> None:
+    now_s = [1e9]
+    uploads = opened(tmp_path, clock=lambda: now_s[0], abandoned_after_s=100.0)  # type: ignore[arg-type]
+    begin(uploads)
+    os.utime(tmp_path / "uploads" / SHA256 / "content", (1.0, 1.0))
+    now_s[0] += 1e8
+    uploads.remove_abandoned()
+    assert uploads.append(SHA256, 0, CONTENT) == len(CONTENT)
 
 
 def test_what_a_killed_server_left_half_done_is_cleared_away(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from chainrule.v1 import job_pb2
-from chainrule_server.data.data_set_record import DataSetRecord
+from chainrule_server.data.data_set_record import DataSetRecord, GivenName
 from chainrule_server.data.data_set_store import DataSetStore
 from chainrule_server.errors import InvalidSpec
 from chainrule_server.models.model_file import Provenance, encode
@@ -233,7 +233,7 @@ def test_a_job_starts_from_an_uploaded_model(tmp_path: Path, source: Source) -> 
     sha256 = prepare(spec, data_root=tmp_path).spec.model.start.sha256
     (tmp_path / "sent").mkdir()
     (tmp_path / "sent" / "content").write_bytes(content)
-    store.add(tmp_path / "sent", DataSetRecord(sha256, len(content), (("houses.safetensors", 0.0),), 0.0))
+    store.add(tmp_path / "sent", DataSetRecord(sha256, len(content), (GivenName("houses.safetensors", 0.0),), 0.0))
     spec.model.start.model = "dataset:houses.safetensors"
     prepared = prepare(spec, data_root=tmp_path, data_sets=store)
     assert prepared.first_state().parameters.tobytes() == before.parameters.tobytes()
