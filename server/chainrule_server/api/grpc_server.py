@@ -24,6 +24,7 @@ from chainrule_server.api.worker_service import WorkerService
 from chainrule_server.data.object_storage import ObjectStorage
 from chainrule_server.data.uploads import Uploads
 from chainrule_server.jobs.scheduler import Scheduler
+from chainrule_server.jobs.submission import Submission
 
 LENGTH_READ = 4
 
@@ -37,7 +38,7 @@ async def make_server(
     local_links: LocalLinks | None = None,
     interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
 ) -> tuple[grpc.aio.Server, health.aio.HealthServicer]:
-    """The server, and what tells its health. Arguments as in JobService, DataService and WorkerService.
+    """The server, and what tells its health. Arguments as in Submission, DataService and WorkerService.
 
     interceptors: they come before ours."""
     # Without so_reuseport = 0 a second server would share the port, and each would get half of the calls.
@@ -51,8 +52,8 @@ async def make_server(
         *KEEPALIVE_OPTIONS,
     ]
     server = grpc.aio.server(interceptors=[*interceptors, ReadableRequests(limits)], options=options)
-    jobs = JobService(scheduler, data_root, uploads.data_sets, object_storage or ObjectStorage())
-    job_service_pb2_grpc.add_JobServiceServicer_to_server(jobs, server)
+    submission = Submission(scheduler, data_root, uploads.data_sets, object_storage or ObjectStorage())
+    job_service_pb2_grpc.add_JobServiceServicer_to_server(JobService(scheduler, submission), server)
     data_service_pb2_grpc.add_DataServiceServicer_to_server(DataService(scheduler, uploads), server)
     cluster_service_pb2_grpc.add_ClusterServiceServicer_to_server(ClusterService(scheduler), server)
     model_service_pb2_grpc.add_ModelServiceServicer_to_server(ModelService(scheduler), server)

@@ -1,13 +1,15 @@
 """From a spec to a job that is ready to train: the one place where a spec is validated.
 
-`prepare` fills in the defaults, loads the data, builds the model and draws the first parameters. It is slow (it reads
-data), so the server calls it in a thread.
+`prepare` goes through its stages in order: the spec alone, what it starts from, the rows, the steps, the model, the
+first parameters. Each raises InvalidSpec with the fields that it found wrong. It is slow (it reads data), so the
+server calls it in a thread.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 from google.protobuf.message import Message
 
@@ -15,12 +17,12 @@ from chainrule.bridge.model_of_spec import build_model
 from chainrule.v1 import job_pb2
 from chainrule_engine.clipping import check_limit
 from chainrule_engine.early_stopping import EarlyStopping
-from chainrule_engine.errors import EngineError, FormulaError, SettingError
 from chainrule_engine.metrics import Measure
+from chainrule_engine.model import Model
 from chainrule_engine.optimizers import make_optimizer
 from chainrule_engine.penalties import make_penalties
 from chainrule_engine.schedules import make_schedule, plateau_of
-from chainrule_engine.sharding import BatchSchedule, divide
+from chainrule_engine.sharding import BatchSchedule, Division, divide
 from chainrule_engine.synchronous_sgd import UpdateRecipe
 from chainrule_server.data import data_set
 from chainrule_server.data.data_set_store import DataSetStore
@@ -29,11 +31,13 @@ from chainrule_server.errors import InvalidSpec
 from chainrule_server.limits import Limits
 from chainrule_server.preparation.job_memory import check_memory
 from chainrule_server.preparation.prepared_job import PreparedJob
-from chainrule_server.preparation.prepared_rows import lay_out
-from chainrule_server.preparation.spec_check import _violations, with_defaults
-from chainrule_server.preparation.start import read_start
-from chainrule_server.preparation.start_file import StartError, read_start_file
-from chainrule_server.preparation.start_preprocessing import learn_or_take, taken_from
+from chainrule_server.preparation.prepared_rows import PreparedRows, lay_out
+from chainrule_server.preparation.preprocessing import Preprocessing
+from chainrule_server.preparation.spec_check import checked
+from chainrule_server.preparation.start import Start, read_start
+from chainrule_server.preparation.start_file import StartFile, read_start_file
+from chainrule_server.preparation.start_preprocessing import StartPreprocessing, learn_or_take, taken_from
+from chainrule_server.preparation.violations import data_violations, engine_violations, start_violations
 
 
 def prepare(
@@ -50,92 +54,139 @@ def prepare(
     start_path: the file of `model.start`, where it is known; else `model.start.model` is looked up as data are.
     limits: of a new job; None: it was accepted before.
     Raises InvalidSpec with every field that is wrong, LimitExceeded and OutOfMemory before the memory is spent."""
-    complete = with_defaults(spec)
-    violations = _violations(complete)
-    if violations:
-        raise InvalidSpec(violations)
-    start_file = taken = None
-    try:
-        if complete.model.HasField("start"):
-            source = complete.model.start
-            start_file = read_start_file(source, data_root=data_root, data_sets=data_sets, path=start_path)
-            taken = taken_from(source, start_file)
-            if taken is not None:
-                taken.put_into(complete.data, spec.data)
-        with data_set.load(
-            complete.data, data_root=data_root, data_sets=data_sets, object_storage=object_storage
-        ) as data:
-            division = divide(
-                row_count=len(data.target),
-                shard_count=complete.training.shards,
-                validation_fraction=complete.data.validation_fraction,
-                seed=complete.training.seed,
-                fold=(complete.data.fold.number, complete.data.fold.count) if complete.data.HasField("fold") else None,
-            )
-            if not complete.data.HasField("standardize"):
-                is_number = data.classes is None
-                complete.data.standardize.CopyFrom(job_pb2.Standardization(features=True, target=is_number))
-            if taken is not None:
-                taken.put_standardization_into(complete.data, spec.data)
-            data, preprocessing = learn_or_take(data, complete.data, division.training_rows, taken)
-            if limits is not None:
-                limits.check_data(row_count=len(data.target), place_count=preprocessing.width)
-            rows = lay_out(data, preprocessing, division)
-        batches = BatchSchedule(
-            seed=complete.training.seed,
-            shard_sizes=tuple(len(rows) for rows in division.training),
-            microbatch_size=complete.training.batch_size // complete.training.shards,
-        )
-        recipe = _recipe(complete.training, total_steps=complete.training.epochs * batches.steps_per_epoch)
-        early_stopping = _early_stopping(complete.training)
-        class_count = preprocessing.class_count
-        model = build_model(complete, feature_count=preprocessing.width, class_count=class_count)
-        if limits is not None:
-            limits.check_parameters(model.layout.size)
-        recipe = replace(recipe, frozen=model.layout.frozen_ranges)
-        start = None if start_file is None else read_start(complete.model.start, model, start_file)
-    except StartError as error:
-        raise InvalidSpec([(error.field, str(error))]) from error
-    except data_set.DataError as error:
-        # Such columns are not the job's own words.
-        is_taken = taken is not None and error.field == "data.features"
-        hint = "; they are those of what the job starts from (model.start.preprocessing)" if is_taken else ""
-        raise InvalidSpec([(error.field, f"{error}{hint}")]) from error
-    except FormulaError as error:
-        where = "" if error.column is None else f"column {error.column}: "
-        raise InvalidSpec([(f"model.{error.field}", where + error.reason)]) from error
-    except SettingError as error:
-        raise InvalidSpec([(_path(error.setting), error.reason)]) from error
-    except EngineError as error:
-        raise InvalidSpec([("model", str(error))]) from error
-    prediction_shape = None if model.prediction is None else model.prediction.root.shape
+    complete = checked(spec)
+    sources = Sources(data_root, data_sets, object_storage)
+    start_file, taken = _start_file(complete, spec, sources, start_path)
+    rows, preprocessing = _rows(complete, spec, sources, taken, limits)
+    batches, recipe, early_stopping = _steps(complete.training, rows.division)
+    model = _model(complete, preprocessing, limits)
     prepared = PreparedJob(
         spec=complete,
         model=model,
-        measure=Measure.of(prediction_shape, class_count=class_count, labels=complete.data.labels),
-        recipe=recipe,
+        measure=_measure(model, complete, preprocessing),
+        recipe=replace(recipe, frozen=model.layout.frozen_ranges),
         early_stopping=early_stopping,
         schedule=batches,
         preprocessing=preprocessing,
         rows=rows,
-        class_count=class_count,
-        start=start,
+        class_count=preprocessing.class_count,
+        start=_start(complete, model, start_file),
     )
     if limits is not None:
         check_memory(prepared)
-    try:
+    _check_first_state(prepared)
+    _check_validation(prepared)
+    return prepared
+
+
+class Sources(NamedTuple):
+    """Where rows and files may come from; see `data_set.load`."""
+
+    data_root: Path | None
+    data_sets: DataSetStore | None
+    object_storage: ObjectStorage | None
+
+
+def _start_file(
+    complete: job_pb2.JobSpec, given: job_pb2.JobSpec, sources: Sources, path: Path | None
+) -> tuple[StartFile | None, StartPreprocessing | None]:
+    """What the job starts from, and what it takes over of its preprocessing, which completes `data`."""
+    if not complete.model.HasField("start"):
+        return None, None
+    start = complete.model.start
+    with start_violations():
+        file = read_start_file(start, data_root=sources.data_root, data_sets=sources.data_sets, path=path)
+        taken = taken_from(start, file)
+        if taken is not None:
+            taken.put_into(complete.data, given.data)
+    return file, taken
+
+
+def _rows(
+    complete: job_pb2.JobSpec,
+    given: job_pb2.JobSpec,
+    sources: Sources,
+    taken: StartPreprocessing | None,
+    limits: Limits | None,
+) -> tuple[PreparedRows, Preprocessing]:
+    """The rows in their shards, preprocessed; `data.standardize` is completed, whose default depends on them."""
+    with (
+        engine_violations(),
+        start_violations(),
+        data_violations(taken),
+        data_set.load(complete.data, **sources._asdict()) as data,
+    ):
+        division = divide(
+            row_count=len(data.target),
+            shard_count=complete.training.shards,
+            validation_fraction=complete.data.validation_fraction,
+            seed=complete.training.seed,
+            fold=(complete.data.fold.number, complete.data.fold.count) if complete.data.HasField("fold") else None,
+        )
+        if not complete.data.HasField("standardize"):
+            is_number = data.classes is None
+            complete.data.standardize.CopyFrom(job_pb2.Standardization(features=True, target=is_number))
+        if taken is not None:
+            taken.put_standardization_into(complete.data, given.data)
+        with_classes, preprocessing = learn_or_take(data, complete.data, division.training_rows, taken)
+        if limits is not None:
+            limits.check_data(row_count=len(data.target), place_count=preprocessing.width)
+        return lay_out(with_classes, preprocessing, division), preprocessing
+
+
+def _steps(
+    training: job_pb2.TrainingSpec, division: Division
+) -> tuple[BatchSchedule, UpdateRecipe, EarlyStopping | None]:
+    """Which rows each step takes, what it does with their gradient, and when the steps end."""
+    with engine_violations():
+        batches = BatchSchedule(
+            seed=training.seed,
+            shard_sizes=tuple(len(rows) for rows in division.training),
+            microbatch_size=training.batch_size // training.shards,
+        )
+        recipe = _recipe(training, total_steps=training.epochs * batches.steps_per_epoch)
+        return batches, recipe, _early_stopping(training)
+
+
+def _model(complete: job_pb2.JobSpec, preprocessing: Preprocessing, limits: Limits | None) -> Model:
+    """The model, for as many features and classes as the rows have."""
+    with engine_violations():
+        model = build_model(complete, feature_count=preprocessing.width, class_count=preprocessing.class_count)
+    if limits is not None:
+        limits.check_parameters(model.layout.size)
+    return model
+
+
+def _measure(model: Model, complete: job_pb2.JobSpec, preprocessing: Preprocessing) -> Measure:
+    """What evaluations measure of the predictions."""
+    shape = None if model.prediction is None else model.prediction.root.shape
+    return Measure.of(shape, class_count=preprocessing.class_count, labels=complete.data.labels)
+
+
+def _start(complete: job_pb2.JobSpec, model: Model, file: StartFile | None) -> Start | None:
+    """What the model takes of the parameters that the job starts from."""
+    if file is None:
+        return None
+    with start_violations():
+        return read_start(complete.model.start, model, file)
+
+
+def _check_first_state(prepared: PreparedJob) -> None:
+    """Try whether the first parameters can be drawn."""
+    with engine_violations():
         prepared.first_state()
-    except SettingError as error:
-        raise InvalidSpec([(_path(error.setting), error.reason)]) from error
+
+
+def _check_validation(prepared: PreparedJob) -> None:
+    """Refuse what watches the loss over the validation rows where there are none."""
     needs_validation = []
-    if early_stopping is not None:
+    if prepared.early_stopping is not None:
         needs_validation.append("training.early_stopping")
-    if plateau_of(recipe.schedule) is not None:
+    if plateau_of(prepared.recipe.schedule) is not None:
         needs_validation.append("training.schedule.name")
     if needs_validation and not prepared.has_validation:
         message = "needs validation rows; give data.validation_fraction a value above 0"
         raise InvalidSpec([(path, message) for path in needs_validation])
-    return prepared
 
 
 def _recipe(training: job_pb2.TrainingSpec, *, total_steps: int) -> UpdateRecipe:
@@ -164,9 +215,3 @@ def _early_stopping(training: job_pb2.TrainingSpec) -> EarlyStopping | None:
 def _settings(message: Message) -> dict[str, float]:
     """What is set of a rule's own settings."""
     return {field.name: value for field, value in message.ListFields() if field.name not in ("name", "learning_rate")}
-
-
-def _path(setting: str) -> str:
-    """The path of a setting in the JobSpec; the engine knows those of an update without their `training`."""
-    known = ("optimizer", "schedule", "penalties", "clipping", "early_stopping")
-    return f"training.{setting}" if setting.split(".")[0] in known else setting

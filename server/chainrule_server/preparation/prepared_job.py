@@ -1,8 +1,4 @@
-"""A job that was checked whole and is ready to train: the one place where a spec is validated.
-
-`prepare` fills in the defaults, loads the data, builds the model and draws the first parameters. It is slow (it reads
-data), so the server calls it in a thread.
-"""
+"""A job that was checked whole and is ready to train: what `chainrule_server.preparation.prepare` makes of a spec."""
 
 from __future__ import annotations
 
@@ -37,6 +33,8 @@ class PreparedJob:
     preprocessing: Preprocessing
     rows: PreparedRows
     class_count: int
+    # None: every first value is drawn.
+    start: Start | None = None
 
     @property
     def division(self) -> Division:
@@ -52,9 +50,6 @@ class PreparedJob:
     def feature_count(self) -> int:
         """The number of places in x."""
         return self.preprocessing.width
-
-    # None: every first value is drawn.
-    start: Start | None = None
 
     @property
     def total_steps(self) -> int:

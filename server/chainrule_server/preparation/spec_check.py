@@ -13,6 +13,7 @@ from chainrule_engine.plan import BACKENDS
 from chainrule_engine.precision import PRECISIONS
 from chainrule_engine.reduction import check_shard_count
 from chainrule_server.data import column_choice
+from chainrule_server.errors import InvalidSpec
 from chainrule_server.preparation import labels
 
 MAX_SHARDS = 1024
@@ -52,6 +53,15 @@ def with_defaults(spec: job_pb2.JobSpec) -> job_pb2.JobSpec:
         training.optimizer.name = "sgd"
     if not training.optimizer.HasField("learning_rate"):
         training.optimizer.learning_rate = 0.01
+    return complete
+
+
+def checked(spec: job_pb2.JobSpec) -> job_pb2.JobSpec:
+    """The spec with its defaults. Raises InvalidSpec with everything that can be seen to be wrong without the data."""
+    complete = with_defaults(spec)
+    violations = _violations(complete)
+    if violations:
+        raise InvalidSpec(violations)
     return complete
 
 

@@ -33,6 +33,7 @@ from chainrule_server.jobs.archive import Archive
 from chainrule_server.jobs.job import Job
 from chainrule_server.jobs.registry import JobRegistry
 from chainrule_server.jobs.scheduler import Scheduler
+from chainrule_server.jobs.submission import Submission
 from tests.plain_workers import train_with_plain_workers
 from tests.server.attacked import CONNECTIONS, DESCRIPTORS, Attacked, ended, spec
 from tests.server.in_process import RunningServer, add_data_sets, prepared, refusal, regression_spec
@@ -233,7 +234,7 @@ def test_a_client_that_never_reads_what_it_downloads_holds_no_model_in_the_serve
     training = train_with_plain_workers(job, worker_count=1)
     scheduler = Scheduler(JobRegistry(lambda: "id"), Archive(tmp_path))
     scheduler.book.add(Job("runs", wide, 0.0, job, state=job_pb2.JOB_STATE_RUNNING, training=training))
-    service = JobService(scheduler, None, DataSetStore(tmp_path), ObjectStorage())
+    service = JobService(scheduler, Submission(scheduler, None, DataSetStore(tmp_path), ObjectStorage()))
     request = api.DownloadModelRequest(
         job_id="runs", version=model_pb2.ModelVersion(named=model_pb2.NAMED_VERSION_LAST)
     )
