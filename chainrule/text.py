@@ -44,9 +44,9 @@ def size(size_bytes: int) -> str:
     return f"{value:.1f} GiB"
 
 
-def workers(count: int) -> str:
-    """'1 worker', '2 workers'."""
-    return f"{count} worker{'' if count == 1 else 's'}"
+def workers(count: int, *, resting: int = 0) -> str:
+    """'1 worker', '2 workers'; with those that rest: '1 worker, 1 too slow'."""
+    return f"{count} worker{'' if count == 1 else 's'}" + (f", {resting} too slow" if resting else "")
 
 
 def table_lines(rows: Sequence[Sequence[str]], *, width: int | None = None) -> list[str]:

@@ -90,9 +90,7 @@ def event_text(event: job_pb2.JobEvent) -> str:
         case "worker_lost":
             return f"worker {event.worker_lost.worker} is lost: {event.worker_lost.details}"
         case "shards_moved":
-            moved = event.shards_moved
-            shares = ", ".join(f"{share.worker} {share.shard_count}" for share in moved.shares)
-            return f"{moved.slow_worker} takes {moved.times_slower:.1f} times as long as the fastest; shards: {shares}"
+            return _moved_text(event.shards_moved)
         case "late_worker_helped":
             helped = event.late_worker_helped
             return (
@@ -122,13 +120,33 @@ def event_line(event: job_pb2.JobEvent) -> str:
             text = state_name(changed.state).lower() + (f": {changed.error.message}" if changed.error.message else "")
         case "workers_changed":
             change = event.workers_changed
-            moves = [f"{name} joined" for name in change.joined] + [f"{name} left" for name in change.left]
+            tried_again, resting = {*change.tried_again}, {*change.resting}
+            moves = [f"{name} {'is tried again' if name in tried_again else 'joined'}" for name in change.joined]
+            moves += [f"{name} {'rests, as it is slow' if name in resting else 'left'}" for name in change.left]
             text = f"{workers(change.worker_count)}: {', '.join(moves)}"
         case "checkpoint_written":
             text = f"checkpoint of step {event.checkpoint_written.step}, {size(event.checkpoint_written.size_bytes)}"
         case _:
             text = event_text(event) or f"{kind.replace('_', ' ')} {_values(getattr(event, kind, None))}"
     return one_line(f"{event.time.ToDatetime():%Y-%m-%d %H:%M:%S}  {event.number:>4}  {text}").rstrip()
+
+
+def _moved_text(moved: job_pb2.ShardsMoved) -> str:
+    """Why shards moved, and who has how many."""
+    shares = [f"{share.worker} {share.shard_count}" for share in moved.shares]
+    if moved.slow_worker not in {share.worker for share in moved.shares}:
+        shares.append(f"{moved.slow_worker} none until it is tried again")
+    times, where = f"{moved.times_slower:.1f} times", f"shards now: {', '.join(shares)}"
+    match moved.reason:
+        case job_pb2.MOVE_REASON_LATE:
+            return f"{moved.slow_worker} is late with a step, by {times} what the others took; {where}"
+        case job_pb2.MOVE_REASON_EVENED:
+            return (
+                f"shards are shared out anew, because {moved.slow_worker} makes steps {moved.times_shorter:.1f} times "
+                f"as long as they need be; {where}"
+            )
+        case _:
+            return f"{moved.slow_worker} takes {times} as long for a row as the fastest, and all wait for it; {where}"
 
 
 def _values(message: Message | None) -> str:
@@ -152,7 +170,8 @@ def job_lines(job: job_pb2.Job) -> list[str]:
     if job.HasField("error"):
         rows.append(("error", job.error.message))
     if not is_final and progress.steps_per_second:
-        rows.append(("speed", f"{progress.steps_per_second:.0f} steps/s, {workers(progress.workers)}"))
+        computing = workers(progress.workers, resting=progress.resting_workers)
+        rows.append(("speed", f"{progress.steps_per_second:.0f} steps/s, {computing}"))
     if job.HasField("time_left"):
         rows.append(("time left", f"about {duration(job.time_left.ToTimedelta().total_seconds())}"))
     rows += _cost_rows(progress)

@@ -103,8 +103,13 @@ def facts(job: job_pb2.Job, *, loss_name: str = "validation loss", digits: int =
         return [*parts, state_name(job.state).lower()]
     if progress.steps_per_second <= 0:
         # Every step waits for its partial sums; that is worth a word only where steps stand still.
-        return [*parts, f"waits for {job.waiting_for}" if job.waiting_for else workers(progress.workers)]
-    parts += [f"{progress.steps_per_second:.0f} steps/s", workers(progress.workers)]
+        return [
+            *parts,
+            f"waits for {job.waiting_for}"
+            if job.waiting_for
+            else workers(progress.workers, resting=progress.resting_workers),
+        ]
+    parts += [f"{progress.steps_per_second:.0f} steps/s", workers(progress.workers, resting=progress.resting_workers)]
     return (
         [*parts, f"ETA {duration(job.time_left.ToTimedelta().total_seconds())}"] if job.HasField("time_left") else parts
     )

@@ -41,6 +41,13 @@ class LossReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     LOSS_REASON_FAILED: _ClassVar[LossReason]
     LOSS_REASON_REFUSED: _ClassVar[LossReason]
     LOSS_REASON_PROCESS_ENDED: _ClassVar[LossReason]
+
+class MoveReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    MOVE_REASON_UNSPECIFIED: _ClassVar[MoveReason]
+    MOVE_REASON_SLOW: _ClassVar[MoveReason]
+    MOVE_REASON_LATE: _ClassVar[MoveReason]
+    MOVE_REASON_EVENED: _ClassVar[MoveReason]
 JOB_STATE_UNSPECIFIED: JobState
 JOB_STATE_QUEUED: JobState
 JOB_STATE_RUNNING: JobState
@@ -62,6 +69,10 @@ LOSS_REASON_STOPPED: LossReason
 LOSS_REASON_FAILED: LossReason
 LOSS_REASON_REFUSED: LossReason
 LOSS_REASON_PROCESS_ENDED: LossReason
+MOVE_REASON_UNSPECIFIED: MoveReason
+MOVE_REASON_SLOW: MoveReason
+MOVE_REASON_LATE: MoveReason
+MOVE_REASON_EVENED: MoveReason
 
 class JobSpec(_message.Message):
     __slots__ = ("name", "model", "data", "training", "labels", "priority")
@@ -351,7 +362,7 @@ class SilentWorker(_message.Message):
     def __init__(self, name: _Optional[str] = ..., silent_s: _Optional[float] = ..., still_s: _Optional[float] = ...) -> None: ...
 
 class Progress(_message.Message):
-    __slots__ = ("step", "total_steps", "epoch", "loss", "validation_loss", "steps_per_second", "workers", "transport", "step_cost")
+    __slots__ = ("step", "total_steps", "epoch", "loss", "validation_loss", "steps_per_second", "workers", "resting_workers", "transport", "step_cost")
     STEP_FIELD_NUMBER: _ClassVar[int]
     TOTAL_STEPS_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
@@ -359,6 +370,7 @@ class Progress(_message.Message):
     VALIDATION_LOSS_FIELD_NUMBER: _ClassVar[int]
     STEPS_PER_SECOND_FIELD_NUMBER: _ClassVar[int]
     WORKERS_FIELD_NUMBER: _ClassVar[int]
+    RESTING_WORKERS_FIELD_NUMBER: _ClassVar[int]
     TRANSPORT_FIELD_NUMBER: _ClassVar[int]
     STEP_COST_FIELD_NUMBER: _ClassVar[int]
     step: int
@@ -368,9 +380,10 @@ class Progress(_message.Message):
     validation_loss: float
     steps_per_second: float
     workers: int
+    resting_workers: int
     transport: str
     step_cost: StepCost
-    def __init__(self, step: _Optional[int] = ..., total_steps: _Optional[int] = ..., epoch: _Optional[int] = ..., loss: _Optional[float] = ..., validation_loss: _Optional[float] = ..., steps_per_second: _Optional[float] = ..., workers: _Optional[int] = ..., transport: _Optional[str] = ..., step_cost: _Optional[_Union[StepCost, _Mapping]] = ...) -> None: ...
+    def __init__(self, step: _Optional[int] = ..., total_steps: _Optional[int] = ..., epoch: _Optional[int] = ..., loss: _Optional[float] = ..., validation_loss: _Optional[float] = ..., steps_per_second: _Optional[float] = ..., workers: _Optional[int] = ..., resting_workers: _Optional[int] = ..., transport: _Optional[str] = ..., step_cost: _Optional[_Union[StepCost, _Mapping]] = ...) -> None: ...
 
 class StepCost(_message.Message):
     __slots__ = ("pull", "compute", "push", "wait", "reduce", "update", "pushed_bytes", "pulled_bytes")
@@ -493,24 +506,32 @@ class StateChanged(_message.Message):
     def __init__(self, state: _Optional[_Union[JobState, str]] = ..., error: _Optional[_Union[_status_pb2.Status, _Mapping]] = ...) -> None: ...
 
 class WorkersChanged(_message.Message):
-    __slots__ = ("joined", "left", "worker_count")
+    __slots__ = ("joined", "left", "worker_count", "resting", "tried_again")
     JOINED_FIELD_NUMBER: _ClassVar[int]
     LEFT_FIELD_NUMBER: _ClassVar[int]
     WORKER_COUNT_FIELD_NUMBER: _ClassVar[int]
+    RESTING_FIELD_NUMBER: _ClassVar[int]
+    TRIED_AGAIN_FIELD_NUMBER: _ClassVar[int]
     joined: _containers.RepeatedScalarFieldContainer[str]
     left: _containers.RepeatedScalarFieldContainer[str]
     worker_count: int
-    def __init__(self, joined: _Optional[_Iterable[str]] = ..., left: _Optional[_Iterable[str]] = ..., worker_count: _Optional[int] = ...) -> None: ...
+    resting: _containers.RepeatedScalarFieldContainer[str]
+    tried_again: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, joined: _Optional[_Iterable[str]] = ..., left: _Optional[_Iterable[str]] = ..., worker_count: _Optional[int] = ..., resting: _Optional[_Iterable[str]] = ..., tried_again: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class ShardsMoved(_message.Message):
-    __slots__ = ("slow_worker", "times_slower", "shares")
+    __slots__ = ("slow_worker", "times_slower", "shares", "reason", "times_shorter")
     SLOW_WORKER_FIELD_NUMBER: _ClassVar[int]
     TIMES_SLOWER_FIELD_NUMBER: _ClassVar[int]
     SHARES_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    TIMES_SHORTER_FIELD_NUMBER: _ClassVar[int]
     slow_worker: str
     times_slower: float
     shares: _containers.RepeatedCompositeFieldContainer[ShardShare]
-    def __init__(self, slow_worker: _Optional[str] = ..., times_slower: _Optional[float] = ..., shares: _Optional[_Iterable[_Union[ShardShare, _Mapping]]] = ...) -> None: ...
+    reason: MoveReason
+    times_shorter: float
+    def __init__(self, slow_worker: _Optional[str] = ..., times_slower: _Optional[float] = ..., shares: _Optional[_Iterable[_Union[ShardShare, _Mapping]]] = ..., reason: _Optional[_Union[MoveReason, str]] = ..., times_shorter: _Optional[float] = ...) -> None: ...
 
 class ShardShare(_message.Message):
     __slots__ = ("worker", "shard_count")

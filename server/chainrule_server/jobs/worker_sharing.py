@@ -160,13 +160,17 @@ class Sharing:
             training.go_on()
 
     def _set(self, job: Job, training: Training, names: tuple[str, ...]) -> None:
-        before = training.workers
+        before, rested = training.workers, training.roster.resting
         self._hold(job, names)
         training.set_workers(self.pool.seats(names))
         after = training.workers
         joined, left = [name for name in after if name not in before], [name for name in before if name not in after]
         if (joined or left) and job.job_id in self.running:
-            changed = job_pb2.WorkersChanged(joined=joined, left=left, worker_count=len(after))
+            rests = [name for name in training.roster.resting if name in left]
+            tried_again = [name for name in joined if name in rested]
+            changed = job_pb2.WorkersChanged(
+                joined=joined, left=left, worker_count=len(after), resting=rests, tried_again=tried_again
+            )
             self.note_event(job.job_id, job_pb2.JobEvent(workers_changed=changed))
             job.pace.restart()
         self._tell(job, training, self._kinds(job.spec.training.backend))

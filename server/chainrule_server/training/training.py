@@ -194,6 +194,7 @@ class Training:
         for name in before.keys() - self._group.members.keys():
             self._send(name, pb.TrainResponse(release=pb.Release(job_id=self.job_id)))
         self.progress.workers = len(self._group.members)
+        self.progress.resting_workers = len(self.roster.resting)
         if not self._group.members:
             return
         for name, member in self._group.members.items():

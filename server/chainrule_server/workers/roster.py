@@ -18,7 +18,9 @@ from chainrule_server.workers.stragglers import Progress, Speed, late
 from chainrule_server.workers.waiting import QUIET_S
 
 LOOK_INTERVAL_S = 0.2
+# Of who is late it is told again after this, then after twice that, and so on.
 TOLD_INTERVAL_S = 60.0
+MOST_TOLD_DOUBLINGS = 6
 
 
 class Roster:
@@ -37,7 +39,9 @@ class Roster:
         self._balance = Balance(factor)
         self._told_kinds: set[tuple[str, str]] = set()
         self._looked_at_s = 0.0
-        self._told_late_s: dict[str, float] = {}
+        # For each worker: when it was told last that it is late, and how often it has been.
+        self._told_late: dict[str, tuple[float, int]] = {}
+        self._ranges: dict[str, range] = {}
         # They lost their shards while they owed an answer, and nothing was heard of their work since.
         self._lagging: set[str] = set()
 
@@ -50,7 +54,13 @@ class Roster:
         self.kinds, self.refused = admission.kinds, admission.refused
         self._tell(admission.events)
         admitted = [seat for seat in seats if seat.name in admission.admitted]
-        return admitted, self._balance.ranges([seat.name for seat in admitted], self._training.shards)
+        self._ranges = self._balance.ranges([seat.name for seat in admitted], self._training.shards)
+        return admitted, self._ranges
+
+    @property
+    def resting(self) -> list[str]:
+        """Who has no shards because it is slow; it is tried again later."""
+        return self._balance.resting([name for name in self.seated if name not in self.refused], self._ranges)
 
     def look_over(self, kinds_by_worker: Mapping[str, str]) -> None:
         """Take note of who is connected, but may not compute for the job and so is never given to it."""
@@ -104,11 +114,12 @@ class Roster:
     def note_help(
         self, now_s: float, names: Sequence[str], helpers: Sequence[str], progress: Mapping[str, Progress], *, step: int
     ) -> None:
-        """Others are asked for what these late workers owe: an event, at most one a minute for each."""
+        """Others are asked for what these late workers owe: an event, ever more rarely for each."""
         others_ns = max(each.took_ns for each in progress.values() if each.is_done)
         for name in names:
-            if now_s - self._told_late_s.get(name, -math.inf) >= TOLD_INTERVAL_S:
-                self._told_late_s[name] = now_s
+            told_at_s, times = self._told_late.get(name, (-math.inf, 0))
+            if now_s - told_at_s >= TOLD_INTERVAL_S * 2.0 ** min(times - 1, MOST_TOLD_DOUBLINGS):
+                self._told_late[name] = now_s, times + 1
                 told = job_pb2.LateWorkerHelped(
                     late_worker=name,
                     helpers=helpers,

@@ -12,6 +12,8 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from chainrule.v1 import job_pb2
+
 # The steps that a worker's speed is judged by, and the fewest that are enough.
 JUDGED_STEPS = 32
 FEWEST_STEPS = 5
@@ -20,6 +22,8 @@ SLOW_SHARE = 0.5
 # Shards move only where steps become so much shorter; a shorter wait than this isn't worth it.
 LEAST_GAIN = 1.3
 LEAST_WAIT_NS = 2e6
+# Who takes so little longer than the fastest counts as equally fast: on a busy machine no difference so small lasts.
+LIKE_THE_FASTEST = 1.2
 # A worker that has worked for less isn't late with an order, however slow it is: others are asked to help only then.
 LATE_NS = 1e8
 # Nor do its shards move in mid-step.
@@ -59,11 +63,15 @@ class Progress:
 
 @dataclass(frozen=True)
 class Move:
-    """Shards move. slow: who has too many, and how many times as long as the fastest it takes for a row."""
+    """Shards move. slow: for whom the others waited, and how many times as long as the fastest it takes for a row.
+
+    ns_per_row: what they are shared out by. times_shorter: what that makes of steps; 1 where it isn't known."""
 
     slow: str
     times_slower: float
     ns_per_row: Mapping[str, float]
+    reason: job_pb2.MoveReason
+    times_shorter: float = 1.0
 
 
 def share_out(shard_count: int, ns_per_row: Sequence[float]) -> list[int]:
@@ -107,25 +115,31 @@ def slow_share(name: str, speeds: Mapping[str, Speed], *, factor: float) -> floa
 def decide(
     speeds: Mapping[str, Speed], shard_counts: Mapping[str, int], *, factor: float, is_uneven: bool = False
 ) -> Move | None:
-    """Whether shards are to move for good, by the workers' last steps; None: they stay.
+    """Whether shards had better move, by the workers' last steps; None: they stay.
 
     They move away from one that is slow in most of its steps, or, where they have moved before (is_uneven), wherever
-    steps would become shorter. factor: 0 lets them always stay."""
+    steps would become shorter. factor: 0 lets them always stay. Whether that lasts is for `Balance` to see."""
     # What has moved is to stay for a while: each move costs a step.
     fewest = JUDGED_STEPS if is_uneven else FEWEST_STEPS
     if factor == 0 or len(speeds) < 2 or any(len(speed.took_ns) < fewest for speed in speeds.values()):
         return None
     ns_per_row = {name: speed.ns_per_row for name, speed in speeds.items()}
     slowest = max(ns_per_row, key=lambda name: ns_per_row[name])
-    if not is_uneven and slow_share(slowest, speeds, factor=factor) < SLOW_SHARE:
+    is_slow = slow_share(slowest, speeds, factor=factor) >= SLOW_SHARE
+    if not is_uneven and not is_slow:
         return None
-    times = list(ns_per_row.values())
-    counts = share_out(sum(shard_counts.values()), times)
-    now = max(shard_counts[name] * ns_per_row[name] for name in speeds)
-    then = max(count * time for count, time in zip(counts, times, strict=True))
-    if now < LEAST_GAIN * then:
+    fastest = min(ns_per_row.values())
+    levelled = {name: fastest if time < LIKE_THE_FASTEST * fastest else time for name, time in ns_per_row.items()}
+    counts = dict(zip(speeds, share_out(sum(shard_counts.values()), list(levelled.values())), strict=True))
+    last = max(speeds, key=lambda name: shard_counts[name] * ns_per_row[name])
+    now = shard_counts[last] * ns_per_row[last]
+    then = max(counts[name] * ns_per_row[name] for name in speeds)
+    rows_per_shard = _rows_per_shard(speeds[last], shard_counts[last])
+    if now < LEAST_GAIN * then or (now - then) * rows_per_shard < LEAST_WAIT_NS:
         return None
-    return Move(slowest, ns_per_row[slowest] / min(times), ns_per_row)
+    reason = job_pb2.MOVE_REASON_SLOW if is_slow else job_pb2.MOVE_REASON_EVENED
+    slow = slowest if is_slow else last
+    return Move(slow, ns_per_row[slow] / fastest, levelled, reason, now / then)
 
 
 def late(progress: Mapping[str, Progress], *, factor: float, least_ns: float = LATE_NS) -> dict[str, float]:
@@ -152,7 +166,13 @@ def overdue(progress: Mapping[str, Progress], speeds: Mapping[str, Speed], *, fa
     slow = max(times, key=lambda name: times[name])
     # Whoever has answered is as fast as its last steps were; the late one gets nothing for now.
     ns_per_row = {name: speed.ns_per_row or _slowest_done(progress) for name, speed in speeds.items()}
-    return Move(slow, times[slow], ns_per_row | {slow: math.inf})
+    return Move(slow, times[slow], ns_per_row | {slow: math.inf}, job_pb2.MOVE_REASON_LATE)
+
+
+def _rows_per_shard(speed: Speed, shard_count: int) -> float:
+    """How many rows of a step are in one shard of a worker."""
+    rows = [took / per_row for took, per_row in zip(speed.took_ns, speed.samples_ns_per_row, strict=True) if per_row]
+    return statistics.median(rows) / shard_count if rows and shard_count else 0.0
 
 
 def _slowest_done(progress: Mapping[str, Progress]) -> float:

@@ -17,7 +17,8 @@ import chainrule.v1.model_service_pb2
 import chainrule.v1.worker_service_pb2
 from chainrule.cli.output import print_json
 from chainrule.client.job import JobFacts
-from chainrule.client.job_text import fields_of
+from chainrule.client.job_text import event_line, fields_of, job_lines
+from chainrule.client.progress import facts
 from chainrule.v1 import job_pb2, model_pb2
 
 MODULES = (
@@ -142,6 +143,27 @@ def test_a_loss_of_exactly_0_is_in_the_result() -> None:
     assert result["accuracy"] == 0.0
     assert result["validation_row_count"] == 0
     assert "best_epoch" not in result
+
+
+def test_a_worker_that_rests_has_not_left_and_one_that_is_tried_again_has_not_joined() -> None:
+    event = job_pb2.JobEvent(number=3)
+    change = event.workers_changed
+    change.left.extend(["slow", "gone"])
+    change.resting.append("slow")
+    change.joined.extend(["new", "again"])
+    change.tried_again.append("again")
+    change.worker_count = 2
+    assert event_line(event).endswith(
+        "2 workers: new joined, again is tried again, slow rests, as it is slow, gone left"
+    )
+
+
+def test_workers_that_rest_are_counted_where_the_workers_are() -> None:
+    job = job_pb2.Job(state=job_pb2.JOB_STATE_RUNNING)
+    job.progress.step, job.progress.workers, job.progress.resting_workers = 5, 1, 1
+    job.progress.steps_per_second = 20.0
+    assert "1 worker, 1 too slow" in facts(job)
+    assert any("20 steps/s, 1 worker, 1 too slow" in line for line in job_lines(job))
 
 
 def test_what_was_not_measured_is_not_in_the_result() -> None:

@@ -150,3 +150,16 @@ def test_before_anybody_has_answered_nobody_is_late() -> None:
 def test_with_factor_0_nobody_is_late() -> None:
     progress = {"a": Progress(10, MS, is_done=True), "late": Progress(10, 1e12, is_done=False)}
     assert overdue(progress, {}, factor=0) is None
+
+
+def test_a_difference_that_lasts_less_than_a_moment_waits_is_not_worth_a_move() -> None:
+    # Steps of a tenth of a millisecond: whatever the ratio, nobody waits for long.
+    speeds = {"a": speed(*[0.1] * 32), "b": speed(*[0.9] * 32)}
+    assert decide(speeds, {"a": 4, "b": 4}, factor=3.0, is_uneven=True) is None
+
+
+def test_workers_that_are_about_equally_fast_get_equal_shares() -> None:
+    speeds = {"a": speed(*[10] * 8), "b": speed(*[11.5] * 8), "c": speed(*[10.9] * 8), "slow": speed(*[200] * 8)}
+    move = decide(speeds, {"a": 2, "b": 2, "c": 2, "slow": 2}, factor=3.0)
+    assert move is not None
+    assert share_out(9, [move.ns_per_row[name] for name in ("a", "b", "c")]) == [3, 3, 3]
