@@ -72,7 +72,10 @@ ENDED_BY = {
     ("journal.py", "done"): "the disk takes it, which is tried again every second; who can't wait uses written_at_once",
     ("journal.py", "asyncio.wait((written, trouble), return_when=asyncio.FIRST_COMPLETED)"): "one of both",
     ("local_links.py", "readable.wait()"): "the timeout of the handshake, around every use of it",
-    ("pausing.py", "step_end.wait()"): "the step's end, the job's, or the leases of those that it waits for",
+    (
+        "job_life.py",
+        "self._left.wait()",
+    ): "what was read or stored; a step's end, the job's, or leases",
     ("recorder.py", "self._writing"): "the checkpoint is written, or that failed",
     ("worker_service.py", "connected.stream.outgoing.get()"): "the worker's end, or that of its lease",
 }

@@ -39,15 +39,15 @@ class JobService(job_service_pb2_grpc.JobServiceServicer):
             steps = job_pb2.Progress(total_steps=checked.total_steps)
             return api.CreateJobResponse(job=job_pb2.Job(spec=checked.spec, progress=steps), estimate=takes)
         job, estimate = await self.submission.submit(request.spec, request_id=request.request_id)
-        return api.CreateJobResponse(job=_message(job), estimate=estimate)
+        return api.CreateJobResponse(job=self._message(job), estimate=estimate)
 
     @unary
     async def GetJob(self, request: api.GetJobRequest) -> api.GetJobResponse:  # noqa: N802
-        return api.GetJobResponse(job=_message(self._find(request.job_id)))
+        return api.GetJobResponse(job=self._message(self._find(request.job_id)))
 
     @unary
     async def ListJobs(self, request: api.ListJobsRequest) -> api.ListJobsResponse:  # noqa: N802
-        return page((_listed(job) for job in self.scheduler.book.all()), request)
+        return page((self._listed(job) for job in self.scheduler.book.all()), request)
 
     @streaming
     async def WatchJob(self, request: api.WatchJobRequest) -> AsyncIterator[api.WatchJobResponse]:  # noqa: N802
@@ -55,25 +55,25 @@ class JobService(job_service_pb2_grpc.JobServiceServicer):
         after = request.after_event if request.HasField("after_event") else None
         async with aclosing(updates(job, self.scheduler.archive.journal, after_event=after)) as found:
             async for update in found:
-                yield api.WatchJobResponse(job=_message(job), events=update.events, last_event=update.last_event)
+                yield api.WatchJobResponse(job=self._message(job), events=update.events, last_event=update.last_event)
 
     @unary
     async def CancelJob(self, request: api.CancelJobRequest) -> api.CancelJobResponse:  # noqa: N802
         job = self._find(request.job_id)
         await self.scheduler.cancel(job)
-        return api.CancelJobResponse(job=_message(job))
+        return api.CancelJobResponse(job=self._message(job))
 
     @unary
     async def PauseJob(self, request: api.PauseJobRequest) -> api.PauseJobResponse:  # noqa: N802
         job = self._find(request.job_id)
         await self.scheduler.pause(job)
-        return api.PauseJobResponse(job=_message(job))
+        return api.PauseJobResponse(job=self._message(job))
 
     @unary
     async def ResumeJob(self, request: api.ResumeJobRequest) -> api.ResumeJobResponse:  # noqa: N802
         job = self._find(request.job_id)
         await self.scheduler.resume(job)
-        return api.ResumeJobResponse(job=_message(job))
+        return api.ResumeJobResponse(job=self._message(job))
 
     @unary
     async def DeleteJob(self, request: api.DeleteJobRequest) -> api.DeleteJobResponse:  # noqa: N802
@@ -118,9 +118,11 @@ class JobService(job_service_pb2_grpc.JobServiceServicer):
     def _find(self, job_id: str) -> Job:
         return self.scheduler.book.find(job_id)
 
+    def _message(self, job: Job) -> job_pb2.Job:
+        return job.message(now_s=time.monotonic(), storage_trouble=self.scheduler.archive.journal.trouble)
 
-def _message(job: Job) -> job_pb2.Job:
-    return job.message(now_s=time.monotonic())
+    def _listed(self, job: Job) -> Listed:
+        return Listed(job.job_id, job.spec.name, job.state, job.number, lambda: self._message(job), job.spec.labels)
 
 
 def _metric_row(row: MetricRow) -> api.MetricRow:
@@ -130,7 +132,3 @@ def _metric_row(row: MetricRow) -> api.MetricRow:
     if row.time_s is not None:
         message.time.FromMicroseconds(round(row.time_s * 1e6))
     return message
-
-
-def _listed(job: Job) -> Listed:
-    return Listed(job.job_id, job.spec.name, job.state, job.number, lambda: _message(job), job.spec.labels)

@@ -149,7 +149,6 @@ class Archive:
 
     async def keep_model(self, job: Job, state: job_pb2.JobState) -> None:
         """Store what was trained, then let the job be seen in its final state: a model that is there can be had."""
-        job.stored_by = self.journal
         if job.recorder is not None:
             await job.recorder.finish()
         if job.training is not None and job.prepared is not None and job.training.state.step:

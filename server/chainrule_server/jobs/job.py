@@ -14,9 +14,10 @@ from google.rpc import status_pb2
 
 from chainrule.v1 import job_pb2
 from chainrule_engine.precision import PRECISIONS
+from chainrule_server.jobs.job_life import JobLife, Phase
 from chainrule_server.jobs.pace import Pace
 from chainrule_server.preparation.prepared_job import PreparedJob
-from chainrule_server.storage.journal import RETRY_S, Journal
+from chainrule_server.storage.journal import RETRY_S
 from chainrule_server.storage.store import JobRecord
 from chainrule_server.training.recorder import Recorder
 from chainrule_server.training.training import Training
@@ -56,20 +57,15 @@ class Job:
     end_number: int = 0
     # Why it has no workers, in words; empty where it has some.
     waits_for: Waiting | None = None
-    # Reads the data again; set where a job from before a restart has its turn.
-    preparing: asyncio.Task[None] | None = None
-    # Stores the model and then makes the state final; set when the job's end is decided.
-    ending: asyncio.Task[None] | None = None
-    # One change between running, paused and queued after the other.
-    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
-    # While it is to pause; set once it stands at a step's end and has given its workers back.
-    step_end: asyncio.Event | None = None
-    # Where the end is stored; set with `ending`.
-    stored_by: Journal | None = None
     # The number of the last event that is stored.
     last_event: int = 0
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     pace: Pace = field(default_factory=Pace)
+    # What is done with it now, of which the state tells.
+    life: JobLife = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.life = JobLife(self.job_id, _phase_of(self.state, is_training=self.training is not None))
 
     @classmethod
     def of_record(cls, record: JobRecord, *, last_event: int, model_path: Path) -> Job:
@@ -127,8 +123,10 @@ class Job:
             result=self.result,
         )
 
-    def message(self, *, now_s: float) -> job_pb2.Job:
-        """The job as clients see it. now_s: a monotonic clock, for the rate of steps."""
+    def message(self, *, now_s: float, storage_trouble: str = "") -> job_pb2.Job:
+        """The job as clients see it. now_s: a monotonic clock, for the rate of steps.
+
+        storage_trouble: why what happens to jobs can't be stored just now; empty while it can."""
         message = job_pb2.Job(job_id=self.job_id, spec=self.spec, state=self.state, progress=self.progress)
         if self.is_final and self.error is not None:
             message.error.CopyFrom(self.error)
@@ -147,7 +145,7 @@ class Job:
             self._tell_pace(message, now_s)
         if self.state == job_pb2.JOB_STATE_SUCCEEDED and self.result is not None:
             message.result.CopyFrom(self.result)
-        waiting = self._waiting()
+        waiting = self._waiting(storage_trouble)
         if waiting is not None:
             message.waiting_for = waiting.words
             message.waiting.CopyFrom(waiting.message(time.time()))
@@ -158,20 +156,20 @@ class Job:
         """What has computed for the job, since the server was started or in what it went on from."""
         return () if self.training is None else self.training.roster.kinds
 
-    def _waiting(self) -> Waiting | None:
+    def _waiting(self, storage_trouble: str) -> Waiting | None:
         """What the job waits for; None while it advances, and once it has ended."""
         if self.is_final:
             return None
-        if self.ending is not None:
-            trouble = "" if self.stored_by is None else self.stored_by.trouble
-            then = f"it is tried again every {RETRY_S:g} s: {trouble}" if trouble else ""
-            return Waiting(job_pb2.WAITING_REASON_STORAGE, "its end to be stored", next=then)
-        if self.step_end is not None:
-            if self.step_end.is_set():
+        match self.life.phase:
+            case Phase.ENDING:
+                then = f"it is tried again every {RETRY_S:g} s: {storage_trouble}" if storage_trouble else ""
+                return Waiting(job_pb2.WAITING_REASON_STORAGE, "its end to be stored", next=then)
+            case Phase.PAUSING:
                 return Waiting(job_pb2.WAITING_REASON_STORAGE, "its pause to be stored")
-            return Waiting(job_pb2.WAITING_REASON_PARTIAL_SUMS, "its step to end, to pause")
-        if self.preparing is not None:
-            return Waiting(job_pb2.WAITING_REASON_DATA, REREADING)
+            case Phase.LEAVING_OFF:
+                return Waiting(job_pb2.WAITING_REASON_PARTIAL_SUMS, "its step to end, to pause")
+            case Phase.READING:
+                return Waiting(job_pb2.WAITING_REASON_DATA, REREADING)
         if self.waits_for is not None and self.state in (job_pb2.JOB_STATE_QUEUED, job_pb2.JOB_STATE_RUNNING):
             return self.waits_for
         return None if self.training is None else self.training.waiting
@@ -189,8 +187,17 @@ class Job:
         step, total_steps = message.progress.step, message.progress.total_steps
         message.progress.steps_per_second = self.pace.steps_per_second(now_s, step)
         left_s = self.pace.left_s(now_s, step, total_steps) if message.progress.workers else None
-        if left_s is not None and self.step_end is None and self.ending is None:
+        if left_s is not None and self.life.phase not in (Phase.LEAVING_OFF, Phase.PAUSING, Phase.ENDING):
             message.time_left.FromNanoseconds(int(min(left_s, LONGEST_LEFT_S) * 1e9))
+
+
+def _phase_of(state: job_pb2.JobState, *, is_training: bool) -> Phase:
+    """The phase in which a job is found. A job that ran before a restart waits until it is begun again."""
+    if state in FINAL:
+        return Phase.ENDED
+    if state == job_pb2.JOB_STATE_PAUSED:
+        return Phase.PAUSED
+    return Phase.TRAINING if is_training else Phase.QUEUED
 
 
 def reproducibility_of(spec: job_pb2.JobSpec, worker_kinds: Sequence[str] = ()) -> str:

@@ -12,7 +12,9 @@ from chainrule.v1 import job_pb2
 from chainrule_server.errors import WrongState
 from chainrule_server.jobs.archive import Archive
 from chainrule_server.jobs.job import Job
+from chainrule_server.jobs.job_life import Phase
 from chainrule_server.jobs.worker_sharing import Sharing
+from chainrule_server.training.training import Training
 
 log = logging.getLogger(__name__)
 QUEUED, PAUSED = job_pb2.JOB_STATE_QUEUED, job_pb2.JOB_STATE_PAUSED
@@ -43,71 +45,81 @@ class Pausing:
 
         At once, as a worker's next message would let it go on."""
         training = job.training
-        if training is None or job.step_end is None or job.step_end.is_set() or training.is_ordered:
+        if training is None or job.life.phase is not Phase.LEAVING_OFF or training.is_ordered:
             return False
         if not training.is_between_steps and training.workers:
             return False
         self.sharing.remove(job)
-        job.step_end.set()
+        job.life.become(Phase.PAUSING)
         return True
 
     async def _in_turn(self, job: Job, change: Callable[[Job], Awaitable[None]]) -> None:
         """A caller that gives up doesn't stop a change in its middle."""
 
         async def changed() -> None:
-            async with job.turn:
-                if job.preparing is not None:
-                    await asyncio.shield(job.preparing)
-                if job.is_final or job.ending is not None:
+            async with job.life.turn:
+                await job.life.left(Phase.READING)
+                if job.is_final or job.life.is_over:
                     raise WrongState(f"job {job.job_id} has ended; submit it again to train it anew")
                 await change(job)
 
         await asyncio.shield(asyncio.create_task(changed()))
 
     async def _pause(self, job: Job) -> None:
-        if job.state == PAUSED:
+        life = job.life
+        if life.phase is Phase.PAUSED:
             return
-        job.step_end = asyncio.Event()
         try:
             if job.training is not None:
-                await self._leave_off(job)
-            job.step_end.set()
+                await self._leave_off(job, job.training)
+            else:
+                life.become(Phase.PAUSING)
             job.progress = job.progress_now()
             job.progress.workers = 0
             await self._becomes(job, PAUSED)
+            life.become(Phase.PAUSED)
             if job.training is not None:
                 job.training.forget()
             # Its rows and its checkpoint are read again when it goes on.
             job.training = job.recorder = job.prepared = None
         except Exception:
-            if job.training is not None and job.ending is None:
-                job.training.is_held = False
-                self.sharing.add(job)
+            if life.phase in (Phase.LEAVING_OFF, Phase.PAUSING):
+                self._go_on(job)
             raise
         finally:
-            job.step_end = None
             self.share()
 
-    async def _leave_off(self, job: Job) -> None:
+    def _go_on(self, job: Job) -> None:
+        """What it has can't be kept, so it doesn't pause."""
+        if job.training is None:
+            job.life.become(Phase.QUEUED)
+        else:
+            job.life.become(Phase.TRAINING)
+            job.training.is_held = False
+            self.sharing.add(job)
+
+    async def _leave_off(self, job: Job, training: Training) -> None:
         """Wait for the end of a job's step, and have a checkpoint of it. Raises WrongState, StorageFull."""
-        training, recorder, step_end = job.training, job.recorder, job.step_end
+        recorder = job.recorder
         if recorder is None:
             raise WrongState(f"this server writes no checkpoints, so job {job.job_id} can't pause once it runs")
-        if training is None or step_end is None:
-            raise TypeError("a job leaves off that doesn't train")
+        job.life.become(Phase.LEAVING_OFF)
         training.is_held = True
         self.share()
-        await step_end.wait()
-        if job.ending is not None:
+        await job.life.left(Phase.LEAVING_OFF)
+        if job.life.is_over:
             raise WrongState(f"job {job.job_id} ended before it could pause")
         # Without workers, after a step whose evaluation nobody makes, the checkpoint before must do.
         if training.is_between_steps:
             await recorder.keep(training)
 
     async def _resume(self, job: Job) -> None:
-        if job.state == PAUSED:
+        if job.life.phase is Phase.PAUSED:
             await self._becomes(job, QUEUED)
-            self.share()
+            # Whoever cancelled it meanwhile was faster.
+            if job.life.phase is Phase.PAUSED:
+                job.life.become(Phase.QUEUED)
+                self.share()
 
     async def _becomes(self, job: Job, state: job_pb2.JobState) -> None:
         """Change a job's state, on the disk too."""

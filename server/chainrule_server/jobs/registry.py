@@ -57,7 +57,7 @@ class JobRegistry:
 
     def active(self) -> list[Job]:
         """The jobs that haven't ended, the oldest first."""
-        return [job for job in self._jobs.values() if not job.is_final and job.ending is None]
+        return [job for job in self._jobs.values() if not job.is_final and not job.life.is_over]
 
 
 def checked_request_id(request_id: str) -> str:

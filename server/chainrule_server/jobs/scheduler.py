@@ -9,6 +9,7 @@ archive; `restore` takes it up.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import logging
 import secrets
@@ -29,6 +30,7 @@ from chainrule_engine.reduction import PartialSum
 from chainrule_server.errors import InvalidSpec, NotFound, OutOfRange, PermissionDenied, StorageFull, WrongState
 from chainrule_server.jobs.archive import Archive
 from chainrule_server.jobs.job import Job
+from chainrule_server.jobs.job_life import TAKES_WORKERS, Phase
 from chainrule_server.jobs.pausing import Pausing
 from chainrule_server.jobs.registry import JobRegistry
 from chainrule_server.jobs.retention import beyond
@@ -46,7 +48,7 @@ from chainrule_server.workers.registry import WorkerRecord
 
 log = logging.getLogger(__name__)
 STOP_TIMEOUT_S = 5.0
-QUEUED, RUNNING = job_pb2.JOB_STATE_QUEUED, job_pb2.JOB_STATE_RUNNING
+RUNNING = job_pb2.JOB_STATE_RUNNING
 
 
 @dataclass
@@ -116,18 +118,13 @@ class Scheduler:
 
     async def cancel(self, job: Job) -> None:
         """End a job. Raises WrongState where it has succeeded or failed."""
-        if job.preparing is not None:
-            # Its checkpoint becomes its model, for which its data must be there.
-            await asyncio.shield(job.preparing)
-        if job.step_end is not None and job.step_end.is_set():
-            # What is being stored of its pause becomes its model.
-            async with job.turn:
-                pass
-        if not job.is_final and job.ending is None:
+        # Its checkpoint becomes its model, for which its data must be there.
+        await job.life.left(Phase.READING)
+        # What is being stored of its pause becomes its model.
+        await job.life.left(Phase.PAUSING)
+        if not job.is_final and not job.life.is_over:
             self._end(job, job_pb2.JOB_STATE_CANCELLED)
-        if job.ending is not None:
-            # A caller that gives up must not stop the storing of the model.
-            await asyncio.shield(job.ending)
+        await job.life.left(Phase.ENDING)
         if job.state != job_pb2.JOB_STATE_CANCELLED:
             raise WrongState(f"job {job.job_id} has ended already; there is nothing to cancel")
 
@@ -137,9 +134,8 @@ class Scheduler:
         Raises WrongState while it hasn't ended, NotFound where it was deleted meanwhile, StorageFull."""
         if not job.is_final:
             raise WrongState(f"job {job.job_id} has not ended; cancel it first ('chainrule cancel {job.job_id}')")
-        if job.ending is not None:
-            # Its checkpoints may still be being removed.
-            await asyncio.shield(job.ending)
+        # Its checkpoints may still be being removed.
+        await job.life.left(Phase.ENDING)
         # A caller that gives up must not leave a job here that isn't on the disk.
         await asyncio.shield(asyncio.create_task(self._delete(job)))
 
@@ -203,9 +199,10 @@ class Scheduler:
         running = [*self._sharing.running.values()]
         await asyncio.gather(*(job.recorder.finish(job.training) for job in running if job.recorder is not None))
         self._sharing.stop()
-        endings = [other.ending for other in self.book.all() if other.ending is not None and not other.ending.done()]
-        if endings:
-            await asyncio.wait(endings, timeout=STOP_TIMEOUT_S)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(STOP_TIMEOUT_S):
+                for job in self.book.all():
+                    await job.life.left(Phase.ENDING)
 
     def close(self) -> None:
         """End the streams of all workers."""
@@ -261,13 +258,10 @@ class Scheduler:
         """Something has changed: share the workers anew, begin whose turn it is, let go those that are to pause."""
         if self._is_stopping:
             return
-        running = self._sharing.running
-        jobs = [
-            job for job in self.book.active() if job.job_id in running or (job.state == QUEUED and job.step_end is None)
-        ]
+        jobs = [job for job in self.book.active() if job.life.phase in TAKES_WORKERS]
         for job in self._sharing.share(jobs, relinked=relinked):
             self._begin(job)
-        is_anyone_gone = [self._pausing.let_go(job) for job in jobs if job.step_end is not None]
+        is_anyone_gone = [self._pausing.let_go(job) for job in jobs if job.life.phase is Phase.LEAVING_OFF]
         if any(is_anyone_gone):
             self._share()
 
@@ -295,7 +289,7 @@ class Scheduler:
     def _begin(self, job: Job) -> None:
         """Start a job whose turn it is; one from before a pause or a restart is read in first."""
         if job.prepared is None:
-            job.preparing = asyncio.get_running_loop().create_task(self._take_up(job))
+            job.life.become(Phase.READING, self._take_up(job))
         else:
             self._start(job, self._training(job, job.prepared, None))
             self._sharing.seat(job)
@@ -321,6 +315,7 @@ class Scheduler:
 
     def _start(self, job: Job, training: Training) -> None:
         job.training = training
+        job.life.become(Phase.TRAINING)
         if job.started_at_s is not None:
             step, was_paused = training.state.step, job.state != RUNNING
             resumed = log_event("job_resumed", job=job.job_id, step=step)
@@ -339,8 +334,9 @@ class Scheduler:
             async with self._reading:
                 prepared, checkpoint = await self.archive.read_again(job)
                 training = self._training(job, prepared, checkpoint)
-            job.preparing = None
-            if not self._is_stopping:
+            if self._is_stopping:
+                job.life.become(Phase.QUEUED)
+            else:
                 self._start(job, training)
                 self._share()
         except (InvalidSpec, DataChanged, OSError) as error:
@@ -350,8 +346,6 @@ class Scheduler:
             failed = log_event("job_not_resumed", job=job.job_id)
             log.error("job %s can't be taken up again", job.job_id, exc_info=error, extra=failed)
             self._fail(job, code_pb2.INTERNAL, "it can't go on for an error of the server itself; its log says more")
-        finally:
-            job.preparing = None
 
     def _fail(self, job: Job, code: code_pb2.Code, message: str) -> None:
         message += self.archive.kept_checkpoint(job)
@@ -361,10 +355,15 @@ class Scheduler:
 
     def _end(self, job: Job, state: job_pb2.JobState) -> None:
         self._sharing.remove(job)
-        job.ending = asyncio.get_running_loop().create_task(self._keep_model(job, state))
-        if job.step_end is not None:
-            job.step_end.set()
+        job.life.become(Phase.ENDING, self._store_end(job, state))
         self._share()
+
+    async def _store_end(self, job: Job, state: job_pb2.JobState) -> None:
+        try:
+            await self._keep_model(job, state)
+            await self._forget_old()
+        finally:
+            job.life.become(Phase.ENDED)
 
     async def _keep_model(self, job: Job, state: job_pb2.JobState) -> None:
         """Store the model and the end of a job; of one that is cancelled while it is paused, that of its checkpoint."""
@@ -378,7 +377,6 @@ class Scheduler:
                 message = f"it was cancelled, but has no model: {error}{self.archive.kept_checkpoint(job)}"
                 job.error = status_pb2.Status(code=code_pb2.FAILED_PRECONDITION, message=message)
         await self.archive.keep_model(job, state)
-        await self._forget_old()
 
     async def _forget_old(self) -> None:
         for job in beyond(self.book.all(), self.kept_jobs):

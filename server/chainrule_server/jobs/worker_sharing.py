@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from chainrule.v1 import job_pb2
 from chainrule_server.jobs.allocation import Claim, allocate, in_line
 from chainrule_server.jobs.job import Job
+from chainrule_server.jobs.job_life import Phase
 from chainrule_server.training.training import Training
 from chainrule_server.workers.kinds import kind_of, sets_of_like
 from chainrule_server.workers.pool import WorkerPool
@@ -155,7 +156,7 @@ class Sharing:
             self._hold(job, names)
         elif names != training.roster.seated or any(name in relinked for name in names):
             self._set(job, training, names)
-        elif training.is_held and job.step_end is None:
+        elif training.is_held and job.life.phase is Phase.TRAINING:
             # What it was to give is needed no more.
             training.go_on()
 
