@@ -73,6 +73,9 @@ def translated(error: grpc.RpcError, address: str, timeout_s: float, credentials
             return _too_long(
                 address, size_bytes=found["size"], most_bytes=found["most"], is_ours=found["who"] == "CLIENT"
             )
+        case grpc.StatusCode.RESOURCE_EXHAUSTED if violations:
+            # What was asked for is too much: no failure of the server.
+            return InvalidJob(message, violations=violations, reason=reason)
         case grpc.StatusCode.UNIMPLEMENTED:
             return ServerError(
                 f"the program at {address} doesn't know this call; is it a chainrule server of this version?"

@@ -6,9 +6,10 @@ ServiceError
 ├── NotFound          a job that isn't there
 ├── WrongState        a call that doesn't fit the state of the job
 ├── OutOfRange        a shard, an event or a place in an upload that isn't there
-├── OutOfMemory       more than this machine has
+├── TooMuch
+│   ├── OutOfMemory   more than this machine has
+│   └── LimitExceeded more than the operator lets this server take
 ├── DamagedFile       a file that isn't what was written
-├── LimitExceeded     more than the operator lets this server take
 ├── StorageFull       no room on the server's disk for what was to be stored
 ├── LeaseExpired      a worker that was silent, or stood still, for too long
 ├── WorkerFailed      a worker that can't go on, through no fault of the job
@@ -56,7 +57,15 @@ class OutOfRange(ServiceError):
     reason = "OUT_OF_RANGE"
 
 
-class OutOfMemory(ServiceError):
+class TooMuch(ServiceError):
+    """More than there is. field: the path of what asks for it in the request; empty where that is no field's doing."""
+
+    def __init__(self, message: str, *, field: str = "") -> None:
+        self.field = field
+        super().__init__(message)
+
+
+class OutOfMemory(TooMuch):
     """More than this machine has."""
 
     reason = "OUT_OF_MEMORY"
@@ -68,7 +77,7 @@ class DamagedFile(ServiceError):
     reason = "DAMAGED_FILE"
 
 
-class LimitExceeded(ServiceError):
+class LimitExceeded(TooMuch):
     """More than the operator lets this server take; the message names the limit and the setting."""
 
     reason = "LIMIT_EXCEEDED"

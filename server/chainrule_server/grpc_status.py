@@ -25,6 +25,7 @@ from chainrule_server.errors import (
     OutOfRange,
     PermissionDenied,
     StorageFull,
+    TooMuch,
     Unauthenticated,
     WorkerFailed,
     WrongState,
@@ -60,8 +61,8 @@ CODES: dict[type[ServiceError], grpc.StatusCode] = {
 
 
 def status_of(error: ServiceError) -> status_pb2.Status:
-    """The google.rpc.Status of an error: ErrorInfo with its reason, and BadRequest where fields are wrong, or
-    QuotaFailure where a limit is reached.
+    """The google.rpc.Status of an error: ErrorInfo with its reason, BadRequest where fields are wrong or ask for too
+    much, and QuotaFailure where a limit is reached.
 
     Short enough for the trailers of a call, of which clients take 8 KiB; fields that find no room are counted."""
     details = [any_pb2.Any()]
@@ -75,6 +76,9 @@ def status_of(error: ServiceError) -> status_pb2.Status:
         )
         details.append(any_pb2.Any())
         details[1].Pack(error_details_pb2.QuotaFailure(violations=[violation]))
+    if isinstance(error, TooMuch) and error.field:
+        details.append(any_pb2.Any())
+        details[-1].Pack(_bad_request([(error.field, str(error))]))
     number: int = CODES[type(error)].value[0]
     return status_pb2.Status(code=number, message=shortened(str(error), MESSAGE_BYTES), details=details)
 

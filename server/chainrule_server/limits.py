@@ -46,7 +46,7 @@ class Limits:
         """A model of so many parameters."""
         if count > self.max_parameters:
             message = f"the model has {count} parameters, more than the {self.max_parameters} that are allowed"
-            self._refuse("max_parameters", message, "take a smaller model")
+            self._refuse("max_parameters", message, "take a smaller model", field="model.parameters")
 
     def check_data(self, *, row_count: int, place_count: int) -> None:
         """Features of so many rows and places."""
@@ -56,7 +56,7 @@ class Limits:
                 f"the features of {row_count} rows with {place_count} places in x take {size_bytes} bytes, "
                 f"more than the {self.max_data_bytes} that are allowed"
             )
-            self._refuse("max_data_bytes", message, "take fewer rows or columns")
+            self._refuse("max_data_bytes", message, "take fewer rows or columns", field="data")
 
     def check_message(self, size_bytes: int) -> None:
         """A message of so many bytes."""
@@ -64,9 +64,9 @@ class Limits:
             message = f"the message has {size_bytes} bytes, more than the {self.max_message_bytes} that are allowed"
             self._refuse("max_message_bytes", message, "send less at a time")
 
-    def _refuse(self, name: str, message: str, remedy: str) -> None:
+    def _refuse(self, name: str, message: str, remedy: str, *, field: str = "") -> None:
         raise LimitExceeded(
-            f"{message}; {remedy}, or start the server with a larger {_option(name)} ({_variable(name)})"
+            f"{message}; {remedy}, or start the server with a larger {_option(name)} ({_variable(name)})", field=field
         )
 
 

@@ -39,5 +39,6 @@ def check_memory(job: PreparedJob) -> None:
         raise OutOfMemory(
             f"the {job.model.layout.size} parameters, with optimizer state and partial sums, take {size(wanted_bytes)} "
             f"in the server, which has {size(free_bytes)} of memory left; take fewer parameters, submit it when other "
-            "jobs have ended, or give the server more"
+            "jobs have ended, or give the server more",
+            field="model.parameters",
         )

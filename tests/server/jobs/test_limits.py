@@ -14,12 +14,13 @@ import pytest
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
+from chainrule.cli.failures import FAILED, WRONG_INPUT, CommandFailed
 from chainrule.client.client import Client
-from chainrule.errors import ServerError
+from chainrule.errors import InvalidJob, ServerError
 from chainrule.v1 import job_pb2
 from chainrule.v1 import job_service_pb2 as api
 from chainrule_server.limits import Limits, add_limit_options, limits_of
-from chainrule_server.preparation import prepare, prepared_job
+from chainrule_server.preparation import job_memory, prepare, prepared_job
 from tests.server.in_process import TIMEOUT_S, RunningServer, add_data_sets, regression_spec, running_server
 
 
@@ -139,6 +140,36 @@ def test_an_answer_that_is_longer_than_a_client_takes_is_its_own_limit(
     ):
         client.get_job(job.job_id)
     assert caught.value.reason == "LIMIT_EXCEEDED"
+
+
+@pytest.mark.parametrize(
+    ("limits", "field", "reason"),
+    [
+        ({"max_parameters": 1}, "model.parameters", "LIMIT_EXCEEDED"),
+        ({"max_data_bytes": 10}, "data", "LIMIT_EXCEEDED"),
+        ({}, "model.parameters", "OUT_OF_MEMORY"),
+    ],
+)
+def test_a_job_that_asks_for_too_much_is_wrong_input_and_no_failed_server(
+    server: RunningServer, limits: dict[str, int], field: str, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limit(server, **limits)
+    if reason == "OUT_OF_MEMORY":
+        monkeypatch.setattr(job_memory, "available_memory_bytes", lambda: 1)
+    with Client(server.address) as client, pytest.raises(InvalidJob) as caught:
+        client.create_job(regression_spec())
+    assert [path for path, _ in caught.value.violations] == [field]
+    assert caught.value.reason == reason
+    assert CommandFailed.of(caught.value).code == WRONG_INPUT
+    assert "failed" not in str(caught.value)
+
+
+def test_a_server_that_has_too_many_jobs_is_no_wrong_input(server: RunningServer) -> None:
+    limit(server, max_active_jobs=1)
+    create(server, regression_spec())
+    with Client(server.address) as client, pytest.raises(ServerError) as caught:
+        client.create_job(regression_spec())
+    assert CommandFailed.of(caught.value).code == FAILED
 
 
 def parsed(*options: str, **environment: str) -> Limits:
