@@ -13,6 +13,8 @@ from chainrule_engine.parameters import Vector
 
 # Elements in a block. It is part of the definition: another number gives other bits.
 BLOCK = 65536
+# A range of a vector may begin at any multiple of so many elements: the blocks of int8, whose scale is for all of one.
+GRAIN = 1024
 
 Sums = NDArray[np.float64]
 

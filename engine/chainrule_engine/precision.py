@@ -18,6 +18,7 @@ import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
+from chainrule_engine.blocks import GRAIN
 from chainrule_engine.errors import ValueMismatch
 from chainrule_engine.parameters import Vector
 
@@ -145,7 +146,7 @@ class _ScaledInt8(Precision):
     then the whole block decodes to NaN. -0.0 becomes 0.0."""
 
     name = "int8"
-    block = 1024
+    block = GRAIN
     needs_feedback = True
 
     _LARGEST_Q = np.float32(127)

@@ -14,11 +14,12 @@ import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
-from chainrule_engine.blocks import BLOCK, add_in_order, square_sums
+from chainrule_engine.blocks import BLOCK, GRAIN, add_in_order, square_sums
 from chainrule_engine.clipping import clip_by_global_norm, clip_by_value
 from chainrule_engine.finite import NotFinite, is_finite, without_warnings
 from chainrule_engine.optimizers import State, UpdateRule
@@ -96,6 +97,8 @@ class StepUpdate:
     _is_finite: bool = True
     _prepared: list[tuple[int, int]] = field(default_factory=list)
     _square_sums: NDArray[np.float64] | None = None
+    # Blocks that were prepared in several ranges: what they add to the norm is summed when all of it is there.
+    _cut_blocks: set[int] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self._size = self.buffers.parameters.size
@@ -106,10 +109,10 @@ class StepUpdate:
     def prepare(self, start: int, stop: int, partial_sums: Sequence[Vector]) -> None:
         """Reduce and update the elements start … stop - 1; each element exactly once in all.
 
-        start: a multiple of BLOCK. stop: as well, or the end. partial_sums: the whole vectors, (n,) float32, in the
+        start: a multiple of GRAIN. stop: as well, or the end. partial_sums: the whole vectors, (n,) float32, in the
         order of the subtrees that the step was begun with; only the range is read, and nothing is written to them."""
-        if start % BLOCK or (stop % BLOCK and stop != self._size):
-            raise ValueError(f"the range {start}:{stop} does not start and end with a block of {BLOCK} elements")
+        if start % GRAIN or (stop % GRAIN and stop != self._size):
+            raise ValueError(f"the range {start}:{stop} does not start and end at a multiple of {GRAIN} elements")
         workspace = self._take()
         try:
             if self._square_sums is None:
@@ -139,6 +142,9 @@ class StepUpdate:
         if end != self._size:
             raise RuntimeError(f"the elements from {end} on were not prepared")
         if self._square_sums is not None and self._is_finite and not self.is_complete:
+            for block in self._cut_blocks:
+                whole = self.buffers.next_parameters[block * BLOCK : (block + 1) * BLOCK]
+                self._square_sums[block] = square_sums(whole)[0]
             norm = math.sqrt(add_in_order(self._square_sums))
             self._on_threads(lambda start, stop: self._update_clipped(start, stop, norm), executor, thread_count)
         if not self._is_finite:
@@ -198,7 +204,10 @@ class StepUpdate:
         kept = self.buffers.next_parameters
         for first, last in _blocks(start, stop):
             gradient = self._mean_gradient(first, last, partial_sums, rows, kept[first:last], workspace)
-            sums[first // BLOCK] = square_sums(gradient)[0]
+            if first % BLOCK == 0 and last == min(first + BLOCK, self._size):
+                sums[first // BLOCK] = square_sums(gradient)[0]
+            else:
+                self._cut_blocks.add(first // BLOCK)
 
     def _update_clipped(self, start: int, stop: int, norm: float) -> None:
         workspace = self._take()
@@ -281,9 +290,9 @@ class StepUpdate:
 
 
 def _blocks(start: int, stop: int) -> list[tuple[int, int]]:
-    if stop - start <= BLOCK:
-        return [(start, stop)]
-    return [(first, min(first + BLOCK, stop)) for first in range(start, stop, BLOCK)]
+    """The range, cut where blocks of the vector end."""
+    borders = [start, *range(start - start % BLOCK + BLOCK, stop, BLOCK), stop]
+    return list(pairwise(borders))
 
 
 def _aligned(rows: int, size: int) -> NDArray[np.float32]:

@@ -10,8 +10,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from chainrule_engine.blocks import BLOCK
+from chainrule_engine.blocks import BLOCK, GRAIN
 from chainrule_engine.clipping import clip_by_global_norm, clip_by_value, global_norm
 from chainrule_engine.errors import ValueMismatch
 from chainrule_engine.evaluation import updated_statistics
@@ -114,6 +116,25 @@ def test_ranges_in_any_order_and_on_two_threads_give_the_same_bits(
     state.apply(PartialSum(7, np.zeros(1), sums[0] + sums[1]))
     results.add(state.parameters.tobytes())
     assert len(results) == 1
+
+
+@settings(max_examples=20)
+@given(data=st.data())
+@pytest.mark.parametrize("limits", LIMITS, ids=lambda limits: "+".join(limits) or "plain")
+def test_ranges_that_begin_anywhere_in_a_block_give_the_same_bits(limits: dict[str, Any], data: st.DataObject) -> None:
+    size = 2 * BLOCK + 77
+    cuts = data.draw(st.sets(st.integers(1, size // GRAIN), max_size=6))
+    ranges = data.draw(st.permutations(list(pairwise([0, *(GRAIN * cut for cut in sorted(cuts)), size]))))
+    recipe, sums = recipe_of(**limits), [drawn(size, seed=1), drawn(size, seed=2)]
+    whole, cut = ParameterState(recipe, drawn(size)), ParameterState(recipe, drawn(size))
+    update = cut.begin(7, HALVES)
+    for start, stop in ranges:
+        update.prepare(start, stop, sums)
+    cut.commit(update)
+    whole.apply(PartialSum(7, np.zeros(1), sums[0] + sums[1]))
+    assert cut.parameters.tobytes() == whole.parameters.tobytes()
+    for name, vector in whole.state.items():
+        assert cut.state[name].tobytes() == vector.tobytes()
 
 
 def test_an_executor_that_is_busy_is_not_waited_for() -> None:
@@ -220,10 +241,10 @@ def test_a_step_with_a_range_missing_or_twice_is_refused(ranges: list[tuple[int,
     assert state.step == 0
 
 
-@pytest.mark.parametrize(("start", "stop"), [(1, BLOCK), (0, 10)])
-def test_a_range_that_cuts_a_block_is_refused(start: int, stop: int) -> None:
+@pytest.mark.parametrize(("start", "stop"), [(1, BLOCK), (0, 10), (GRAIN // 2, GRAIN)])
+def test_a_range_that_cuts_a_grain_is_refused(start: int, stop: int) -> None:
     update = ParameterState(recipe_of("sgd"), drawn(BLOCK + 1)).begin(4, HALVES)
-    with pytest.raises(ValueError, match="does not start and end with a block"):
+    with pytest.raises(ValueError, match="does not start and end at a multiple of 1024"):
         update.prepare(start, stop, [drawn(BLOCK + 1), drawn(BLOCK + 1)])
 
 
