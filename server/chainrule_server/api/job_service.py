@@ -100,8 +100,7 @@ class JobService(job_service_pb2_grpc.JobServiceServicer):
 
     @streaming
     async def ReadTrace(self, request: api.ReadTraceRequest) -> AsyncIterator[api.ReadTraceResponse]:  # noqa: N802
-        job = self._find(request.job_id)
-        spans = [] if job.training is None else list(job.training.spans())
+        spans = list(self._find(request.job_id).spans())
         for start in range(0, len(spans), SPANS_IN_MESSAGE):
             yield api.ReadTraceResponse(spans=spans[start : start + SPANS_IN_MESSAGE])
 

@@ -152,28 +152,17 @@ class Archive:
         if job.recorder is not None:
             await job.recorder.finish()
         if job.training is not None and job.prepared is not None and job.training.state.step:
-            path = self.models_folder / f"{job.job_id}.safetensors"
-            training = job.training
-            trained = TrainedModel.of(job.prepared, training.state, step=training.parameters_step)
-            provenance = Provenance(job.job_id, job.data_sha256, time.time(), job.worker_kinds)
-            try:
-                await asyncio.to_thread(lambda: durable_file.write(path, model_file.encode(trained, provenance)))
-                job.model_path = path
-            except OSError as error:
-                failed = log_event("model_not_stored", job=job.job_id)
-                log.error("job %s: its model can't be stored: %s", job.job_id, error, extra=failed)
-                job.error = status_pb2.Status(
-                    code=code_pb2.RESOURCE_EXHAUSTED,
-                    message=f"the model can't be stored in {path.parent}: {error.strerror}; mend that and train again",
-                )
+            trained = TrainedModel.of(job.prepared, job.training.state, step=job.training.parameters_step)
+            if not await self._store_model(job, trained):
                 state = job_pb2.JOB_STATE_FAILED
+            del trained
         job.progress = job.progress_now()
         if job.training is not None and state == job_pb2.JOB_STATE_SUCCEEDED:
             job.result = job.training.result
         # Jobs stay in the list for as long as the server lives, so what is large goes; `with_rows` reads rows again.
         if job.training is not None:
-            job.training.forget()
-        job.prepared = None
+            job.ended_training = job.training.end()
+        job.training = job.prepared = None
         job.ended_at_s = time.time()
         self._last_end_number += 1
         job.end_number = self._last_end_number
@@ -183,6 +172,23 @@ class Archive:
         log.info("job %s: %s", job.job_id, job_pb2.JobState.Name(state), extra=ended)
         # In a thread: to free gigabytes takes a file system its time, and other jobs go on.
         await asyncio.to_thread(self._drop_checkpoints, job)
+
+    async def _store_model(self, job: Job, trained: TrainedModel) -> bool:
+        """Whether the model of a job is on the disk now; where it isn't, that is the job's error."""
+        path = self.models_folder / f"{job.job_id}.safetensors"
+        provenance = Provenance(job.job_id, job.data_sha256, time.time(), job.worker_kinds)
+        try:
+            await asyncio.to_thread(lambda: durable_file.write(path, model_file.encode(trained, provenance)))
+        except OSError as error:
+            failed = log_event("model_not_stored", job=job.job_id)
+            log.error("job %s: its model can't be stored: %s", job.job_id, error, extra=failed)
+            job.error = status_pb2.Status(
+                code=code_pb2.RESOURCE_EXHAUSTED,
+                message=f"the model can't be stored in {path.parent}: {error.strerror}; mend that and train again",
+            )
+            return False
+        job.model_path = path
+        return True
 
     async def delete(self, job: Job) -> None:
         """Forget a job that has ended. Raises StorageFull, NotFound where it was deleted already."""

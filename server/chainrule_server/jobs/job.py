@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,12 +13,14 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from google.rpc import status_pb2
 
 from chainrule.v1 import job_pb2
+from chainrule.v1 import job_service_pb2 as api
 from chainrule_engine.precision import PRECISIONS
 from chainrule_server.jobs.job_life import JobLife, Phase
 from chainrule_server.jobs.pace import Pace
 from chainrule_server.preparation.prepared_job import PreparedJob
 from chainrule_server.storage.journal import RETRY_S
 from chainrule_server.storage.store import JobRecord
+from chainrule_server.training.ended import EndedTraining
 from chainrule_server.training.recorder import Recorder
 from chainrule_server.training.training import Training
 from chainrule_server.workers.waiting import Waiting
@@ -44,6 +46,8 @@ class Job:
     data_sha256: str = ""
     state: job_pb2.JobState = job_pb2.JOB_STATE_QUEUED
     training: Training | None = None
+    # What is left of its training, once that has ended.
+    ended_training: EndedTraining | None = None
     recorder: Recorder | None = None
     # As it was stored last; while the job trains, the training knows better.
     progress: job_pb2.Progress = field(default_factory=job_pb2.Progress)
@@ -154,7 +158,14 @@ class Job:
     @property
     def worker_kinds(self) -> tuple[str, ...]:
         """What has computed for the job, since the server was started or in what it went on from."""
-        return () if self.training is None else self.training.roster.kinds
+        if self.training is not None:
+            return self.training.roster.kinds
+        return () if self.ended_training is None else self.ended_training.worker_kinds
+
+    def spans(self) -> Iterator[api.TraceSpan]:
+        """Where the time of its last steps went, since the server was started; nothing before its first."""
+        training = self.training or self.ended_training
+        return iter(()) if training is None else training.spans()
 
     def _waiting(self, storage_trouble: str) -> Waiting | None:
         """What the job waits for; None while it advances, and once it has ended."""

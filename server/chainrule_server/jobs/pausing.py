@@ -79,7 +79,7 @@ class Pausing:
             await self._becomes(job, PAUSED)
             life.become(Phase.PAUSED)
             if job.training is not None:
-                job.training.forget()
+                job.training.end()
             # Its rows and its checkpoint are read again when it goes on.
             job.training = job.recorder = job.prepared = None
         except Exception:

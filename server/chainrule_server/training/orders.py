@@ -242,12 +242,6 @@ class Orders:
         self.group.backup_tasks.failed(name)
         self._ask_for_help(self._not_given())
 
-    def forget(self) -> None:
-        """Give up what is large, once no order is given any more."""
-        self.assembly = None
-        self.group = WorkerGroup.nobody()
-        del self.state, self.published, self.job, self._order_rows
-
     def _owed(self, member: Member) -> list[Subtree]:
         return [subtree for subtree in member.subtrees if subtree not in self._partial_sums]
 

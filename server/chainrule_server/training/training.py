@@ -38,7 +38,8 @@ from chainrule_engine.reduction import PartialSum
 from chainrule_engine.synchronous_sgd import ParameterState
 from chainrule_server.errors import WorkerFailed
 from chainrule_server.preparation.prepared_job import PreparedJob
-from chainrule_server.training.orders import GRADIENT, Clock, Orders
+from chainrule_server.training.ended import EndedTraining
+from chainrule_server.training.orders import GRADIENT, Clock, Orders, Send
 from chainrule_server.training.result import TrainingFailed, result_of, why_parameters_not_finite
 from chainrule_server.training.step_cost import StepCosts
 from chainrule_server.training.worker_group import WorkerGroup
@@ -94,6 +95,7 @@ class Training:
     # No step is begun: workers are about to change, or the job to pause. `set_workers` and `go_on` end it.
     is_held: bool = False
     _orders: Orders = field(init=False)
+    _send: Send = field(init=False)
     _gathered_at_ns: int = 0
     # What workers have failed with since the last step.
     _failures: list[str] = field(default_factory=list)
@@ -101,16 +103,16 @@ class Training:
 
     def __post_init__(self) -> None:
         memory = ParameterMemory.allocate(self.job.model.layout.size, share=self.share_memory)
-        self._memory: ParameterMemory | None = memory
+        self._memory = memory
         # What workers map: in float32 the parameters themselves.
         precision, shared = self.job.precision, memory.vectors
         self.state = self.job.first_state(shared if precision is FLOAT32 else None)
         self.published = PublishedParameters(precision, self.state.parameters, memory=shared)
         self.progress.total_steps = self.job.total_steps
         self.roster = Roster(self.job.spec.training)
-        self._orders = Orders(
-            self.job_id, self.job, self.state, self.published, self.costs, lambda: self.clock_ns(), self._send
-        )
+        # It knows the outbox alone: what holds itself is freed only by a full collection, and with it all vectors.
+        self._send = _sender(self.outbox)
+        self._orders = Orders(self.job_id, self.job, self.state, self.published, self.costs, self.clock_ns, self._send)
         if self.restore is not None:
             self.restore(self)
             self.restore = None  # it holds a whole checkpoint
@@ -192,7 +194,7 @@ class Training:
         before = self._group.members
         self._orders.set_group(WorkerGroup.of(self.job, admitted, ranges, self._memory), generation=self.generation)
         for name in before.keys() - self._group.members.keys():
-            self._send(name, pb.TrainResponse(release=pb.Release(job_id=self.job_id)))
+            self._send(name, pb.TrainResponse(release=pb.Release(job_id=self.job_id)), ())
         self.progress.workers = len(self._group.members)
         self.progress.resting_workers = len(self.roster.resting)
         if not self._group.members:
@@ -239,14 +241,11 @@ class Training:
         if self._group.members and self._group.is_ready and not self.is_ordered:
             self._orders.issue()
 
-    def forget(self) -> None:
-        """Give up the parameters and all that a step needs, once the model is stored; what can be told of it stays."""
+    def end(self) -> EndedTraining:
+        """No step is made any more. What is left to be told; all else is free once nobody holds this training."""
         self._run.close()
         self.costs.add_up()
-        self._memory = None
-        self.best = None
-        self._orders.forget()
-        del self.state, self.published, self.job
+        return EndedTraining(self.roster.kinds, self.costs, self._orders.first_issued_at_ns)
 
     def ready(self, name: str, message: pb.Ready) -> None:
         """A worker holds its shards; once all do, the current order goes out."""
@@ -400,10 +399,16 @@ class Training:
             self._orders.kind = self._run.send(total)
         except StopIteration:
             for name in self._group.members:
-                self._send(name, pb.TrainResponse(release=pb.Release(job_id=self.job_id)))
+                self._send(name, pb.TrainResponse(release=pb.Release(job_id=self.job_id)), ())
             return
         if not (self.is_held and self.is_between_steps):
             self._orders.issue()
 
-    def _send(self, name: str, response: OutgoingResponse, descriptors: tuple[int, ...] = ()) -> None:
-        self.outbox.append(Outgoing(name, response, descriptors))
+
+def _sender(outbox: list[Outgoing]) -> Send:
+    """What puts a message for a worker into the outbox."""
+
+    def send(name: str, response: OutgoingResponse, descriptors: tuple[int, ...]) -> None:
+        outbox.append(Outgoing(name, response, descriptors))
+
+    return send

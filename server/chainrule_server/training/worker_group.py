@@ -72,9 +72,7 @@ class WorkerGroup:
         exchange_of: Callable[[Seat, list[Subtree]], Exchange],
     ) -> None:
         self.members: dict[str, Member] = {}
-        self.backup_tasks = BackupTasks(self._help_exchange)
-        self._seats = {seat.name: seat for seat in seats}
-        self._exchange_of = exchange_of
+        self.backup_tasks = BackupTasks(_help_exchanges(self.members, seats, exchange_of))
         for seat in seats:
             if seat.name not in ranges:
                 continue
@@ -110,10 +108,6 @@ class WorkerGroup:
             raise TypeError(f"{seat.name} is of no group, so nothing is exchanged for {subtrees}")
 
         return cls([], {}, exchange_of)
-
-    def _help_exchange(self, name: str, subtree: Subtree) -> Exchange:
-        shares_memory = isinstance(self.members[name].exchange, SharedExchange)
-        return self._exchange_of(replace(self._seats[name], shares_memory=shares_memory), [subtree])
 
     @property
     def subtrees(self) -> list[Subtree]:
@@ -187,3 +181,18 @@ class WorkerGroup:
             sum(exchange.pushed_bytes for exchange in exchanges),
             sum(exchange.pulled_bytes for exchange in exchanges),
         )
+
+
+def _help_exchanges(
+    members: Mapping[str, Member], seats: Sequence[Seat], exchange_of: Callable[[Seat, list[Subtree]], Exchange]
+) -> Callable[[str, Subtree], Exchange]:
+    """What makes the exchange of a worker that helps, of the kind that it has for its own subtrees.
+
+    It doesn't know the group, so that a group, with all its vectors, is free when nobody holds it."""
+    by_name = {seat.name: seat for seat in seats}
+
+    def help_exchange(name: str, subtree: Subtree) -> Exchange:
+        shares_memory = isinstance(members[name].exchange, SharedExchange)
+        return exchange_of(replace(by_name[name], shares_memory=shares_memory), [subtree])
+
+    return help_exchange

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import os
+import weakref
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -82,9 +84,18 @@ def mapped_bytes(name: str) -> int:
     return found
 
 
+@pytest.fixture
+def uncollected() -> Iterator[None]:
+    """Without garbage collection: what is free is free because nobody holds it."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.usefixtures("uncollected")
 def test_a_job_that_has_ended_holds_none_and_no_descriptor(job: PreparedJob) -> None:
     def descriptors() -> int:
-        gc.collect()
         return len(list(Path("/proc/self/fd").iterdir()))
 
     before = descriptors()
@@ -95,20 +106,31 @@ def test_a_job_that_has_ended_holds_none_and_no_descriptor(job: PreparedJob) -> 
             training.set_workers([Seat("worker", shares_memory=True)])
             training.set_workers([])
             training.outbox.clear()
-            training.forget()
-            kept.append(training)
+            kept.append(training.end())
+            del training
         assert count() == 0
     assert descriptors() == before
     # What can be told of them is still there.
-    assert kept[0].progress.total_steps == job.total_steps
-    assert kept[0].step_cost() is None
-    assert list(kept[0].spans()) == []
+    assert [list(each.spans()) for each in kept] == [[], [], []]
 
 
-def test_a_training_that_was_forgotten_still_tells_its_result(job: PreparedJob) -> None:
+@pytest.mark.usefixtures("uncollected")
+@pytest.mark.parametrize("share_memory", [False, True])
+def test_the_vectors_of_workers_that_are_no_more_are_free_at_once(job: PreparedJob, share_memory: bool) -> None:
+    training = Training("job", job, clock_ns=lambda: 0, share_memory=share_memory)
+    training.set_workers([Seat("worker", shares_memory=share_memory)])
+    exchange = weakref.ref(training._group.members["worker"].exchange)
+    training.set_workers([Seat("other", shares_memory=share_memory)])
+    assert exchange() is None
+
+
+@pytest.mark.usefixtures("uncollected")
+def test_what_is_left_of_a_training_tells_of_its_steps_and_holds_nothing_else_of_it(job: PreparedJob) -> None:
     training = train_with_plain_workers(job, worker_count=2)
-    training.forget()
-    assert training.result is not None
-    assert training.progress.step == job.total_steps
-    assert training.step_cost() is not None
-    assert len(list(training.spans())) > 0
+    spans = list(training.spans())
+    state = weakref.ref(training.state)
+    ended = training.end()
+    del training
+    assert state() is None
+    assert list(ended.spans()) == spans != []
+    assert len(ended.worker_kinds) == 1

@@ -42,6 +42,10 @@ def started(job: PreparedJob, *names: str) -> Training:
     return training
 
 
+def set_clock(training: Training, now_ns: int) -> None:
+    training.clock_ns = training._orders.clock_ns = lambda: now_ns
+
+
 def orders(training: Training) -> list[tuple[str, pb.Order]]:
     found = []
     for message in training.outbox:
@@ -89,7 +93,7 @@ def test_a_step_is_applied_once_all_partial_sums_are_there_and_not_before(job: P
     training.receive("a", push(order, shard=0))
     assert np.array_equal(training.state.parameters, before)
     assert training.waiting is None
-    training.clock_ns = lambda: 2_500_000_000
+    set_clock(training, 2_500_000_000)
     assert training.waiting is not None
     assert training.waiting.words == "partial sums of step 1 from b, for 2.5 s"
     training.receive("b", push(order, shard=1, value=3.0))
@@ -192,9 +196,9 @@ def with_a_late_worker(job: PreparedJob) -> tuple[Training, pb.Order]:
     """A training with its first order, which "a" has answered for shard 0, and for shard 1 is asked for help with."""
     training = started(job, "a", "late")
     (_, order), _ = orders(training)
-    training.clock_ns = lambda: 10_000_000
+    set_clock(training, 10_000_000)
     training.receive("a", push(order, shard=0))
-    training.clock_ns = lambda: 250_000_000
+    set_clock(training, 250_000_000)
     assert not training.look_after()
     return training, order
 
@@ -253,10 +257,10 @@ def test_who_has_just_caught_up_is_not_asked_for_help_because_it_lacks_the_param
     job.spec.training.shards = 4
     training = started(prepare(job.spec), "late", "b", "c")  # with the shards 0 and 1, 2, 3
     first = orders(training)[0][1]
-    training.clock_ns = lambda: 10_000_000
+    set_clock(training, 10_000_000)
     training.receive("b", push(first, shard=2, rows=2))
     training.receive("c", push(first, shard=3, rows=2))
-    training.clock_ns = lambda: 250_000_000
+    set_clock(training, 250_000_000)
     training.look_after()
     ((helper, _),) = helps(training)
     training.receive(helper, push(first, shard=0, shards=2, rows=2))
@@ -264,9 +268,9 @@ def test_who_has_just_caught_up_is_not_asked_for_help_because_it_lacks_the_param
     assert second.step == 2
     training.receive("late", push(first, shard=0, shards=2, rows=2))
     assert training.owes("late") == (False, False)
-    training.clock_ns = lambda: 260_000_000
+    set_clock(training, 260_000_000)
     training.receive("c", push(second, shard=3, rows=2))
-    training.clock_ns = lambda: 900_000_000
+    set_clock(training, 900_000_000)
     assert not training.look_after()
     assert [name for name, _ in helps(training)] == ["c"]
 
@@ -291,11 +295,11 @@ def test_shards_move_away_from_a_worker_that_stays_behind(job: PreparedJob) -> N
     training, order = with_a_late_worker(job)
     training.receive("a", push(order, shard=1))
     ((_, second),) = orders(training)
-    training.clock_ns = lambda: 260_000_000
+    set_clock(training, 260_000_000)
     training.receive("a", push(second, shard=0))
-    training.clock_ns = lambda: 1_900_000_000
+    set_clock(training, 1_900_000_000)
     assert not training.look_after()
-    training.clock_ns = lambda: 2_200_000_000
+    set_clock(training, 2_200_000_000)
     assert training.look_after()
     training.set_workers([Seat("a"), Seat("late")])
     assert training.workers == ["a"]
@@ -315,9 +319,9 @@ def test_a_silent_worker_is_helped_but_keeps_its_shards_until_its_lease_ends(job
     (_, order), _ = orders(training)
     lease = Lease(10.0, 0.0, silent_s=2.0)
     training.lease_of = {"silent": lease}.get
-    training.clock_ns = lambda: 10_000_000
+    set_clock(training, 10_000_000)
     training.receive("a", push(order, shard=0))
-    training.clock_ns = lambda: 5_000_000_000
+    set_clock(training, 5_000_000_000)
     assert not training.look_after()
     assert [name for name, _ in helps(training)] == ["a"]
 
@@ -327,19 +331,19 @@ def test_an_evaluation_that_a_worker_is_late_with_tells_nothing_of_its_speed(job
     job.spec.training.epochs, job.spec.training.batch_size = 2, 32
     training = started(prepare(job.spec), "a", "late")
     step, _ = (order for _, order in orders(training))
-    training.clock_ns = lambda: 10_000_000
+    set_clock(training, 10_000_000)
     for shard, name in enumerate(("a", "late")):
         training.receive(name, push(step, shard=shard, rows=16))
     rows_per_second = training.rows_per_second("late")
     evaluation, _ = (order for _, order in orders(training))
     assert evaluation.kind == pb.ORDER_KIND_EVALUATE_VALIDATION
-    training.clock_ns = lambda: 20_000_000
+    set_clock(training, 20_000_000)
     training.receive("a", push(evaluation, shard=0))
-    training.clock_ns = lambda: 500_000_000
+    set_clock(training, 500_000_000)
     assert not training.look_after()
     training.receive("a", push(evaluation, shard=1))
     assert orders(training)[0][1].kind == pb.ORDER_KIND_GRADIENT
-    training.clock_ns = lambda: 60_000_000_000
+    set_clock(training, 60_000_000_000)
     training.receive("late", push(evaluation, shard=1))
     assert training.owes("late") == (False, False)
     assert training.rows_per_second("late") == rows_per_second > 0
