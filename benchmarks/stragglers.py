@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.harness import end_cleanly
-from chainrule.client.client import Client
+from chainrule.client.blocking.client import Client
 from chainrule.local.processes import LocalProcesses
 from chainrule.v1 import job_pb2
 

@@ -11,11 +11,11 @@ from typing import Any
 
 # Every public name by the module that it comes from; `__init__.pyi` says the same to type checkers.
 _MODULES = {
-    "client.client": "Client",
-    "client.connection": "Connection connect",
+    "client.blocking.client": "Client",
+    "client.blocking.connection": "Connection connect",
     "client.explanation": "Explanation",
-    "client.job": "Job",
-    "client.model": "Model",
+    "client.blocking.job": "Job",
+    "client.blocking.model": "Model",
     "errors": (
         "AddressError ArgumentError ChainruleError ClusterError ConnectionFileError CredentialsError DataFileError "
         "ExpressionError InvalidJob JobCancelled JobError JobFailed JobFileError JobNotEnded JobNotFound "

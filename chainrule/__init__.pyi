@@ -1,10 +1,10 @@
 from chainrule import aio as aio
-from chainrule.client.client import Client as Client
-from chainrule.client.connection import Connection as Connection
-from chainrule.client.connection import connect as connect
+from chainrule.client.blocking.client import Client as Client
+from chainrule.client.blocking.connection import Connection as Connection
+from chainrule.client.blocking.connection import connect as connect
+from chainrule.client.blocking.job import Job as Job
+from chainrule.client.blocking.model import Model as Model
 from chainrule.client.explanation import Explanation as Explanation
-from chainrule.client.job import Job as Job
-from chainrule.client.model import Model as Model
 from chainrule.errors import AddressError as AddressError
 from chainrule.errors import ArgumentError as ArgumentError
 from chainrule.errors import ChainruleError as ChainruleError

@@ -25,7 +25,7 @@ ChainruleError
     ├── ServerUnavailable    nobody answers at the address, or the connection broke
     └── ServerTimeout        the answer didn't come in time
 
-This module knows nothing of gRPC: `chainrule.client.client` turns statuses into these errors.
+This module knows nothing of gRPC: `chainrule.client.blocking.client` turns statuses into these errors.
 """
 
 from __future__ import annotations

@@ -15,8 +15,8 @@ import grpc
 import pytest
 from google.protobuf import descriptor_pool
 
+from chainrule.client.blocking.client import Client
 from chainrule.client.channel import channel_options
-from chainrule.client.client import Client
 from chainrule.transport.wire import KEEPALIVE_OPTIONS
 from chainrule.v1 import job_service_pb2 as api
 from chainrule.v1 import job_service_pb2_grpc
@@ -26,8 +26,8 @@ ROOT = Path(__file__).resolve().parents[1]
 NOTICED_S = 20
 SPEED_UP = 20
 TIMEOUT_S = 60.0
-# They last as long as a job or a worker lives: pings find a dead peer.
-STREAMS = {("chainrule/client/client.py", "WatchJob"), ("chainrule/client/watching.py", "WatchJob")}
+# Of a client, what calls the method that it is given, with a deadline.
+CALLERS = {"_ask", "_read"}
 # After kill -9; and a worker's link, where pings and the lease end the wait.
 SURE_TO_END = {"chainrule/local/processes.py", "worker/chainrule_worker/links.py"}
 
@@ -41,16 +41,38 @@ def calls(package: str) -> Iterator[tuple[str, ast.Call, str]]:
                     yield str(path.relative_to(ROOT)), node, node.func.attr
 
 
-@pytest.mark.parametrize("package", ["chainrule", "worker"])
-def test_every_call_of_a_server_has_a_deadline(package: str) -> None:
+def has_deadline(call: ast.Call) -> bool:
+    return "timeout" in {keyword.arg for keyword in call.keywords}
+
+
+@pytest.mark.parametrize(("package", "least"), [("chainrule", 48), ("worker", 1)])
+def test_every_call_of_a_server_has_a_deadline(package: str, least: int) -> None:
     pool = descriptor_pool.Default()
     methods = {method.name for service in SERVICES for method in pool.FindServiceByName(service).methods}
-    without = {
-        (file, name)
-        for file, call, name in calls(package)
-        if name in methods and "timeout" not in {keyword.arg for keyword in call.keywords}
-    }
-    assert without <= STREAMS
+    found = list(calls(package))
+    assert {(file, name) for file, call, name in found if name in methods and not has_deadline(call)} == set()
+    given = [
+        (name, argument.attr)
+        for _, call, name in found
+        for argument in call.args
+        if isinstance(argument, ast.Attribute) and argument.attr in methods
+    ]
+    assert {name for name, _ in given} <= CALLERS
+    # This test would show nothing if it found no calls.
+    assert len(given) + sum(name in methods for _, _, name in found) >= least
+
+
+@pytest.mark.parametrize("kind", ["aio", "blocking"])
+def test_who_calls_the_method_that_it_is_given_gives_it_a_deadline(kind: str) -> None:
+    tree = ast.parse((ROOT / "chainrule" / "client" / kind / "calls.py").read_text())
+    functions = {each.name: each for each in ast.walk(tree) if isinstance(each, ast.FunctionDef | ast.AsyncFunctionDef)}
+    for name in CALLERS:
+        found = [
+            each
+            for each in ast.walk(functions[name])
+            if isinstance(each, ast.Call) and isinstance(each.func, ast.Name) and each.func.id == "method"
+        ]
+        assert [has_deadline(call) for call in found] == [True], name
 
 
 @pytest.mark.parametrize("package", ["chainrule", "worker"])

@@ -1,4 +1,4 @@
-"""The connection to a server: its address, and the options of a gRPC channel to it, blocking or asyncio."""
+"""The connection to a server: its address, the deadlines of long calls, and the options of a gRPC channel to it."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ from typing import Any
 from chainrule.errors import AddressError
 
 DEFAULT_ADDRESS = "127.0.0.1:50051"
+# The server loads the data and builds the model before it answers.
+CREATE_TIMEOUT_S = 300.0
+DOWNLOAD_TIMEOUT_S = 3600.0
 
 _CHANNEL_OPTIONS: list[tuple[str, int]] = [
     ("grpc.keepalive_time_ms", 10_000),

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from chainrule.client.client import Value
+from chainrule.client.model_requests import Value
 from chainrule.errors import RowsError
 from chainrule.v1 import model_service_pb2 as api
 

@@ -8,10 +8,11 @@ from __future__ import annotations
 import numbers
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from chainrule.client.job_text import FINAL_STATES, state_name
 from chainrule.errors import ArgumentError, JobNotEnded, ServerError, ServerTimeout, ServerUnavailable
+from chainrule.v1 import job_pb2
 from chainrule.v1 import job_service_pb2 as api
 
 # How long a server may be away, such as for a restart, while a job is watched.
@@ -97,6 +98,19 @@ class Watch:
         wait_s = self._backoff_s * (0.5 + random.random())  # noqa: S311
         self._backoff_s = min(2 * self._backoff_s, LONGEST_BACKOFF_S)
         return wait_s
+
+
+def states_of(update: api.WatchJobResponse) -> Iterator[job_pb2.Job]:
+    """The job in each state that it passed since the update before, and as it is now."""
+    for event in update.events:
+        if event.HasField("state_changed") and event.state_changed.state != update.job.state:
+            passed = job_pb2.Job()
+            passed.CopyFrom(update.job)
+            passed.state = event.state_changed.state
+            for name in ("error", "result", "end_time"):
+                passed.ClearField(name)
+            yield passed
+    yield update.job
 
 
 def _check_timeout(timeout_s: object) -> None:

@@ -22,8 +22,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from chainrule.client.connection import Connection, connect
-from chainrule.client.job import Job
+from chainrule.client.blocking.connection import Connection, connect
+from chainrule.client.blocking.job import Job
 from chainrule.errors import ChainruleError, ClusterError, JobNotEnded, PreconditionFailed, ServerError
 from chainrule.local.cluster import LocalCluster
 from chainrule.local.processes import HOME_PREFIX, LOCK_NAME

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from chainrule.client.connection import Connection
+from chainrule.client.blocking.connection import Connection
 from chainrule.errors import ArgumentError
 from chainrule.local.processes import LocalProcesses
 from chainrule.process.available_memory import available_memory_bytes

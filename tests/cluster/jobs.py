@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from chainrule.client.client import Client
+from chainrule.client.blocking.client import Client
 from chainrule.transport import wire
 from chainrule.v1 import job_pb2
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from threadpoolctl import threadpool_limits
 
-from chainrule.client.client import Client
+from chainrule.client.blocking.client import Client
 from chainrule.spec.job_file import load_job_file
 from chainrule.v1 import job_pb2
 from chainrule_engine.microbatch import MicrobatchComputer

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from threadpoolctl import threadpool_info
 
-from chainrule.client.client import Client
+from chainrule.client.blocking.client import Client
 from chainrule.v1 import job_pb2
 from tests.cluster.jobs import Reference, disturbed, last, small
 from tests.cluster.support import Processes, wait_for

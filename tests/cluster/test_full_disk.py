@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from chainrule.client.client import Client
+from chainrule.client.blocking.client import Client
 from chainrule.local.processes import LocalProcesses
 from chainrule.v1 import job_pb2
 from tests.cluster.jobs import Reference, disturbed, large, last, small

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from chainrule.client.client import Client
+from chainrule.client.blocking.client import Client
 from chainrule.local.cluster import LocalCluster
 from chainrule.spec.job_file import parse_job
 from chainrule.v1 import job_pb2

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from chainrule.client.client import Client
+from chainrule.client.blocking.client import Client
 from chainrule.v1 import job_pb2
 from chainrule_server.training.totals import PHASES
 from tests.cluster.support import RestartableServer

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from chainrule.client.client import Client
-from chainrule.client.job import Job
+from chainrule.client.blocking.client import Client
+from chainrule.client.blocking.job import Job
 from chainrule.errors import PreconditionFailed, ServerUnavailable
 from chainrule.v1 import job_pb2
 from chainrule_server.preparation.prepare import prepare

@@ -26,7 +26,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from chainrule.client.client import Client
+from chainrule.client.blocking.client import Client
 from chainrule.errors import ServerError, ServerUnavailable
 from chainrule.v1 import job_pb2
 from chainrule.v1 import job_service_pb2 as api

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from chainrule.client.client import Client
+from chainrule.client.blocking.client import Client
 from chainrule.v1 import job_pb2
 from chainrule_server.preparation.prepare import prepare
 from tests.cluster.support import RestartableServer

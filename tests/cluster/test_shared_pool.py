@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from chainrule.client.client import Client
+from chainrule.client.blocking.client import Client
 from chainrule.v1 import job_pb2
 from tests.cluster.support import RestartableServer, ended, history, job_spec, states_in, undisturbed
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from chainrule.client.client import Client
+from chainrule.client.blocking.client import Client
 from chainrule.local.cluster import LocalCluster
 from chainrule.spec.job_file import load_job_file
 from tests.cluster.support import COMMAND

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from benchmarks.stragglers import slowed
-from chainrule.client.client import Client
+from chainrule.client.blocking.client import Client
 from tests.cluster.jobs import Reference, large, last
 from tests.cluster.support import Processes, wait_for
 

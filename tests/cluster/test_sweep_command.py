@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from safetensors import safe_open
 
-from chainrule.client.client import Client
+from chainrule.client.blocking.client import Client
 from chainrule.v1 import job_pb2
 from tests.cluster.support import COMMAND, EXAMPLES, RestartableServer
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from chainrule.client.client import Client
+from chainrule.client.blocking.client import Client
 from chainrule.holding.local_links import LocalLinks
 from chainrule.local.cluster import LocalCluster
 from chainrule.transport.local_link.listener import Listener

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from chainrule.client import upload_file
-from chainrule.client.client import Client
+from chainrule.client.blocking.client import Client
 from tests.cluster.support import COMMAND, RestartableServer
 
 pytestmark = pytest.mark.cluster

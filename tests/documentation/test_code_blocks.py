@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from chainrule.client.client import Client
+from chainrule.client.blocking.client import Client
 from chainrule.spec.job_file import load_job_file, parse_job
 from chainrule.v1 import job_pb2
 from tests.cluster.support import EXAMPLES, RestartableServer, ended

@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from chainrule.client.client import Client
+from chainrule.client.blocking.client import Client
 from chainrule.client.job_text import FINAL_STATES
 from chainrule.spec.job_file import load_job_file
 from chainrule.v1 import job_pb2

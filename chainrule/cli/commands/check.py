@@ -21,7 +21,7 @@ from typing import Any
 from chainrule.cli.commands.train import DEFAULT_SHARDS, POLL_INTERVAL_S, check_success
 from chainrule.cli.failures import FAILED, CommandFailed, interrupted, wrong_input
 from chainrule.cli.output import print_json, print_line, print_note
-from chainrule.client.client import Client
+from chainrule.client.blocking.client import Client
 from chainrule.client.job_text import FINAL_STATES
 from chainrule.errors import ChainruleError, ClusterError, ServerUnavailable
 from chainrule.local.offline import ask

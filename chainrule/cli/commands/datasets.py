@@ -13,7 +13,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, Trans
 
 from chainrule.cli.failures import interrupted, wrong_input
 from chainrule.cli.output import print_json, print_line, print_table
-from chainrule.client.client import Client
+from chainrule.client.blocking.client import Client
 from chainrule.client.job_text import fields_of
 from chainrule.text import one_line, size
 from chainrule.v1 import data_service_pb2 as api

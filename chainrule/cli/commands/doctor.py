@@ -62,8 +62,8 @@ def machine() -> list[Finding]:
 
 def connection(server: str, *, is_named: bool) -> list[Finding]:
     """What stands between this machine and a server."""
+    from chainrule.client.blocking.client import Client
     from chainrule.client.channel import checked_address
-    from chainrule.client.client import Client
 
     try:
         address = checked_address(server)

@@ -11,8 +11,9 @@ from pathlib import Path
 from chainrule.cli.commands.models import MODEL_SUFFIX, is_model_file
 from chainrule.cli.failures import WRONG_INPUT, CommandFailed, given_as, wrong_input
 from chainrule.cli.output import print_json, print_line
-from chainrule.client.client import Client, Version
+from chainrule.client.blocking.client import Client
 from chainrule.client.model_output import check_output
+from chainrule.client.model_requests import Version
 from chainrule.errors import ModelFileError
 from chainrule.export.model import ModelFile, read_model_file
 from chainrule.export.npz import write_npz

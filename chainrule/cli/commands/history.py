@@ -8,7 +8,7 @@ from pathlib import Path
 from chainrule.cli.commands.train import check_success
 from chainrule.cli.failures import FAILED, CommandFailed, interrupted, wrong_input
 from chainrule.cli.output import print_json, print_line, print_note
-from chainrule.client.client import Client
+from chainrule.client.blocking.client import Client
 from chainrule.client.job_text import event_line, fields_of, state_name
 from chainrule.client.metric_table import csv_text, table
 from chainrule.errors import JobNotEnded, ServerError

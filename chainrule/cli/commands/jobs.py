@@ -9,9 +9,11 @@ from chainrule.cli.commands.datasets import upload_files
 from chainrule.cli.commands.train import check_success, default_model_path
 from chainrule.cli.failures import given_as, interrupted, wrong_input
 from chainrule.cli.output import print_json, print_line, print_table
-from chainrule.client.client import Client, Version, states_of
+from chainrule.client.blocking.client import Client
 from chainrule.client.job_text import FINAL_STATES, event_text, fields_of, job_lines, state_name, state_number
+from chainrule.client.model_requests import Version
 from chainrule.client.progress import ProgressDisplay
+from chainrule.client.watching import states_of
 from chainrule.spec.job_file import load_job_file
 from chainrule.text import number, size, time_text
 from chainrule.v1 import job_pb2

@@ -15,8 +15,9 @@ from pathlib import Path
 from chainrule.cli.commands.rows_file import Line, RowsFile, csv_format_of, open_rows
 from chainrule.cli.failures import WRONG_INPUT, CommandFailed, given_as, wrong_input
 from chainrule.cli.output import print_json, print_line, print_table
-from chainrule.client.client import Client, Value, Version, predict_request
+from chainrule.client.blocking.client import Client
 from chainrule.client.job_text import fields_of
+from chainrule.client.model_requests import Value, Version, predict_request
 from chainrule.client.rows import rows_in_a_call
 from chainrule.errors import InvalidJob
 from chainrule.graph_picture.file import check_picture_file, write_picture

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from chainrule.cli.failures import CommandFailed, wrong_input
-from chainrule.client.client import Value
+from chainrule.client.model_requests import Value
 from chainrule.client.rows import plain
 from chainrule.errors import RowsError
 from chainrule.v1 import job_pb2

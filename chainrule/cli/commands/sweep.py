@@ -14,8 +14,8 @@ from rich.text import Text
 from chainrule.cli.commands.machine import look_at_machine
 from chainrule.cli.failures import FAILED, CommandFailed, interrupted, wrong_input
 from chainrule.cli.output import print_json, print_line, print_note
-from chainrule.client.client import Client
-from chainrule.client.connection import take_steps
+from chainrule.client.blocking.client import Client
+from chainrule.client.blocking.connection import take_steps
 from chainrule.client.job_text import FINAL_STATES
 from chainrule.client.model_output import DEFAULT_FOLDER, check_output
 from chainrule.client.sweep_runs import Run, best_of, steps_of, table_of, value_text

@@ -15,7 +15,7 @@ from typing import Any
 from chainrule.cli.commands.machine import look_at_machine
 from chainrule.cli.failures import FAILED, CommandFailed, interrupted, wrong_input
 from chainrule.cli.output import print_json, print_line, print_note
-from chainrule.client.client import Client
+from chainrule.client.blocking.client import Client
 from chainrule.client.job_text import FINAL_STATES, fields_of, result_lines, state_name
 from chainrule.client.model_output import DEFAULT_FOLDER, check_output
 from chainrule.client.progress import ProgressDisplay

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from chainrule.cli.output import print_json, print_line, print_table
-from chainrule.client.client import Client
+from chainrule.client.blocking.client import Client
 from chainrule.client.job_text import fields_of
 from chainrule.v1 import cluster_service_pb2 as api
 

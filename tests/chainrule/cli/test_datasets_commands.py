@@ -12,7 +12,7 @@ import pytest
 
 from chainrule.cli.app import run
 from chainrule.client import upload_file
-from chainrule.client.client import Client
+from chainrule.client.blocking.client import Client
 from chainrule.errors import DataFileError, InvalidJob, JobNotFound, ServerError, ServerUnavailable
 from chainrule.spec.job_file import parse_job
 from chainrule_server.data.uploads import Uploads

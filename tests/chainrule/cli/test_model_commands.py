@@ -274,7 +274,7 @@ def test_a_health_check_loads_little(server: RunningServer) -> None:
         "numpy",
         "rich.console",
         "cryptography",
-        "chainrule.client.client",
+        "chainrule.client.blocking.client",
         "chainrule.client.progress",
         "chainrule.client.grpc_errors",
     }

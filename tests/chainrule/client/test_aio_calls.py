@@ -13,7 +13,7 @@ import pytest
 
 import chainrule
 from chainrule import aio
-from chainrule.client import connection, job, model
+from chainrule.client.blocking import connection, job, model
 from chainrule.v1 import data_service_pb2
 from tests.server.in_process import RunningServer, add_data_sets, prepared, regression_spec, running_server
 

@@ -14,9 +14,9 @@ import pytest
 from google.rpc import error_details_pb2
 
 import chainrule
+from chainrule.client.blocking.client import Client
+from chainrule.client.blocking.connection import connect
 from chainrule.client.channel import checked_address
-from chainrule.client.client import Client
-from chainrule.client.connection import connect
 from chainrule.errors import (
     AddressError,
     InvalidJob,

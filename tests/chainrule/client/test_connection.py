@@ -12,7 +12,7 @@ import grpc
 import pytest
 
 import chainrule
-from chainrule.client.client import Client
+from chainrule.client.blocking.client import Client
 from chainrule.errors import JobCancelled, JobFailed, JobNotEnded, JobNotFound, ServerTimeout, ServerUnavailable
 from chainrule.v1 import job_pb2, job_service_pb2_grpc
 from tests.chainrule.conftest import FakeServer

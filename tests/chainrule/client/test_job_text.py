@@ -16,7 +16,7 @@ import chainrule.v1.job_service_pb2
 import chainrule.v1.model_service_pb2
 import chainrule.v1.worker_service_pb2
 from chainrule.cli.output import print_json
-from chainrule.client.job import JobFacts
+from chainrule.client.job_facts import JobFacts
 from chainrule.client.job_text import event_line, fields_of, job_lines
 from chainrule.client.progress import facts
 from chainrule.v1 import job_pb2, model_pb2

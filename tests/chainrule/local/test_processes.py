@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from chainrule.client.client import Client
+from chainrule.client.blocking.client import Client
 from chainrule.errors import ArgumentError, ClusterError, NotAuthenticated
 from chainrule.local.cluster import LocalCluster
 from chainrule.local.processes import ABANDONED_AFTER_S, LocalProcesses

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from chainrule.client.client import Client
+from chainrule.client.blocking.client import Client
 from chainrule.security import certificates
 from chainrule.security.credentials import Credentials, Tls
 from chainrule.security.expiry import daily, expiry_warnings

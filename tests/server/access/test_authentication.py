@@ -17,7 +17,7 @@ import pytest
 
 import chainrule.security.certificates
 from chainrule import Credentials, Tls
-from chainrule.client.client import Client
+from chainrule.client.blocking.client import Client
 from chainrule.errors import CredentialsError, NotAllowed, NotAuthenticated, ServerError, ServerUnavailable
 from chainrule.security.tokens import ROLES, Holder, TokenError, holder_of, new_token, read_holders, sha256_of
 from chainrule.v1 import job_service_pb2 as api

@@ -20,7 +20,7 @@ from unittest.mock import Mock
 import grpc
 import pytest
 
-from chainrule.client.client import Client
+from chainrule.client.blocking.client import Client
 from chainrule.transport.wire_codec import open_train
 from chainrule.v1 import job_pb2, job_service_pb2_grpc, model_pb2, worker_service_pb2_grpc
 from chainrule.v1 import job_service_pb2 as api

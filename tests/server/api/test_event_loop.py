@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from chainrule.client.client import Client
+from chainrule.client.blocking.client import Client
 from chainrule.v1 import job_pb2
 from chainrule_server.jobs.archive import Archive
 from chainrule_server.jobs.registry import JobRegistry

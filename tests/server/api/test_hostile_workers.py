@@ -17,7 +17,7 @@ import grpc
 import numpy as np
 import pytest
 
-from chainrule.client.client import Client
+from chainrule.client.blocking.client import Client
 from chainrule.errors import InvalidJob
 from chainrule.v1 import worker_service_pb2 as pb
 from chainrule_engine.reduction import Subtree, maximal_subtrees

@@ -15,7 +15,7 @@ from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
 from chainrule.cli.failures import FAILED, WRONG_INPUT, CommandFailed
-from chainrule.client.client import Client
+from chainrule.client.blocking.client import Client
 from chainrule.errors import InvalidJob, ServerError
 from chainrule.v1 import job_pb2
 from chainrule.v1 import job_service_pb2 as api
@@ -132,7 +132,7 @@ def test_an_answer_that_is_longer_than_a_client_takes_is_its_own_limit(
     spec.model.prediction += " " * 9000
     job = create(server, spec)
     monkeypatch.setattr(
-        "chainrule.client.client.channel_options", lambda **_: [("grpc.max_receive_message_length", 5000)]
+        "chainrule.client.blocking.client.channel_options", lambda **_: [("grpc.max_receive_message_length", 5000)]
     )
     with (
         Client(server.address) as client,

@@ -1,16 +1,16 @@
-"""`chainrule.connect`: the client for people. Jobs, models and arrays in and out; the calls are those of `Client`."""
+"""`connect`: the client for people. Jobs, models and arrays in and out; the calls are those of `Client`."""
 
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Sequence
 from typing import Any
 
+from chainrule.client.aio.calls import sleep
+from chainrule.client.aio.client import Client
+from chainrule.client.aio.job import Job
 from chainrule.client.channel import DEFAULT_ADDRESS
-from chainrule.client.client import Client
 from chainrule.client.destination import destination
-from chainrule.client.job import Job
 from chainrule.client.job_text import state_numbers
 from chainrule.client.sweep_runs import Create, Look, Pause, Run, Steps, SweepResult, result_of, steps_of
 from chainrule.security.credentials import Credentials, Tls
@@ -29,7 +29,7 @@ def connect(
     timeout_s: float = 20.0,
     credentials: Credentials | None = None,
 ) -> Connection:
-    """A connection to a server; nothing is sent before the first call. `with connect(…) as client:` closes it.
+    """A connection to a server; nothing is sent before the first call. `async with connect(…) as client:` closes it.
 
     Arguments, errors: see `chainrule.client.destination`. timeout_s: the deadline of a short call."""
     found = destination(address, connection=connection, token=token, tls=tls, credentials=credentials)
@@ -48,40 +48,40 @@ class Connection(Client):
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.address}>"
 
-    def submit(self, spec: Spec | None = None, **keywords: Any) -> Job:
+    async def submit(self, spec: Spec | None = None, **keywords: Any) -> Job:
         """Put a job in the queue. spec, keywords: see `chainrule.job_spec`: a path, a dict, or keywords alone.
 
         Raises JobFileError or InvalidJob with every wrong field, ExpressionError."""
-        created = self.create_estimated_job(job_spec(spec, **keywords))
+        created = await self.create_estimated_job(job_spec(spec, **keywords))
         self._look_at_estimate(created.estimate)
         return Job(self, created.job)
 
-    def sweep(self, spec: Spec) -> SweepResult[Job]:
+    async def sweep(self, spec: Spec) -> SweepResult[Job]:
         """Train the jobs of a sweep, to the end: a job file, or a dict with its keys, that has a table `sweep`.
 
         The same sweep goes on where an interrupted one was. Raises JobFileError, InvalidJob, and JobFailed where the
         best trial can't be trained on the job's own rows; other trials may fail."""
         found = sweep_of_table(job_table(spec))
         runs = [Run(trial) for trial in found.trials]
-        best = take_steps(self, steps_of(found, runs))
+        best = await take_steps(self, steps_of(found, runs))
         return result_of(found, runs, None if best is None else Job(self, best))
 
     def _look_at_estimate(self, estimate: api.JobEstimate) -> None:
         """What a new job takes, for who knows the machines that it runs on."""
 
-    def job(self, job_id: str) -> Job:
+    async def job(self, job_id: str) -> Job:
         """The job with this id, or whose id begins so (4 characters or more). Raises JobNotFound."""
-        return Job(self, self.get_job(job_id))
+        return Job(self, await self.get_job(job_id))
 
-    def jobs(self, *, states: Sequence[str] = (), name_prefix: str = "") -> list[Job]:
+    async def jobs(self, *, states: Sequence[str] = (), name_prefix: str = "") -> list[Job]:
         """The jobs in these states, such as "RUNNING" (none: all), whose names begin so, the latest first.
 
         Raises ArgumentError."""
-        found = self.list_jobs(states=state_numbers(states), name_prefix=name_prefix)
+        found = await self.list_jobs(states=state_numbers(states), name_prefix=name_prefix)
         return [Job(self, message) for message in found]
 
 
-def take_steps(client: Client, steps: Steps) -> job_pb2.Job | None:
+async def take_steps(client: Client, steps: Steps) -> job_pb2.Job | None:
     """Take the steps of a sweep; what they come to."""
     answer: job_pb2.Job | None = None
     while True:
@@ -92,9 +92,9 @@ def take_steps(client: Client, steps: Steps) -> job_pb2.Job | None:
             return best
         match step:
             case Create():
-                answer = client.create_job(step.spec, request_id=step.request_id)
+                answer = await client.create_job(step.spec, request_id=step.request_id)
             case Look():
-                answer = client.get_job(step.job_id)
+                answer = await client.get_job(step.job_id)
             case Pause():
-                time.sleep(step.seconds)
+                await sleep(step.seconds)
                 answer = None

@@ -1,73 +1,70 @@
-"""The asyncio client of a chainrule server: the calls of `chainrule.Client` as coroutines.
+"""The client of a chainrule server: one method for each call, plain protos in and out, typed errors.
 
-It holds one channel, which `close` (or the end of an `async with`) releases; every wait has a deadline. A task that is
-cancelled while it waits cancels its call. Requests, errors and the way through lost connections are those of `Client`.
+It holds one channel, which `close` (or the end of an `async with`) releases; every wait has a deadline, or keepalive
+pings that find a dead server. It knows nothing of files but the model that it downloads, and what `data_calls` uploads.
 """
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
+import os
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
-import grpc.aio
-from google.protobuf.message import Message
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from chainrule.client.aio_data_client import AioDataCalls
-from chainrule.client.channel import channel_options, checked_address
-from chainrule.client.client import (
+from chainrule.client.aio.calls import open_channel, sleep, write_model
+from chainrule.client.aio.data_calls import DataCalls
+from chainrule.client.channel import (
     CREATE_TIMEOUT_S,
+    DEFAULT_ADDRESS,
     DOWNLOAD_TIMEOUT_S,
-    Value,
-    Version,
-    explain_request_of,
-    predict_request,
-    set_version,
-    states_of,
+    channel_options,
+    checked_address,
 )
-from chainrule.client.grpc_errors import translated
 from chainrule.client.health import SERVICES
-from chainrule.client.model_output import replace_file
-from chainrule.client.watching import RECONNECT_TIMEOUT_S, Lost, Watch
+from chainrule.client.model_requests import Value, Version, explain_request_of, predict_request, set_version
+from chainrule.client.watching import RECONNECT_TIMEOUT_S, Lost, Watch, states_of
 from chainrule.errors import ServerError, ServerTimeout, ServerUnavailable
 from chainrule.security.credentials import Credentials
 from chainrule.security.expiry import tell_client_of_expiry
-from chainrule.security.secure_channel import open_aio_channel
 from chainrule.v1 import cluster_service_pb2 as cluster_api
 from chainrule.v1 import cluster_service_pb2_grpc, job_pb2, job_service_pb2_grpc, model_service_pb2_grpc
 from chainrule.v1 import job_service_pb2 as api
 from chainrule.v1 import model_service_pb2 as model_api
 
 
-class AioClient(AioDataCalls):
-    """Calls of one server, for the event loop that runs when it is made. timeout_s: the deadline of a short call.
+class Client(DataCalls):
+    """Calls of one server. timeout_s: the deadline of a short call. repeats: see `chainrule.client.channel`.
 
-    Raises RuntimeError outside of a running loop, AddressError, CredentialsError.
+    credentials: TLS and token; where none are given, what the environment says (CHAINRULE_TLS_CA,
+    CHAINRULE_TOKEN_FILE, …). Raises AddressError, CredentialsError.
     Every method raises ServerError, of the subclass that fits."""
 
-    def __init__(self, address: str, *, timeout_s: float = 20.0, credentials: Credentials) -> None:
-        try:
-            asyncio.get_running_loop()
-        except RuntimeError:
-            raise RuntimeError("an asyncio client needs a running event loop; connect inside of a coroutine") from None
+    def __init__(
+        self,
+        address: str = DEFAULT_ADDRESS,
+        *,
+        timeout_s: float = 20.0,
+        repeats: bool = False,
+        credentials: Credentials | None = None,
+    ) -> None:
         self.address = checked_address(address)
         self._timeout_s = timeout_s
-        self._credentials = credentials
+        self._credentials = Credentials.from_environment(os.environ) if credentials is None else credentials
         self._is_closed = False
-        self._channel = open_aio_channel(self.address, credentials, channel_options(repeats=True))
-        tell_client_of_expiry(credentials)
+        self._channel = open_channel(self.address, self._credentials, channel_options(repeats=repeats))
+        tell_client_of_expiry(self._credentials)
         self._cluster = cluster_service_pb2_grpc.ClusterServiceStub(self._channel)
         self._jobs = job_service_pb2_grpc.JobServiceStub(self._channel)
         self._models = model_service_pb2_grpc.ModelServiceStub(self._channel)
 
     @property
     def credentials(self) -> Credentials:
-        """Who this client is to the server."""
+        """Who this client is to the server: for another connection to it, such as one of `chainrule.aio`."""
         return self._credentials
 
     async def close(self) -> None:
@@ -86,8 +83,10 @@ class AioClient(AioDataCalls):
     async def create_job(self, spec: job_pb2.JobSpec, *, request_id: str = "") -> job_pb2.Job:
         """Put a job in the queue; its spec comes back complete. Raises InvalidJob with every wrong field.
 
-        request_id: as in `Client.create_job`."""
-        return (await self.create_estimated_job(spec, request_id=request_id)).job
+        request_id: drawn by the caller; a repeated call with the same one returns the first job. Default: a new UUID,
+        so that what gRPC repeats by itself makes one job."""
+        created = await self.create_estimated_job(spec, request_id=request_id)
+        return created.job
 
     async def create_estimated_job(self, spec: job_pb2.JobSpec, *, request_id: str = "") -> api.CreateJobResponse:
         """As `create_job`: the job, and what it takes."""
@@ -148,8 +147,10 @@ class AioClient(AioDataCalls):
     async def watch_job(
         self, job_id: str, *, reconnect_timeout_s: float = RECONNECT_TIMEOUT_S
     ) -> AsyncGenerator[job_pb2.Job, None]:
-        """The job now and again as it advances; the last one has a final state: as `Client.watch_job`."""
-        async with contextlib.aclosing(self.watch_updates(job_id, reconnect_timeout_s=reconnect_timeout_s)) as updates:
+        """The job now and again as it advances; the last one has a final state. Raises JobNotFound.
+
+        A state that passed while the connection was lost is told too; see `watch_updates` for the rest."""
+        async with aclosing(self.watch_updates(job_id, reconnect_timeout_s=reconnect_timeout_s)) as updates:
             async for update in updates:
                 for job in states_of(update):
                     yield job
@@ -163,16 +164,19 @@ class AioClient(AioDataCalls):
         timeout_s: float | None = None,
         lost: Lost | None = None,
     ) -> AsyncGenerator[api.WatchJobResponse, None]:
-        """The job with the events since the update before, until it has a final state: as `Client.watch_updates`."""
+        """The job with the events since the update before, until it has a final state. Raises JobNotFound.
+
+        after_event: tell the events after this number too; None: those from now on. When the connection is lost, `lost`
+        is called and it is made again, for at most reconnect_timeout_s in a row; no event is missed or told twice.
+        Raises JobNotEnded where it isn't over after timeout_s."""
         watch = Watch(
             job_id, after_event=after_event, reconnect_timeout_s=reconnect_timeout_s, timeout_s=timeout_s, lost=lost
         )
         while True:
             error: ServerError | None = None
             try:
-                async with contextlib.aclosing(
-                    self._read(self._jobs.WatchJob, watch.request, watch.begin_call())
-                ) as responses:
+                answers = self._read(self._jobs.WatchJob, watch.request, watch.begin_call())
+                async with aclosing(answers) as responses:
                     async for response in responses:
                         is_last = watch.told(response)
                         yield response
@@ -182,7 +186,7 @@ class AioClient(AioDataCalls):
                 if self._is_closed:
                     raise
                 error = broken
-            await asyncio.sleep(watch.wait_after(error))
+            await sleep(watch.wait_after(error))
 
     async def cancel_job(self, job_id: str) -> job_pb2.Job:
         """End a job; its last parameters are kept. Raises JobNotFound, and PreconditionFailed where it has ended."""
@@ -190,9 +194,9 @@ class AioClient(AioDataCalls):
         return response.job
 
     async def pause_job(self, job_id: str) -> job_pb2.Job:
-        """Let a job give its workers back, until it is resumed; it is PAUSED when this returns, after its step.
+        """Let a job give its workers back and keep what it has, until it is resumed; it is PAUSED when this returns.
 
-        Raises JobNotFound, and PreconditionFailed where it has ended."""
+        That takes until the end of its step. Raises JobNotFound, and PreconditionFailed where it has ended."""
         request = api.PauseJobRequest(job_id=job_id)
         response: api.PauseJobResponse = await self._ask(self._jobs.PauseJob, request, DOWNLOAD_TIMEOUT_S)
         return response.job
@@ -203,7 +207,9 @@ class AioClient(AioDataCalls):
         return response.job
 
     async def delete_job(self, job_id: str) -> str:
-        """Forget an ended job, its model included; its whole id. Raises JobNotFound, PreconditionFailed."""
+        """Forget an ended job, its model included; its whole id.
+
+        Raises JobNotFound, and PreconditionFailed where it has not ended."""
         response: api.DeleteJobResponse = await self._ask(self._jobs.DeleteJob, api.DeleteJobRequest(job_id=job_id))
         return response.job_id
 
@@ -232,7 +238,11 @@ class AioClient(AioDataCalls):
         *,
         version: Version | None = None,
     ) -> model_api.PredictResponse:
-        """The predictions for rows of raw features: at most 10,000, and 4 MiB, in a call. See `Client.predict`."""
+        """The predictions for rows of raw features: at most 10,000, and 4 MiB, in a call.
+
+        columns: the names of the values; none: the features in the model's order. version: of the model, the last where
+        none is given. Raises JobNotFound, InvalidJob with paths such as 'rows[3].values[2]', PreconditionFailed where
+        the job has no model or no prediction."""
         request = predict_request(job_id, rows, columns, version)
         response: model_api.PredictResponse = await self._ask(self._models.Predict, request)
         return response
@@ -246,20 +256,23 @@ class AioClient(AioDataCalls):
         max_values: int | None = None,
         version: Version | None = None,
     ) -> model_api.ExplainResponse:
-        """Every node's forward and backward value for a row of the job's data, or a shard's microbatch.
+        """Every node's forward and backward value for a row of the job's data, or for a shard's microbatch.
 
-        As `Client.explain`."""
+        row, shard: one of them, counted from 0. version: of the model, the last where none is given. Raises
+        JobNotFound, InvalidJob, PreconditionFailed where the job has no model."""
         return await self.explain_example(explain_request_of(job_id, row, shard, max_values, version))
 
     async def explain_example(self, request: model_api.ExplainRequest) -> model_api.ExplainResponse:
-        """Every node's forward and backward value for one example. See `Client.explain`."""
+        """The same for any example: a row of the job's data, or one of the caller's own."""
         response: model_api.ExplainResponse = await self._ask(self._models.Explain, request)
         return response
 
     async def explain_reduction(
         self, job_id: str, *, max_values: int | None = None, version: Version | None = None
     ) -> model_api.ExplainReductionResponse:
-        """The reduced gradient of the step after the parameters: as `Client.explain_reduction`."""
+        """The reduced gradient of the step after the parameters, with what each shard adds to it.
+
+        version: of the model, the last where none is given. Raises JobNotFound, PreconditionFailed."""
         request = model_api.ExplainReductionRequest(job_id=job_id, max_values=max_values)
         set_version(request, version)
         timeout_s = max(self._timeout_s, CREATE_TIMEOUT_S)
@@ -271,45 +284,11 @@ class AioClient(AioDataCalls):
     async def download_model(self, job_id: str, path: str | Path, *, version: Version | None = None) -> Path:
         """Write the job's model to a safetensors file, whole or not at all; return its path.
 
-        It is held in memory until it is whole. version, errors: as in `Client.download_model`."""
+        version: a step, "best" or "last", also of a job that runs; None: the result of one that has ended. An existing
+        file is replaced. Raises JobNotFound, also for a step that isn't kept, PreconditionFailed without a model,
+        ModelFileError."""
         path = Path(path)
         request = api.DownloadModelRequest(job_id=job_id)
         set_version(request, version)
-        responses = self._read(self._jobs.DownloadModel, request, DOWNLOAD_TIMEOUT_S)
-        parts: list[bytes] = [response.content async for response in responses]
-        await asyncio.to_thread(replace_file, path, parts)
+        await write_model(path, self._read(self._jobs.DownloadModel, request, DOWNLOAD_TIMEOUT_S))
         return path
-
-    async def _ask(self, method: Callable[..., Any], request: Message, timeout_s: float | None = None) -> Any:
-        """The answer to a call. timeout_s: None for a short one."""
-        if timeout_s is None:
-            timeout_s = self._timeout_s
-        async with self._errors(timeout_s):
-            return await method(request, timeout=timeout_s)
-
-    async def _read(self, method: Callable[..., Any], request: Message, timeout_s: float) -> AsyncGenerator[Any, None]:
-        """The answers to a call; whoever stops reading cancels it."""
-        async with self._errors(timeout_s):
-            call = method(request, timeout=timeout_s)
-            try:
-                async for response in call:
-                    yield response
-            finally:
-                call.cancel()
-
-    @contextlib.asynccontextmanager
-    async def _errors(self, timeout_s: float) -> AsyncIterator[None]:
-        try:
-            yield
-        except grpc.aio.AioRpcError as error:
-            # In a thread, because it may ask once more, blocking, why nobody answers.
-            raise await asyncio.to_thread(translated, error, self.address, timeout_s, self._credentials) from None
-        except grpc.aio.UsageError:
-            # gRPC says so where the channel was closed.
-            raise ServerUnavailable(f"the connection to {self.address} is closed") from None
-        except asyncio.CancelledError:
-            # A channel that is closed cancels who waits for its calls; a task that somebody cancelled ends as it is.
-            task = asyncio.current_task()
-            if not self._is_closed or task is None or task.cancelling():
-                raise
-            raise ServerUnavailable(f"the connection to {self.address} was closed during the call") from None
