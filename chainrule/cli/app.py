@@ -14,7 +14,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from chainrule.cli.datasets import app as datasets
-from chainrule.cli.failures import FAILED, OUTPUT_CLOSED, WRONG_INPUT, CommandFailed, interrupted, report
+from chainrule.cli.failures import FAILED, OUTPUT_CLOSED, WRONG_INPUT, CommandFailed, interrupted, report, wrong_input
 from chainrule.cli.history import app as history
 from chainrule.cli.jobs import app as jobs
 from chainrule.cli.models import app as models
@@ -242,6 +242,9 @@ def run(arguments: list[str]) -> int:
             command_path = context.command_path if context is not None else "chainrule"
             message = f"{error.format_message().rstrip('.')}; see '{command_path} --help'"
             return report(CommandFailed(WRONG_INPUT, [("", message)], reason="USAGE"), as_json=as_json)
+        if isinstance(error, UnicodeEncodeError) and "surrogates" in error.reason:
+            # What Python makes of bytes that are no UTF-8, in an argument or a file's name; no message takes it.
+            return report(wrong_input("", f"{error.object!r:.80} is no text in UTF-8"), as_json=as_json)
         if os.environ.get("CHAINRULE_DEBUG"):
             raise
         message = f"an error of chainrule itself: {type(error).__name__}: {error}; CHAINRULE_DEBUG=1 shows where"

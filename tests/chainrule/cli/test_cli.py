@@ -139,6 +139,13 @@ def test_an_unknown_job_is_wrong_input(at: Any, command: str, capsys: pytest.Cap
     assert capsys.readouterr().err == "error: there is no job 'abcd'\n"
 
 
+@pytest.mark.parametrize("command", [["status"], ["delete"], ["logs"], ["list", "--name"]])
+def test_what_is_no_text_is_wrong_input(at: Any, command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    # Python makes this of the byte FF.
+    assert run([*command, "\udcff"]) == 2
+    assert capsys.readouterr().err == "error: '\\udcff' is no text in UTF-8\n"
+
+
 def test_a_call_that_the_state_forbids_has_failed(at: Any, capsys: pytest.CaptureFixture[str]) -> None:
     at.fail(grpc.StatusCode.FAILED_PRECONDITION, "job abcd has ended already")
     assert run(["cancel", "abcd"]) == 1
