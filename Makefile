@@ -14,10 +14,10 @@ TEST_PROCESSES ?= 3
 # Tests start hundreds of processes, and each would compile every module again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: lock help install dev train test chaos lint docs clean
+.PHONY: lock help install dev train test test-kernels chaos lint docs clean
 
 help: ## show this list
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## (.*)/  make \1\t\2/' | expand -t 18
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## (.*)/  make \1\t\2/' | expand -t 21
 
 install: $(VENV)/.installed ## make .venv and install chainrule into it
 
@@ -31,6 +31,9 @@ train: install ## train the four-layer network on real data, with a server and t
 
 test: $(VENV)/.installed-test ## install what the tests need and run them (PYTEST_ARGS="-k name" chooses)
 	$(VENV)/bin/python -P -m pytest -n $(TEST_PROCESSES) --dist loadscope --no-loadscope-reorder $(PYTEST_ARGS)
+
+test-kernels: $(VENV)/.installed-test ## run the tests that compare floats under OpenBLAS's other kernels
+	$(VENV)/bin/python -P tools/kernels.py -n $(TEST_PROCESSES) --dist loadscope --no-loadscope-reorder $(PYTEST_ARGS)
 
 chaos: $(VENV)/.installed-test ## kill, stop and cut off processes for CHAOS_S seconds (600); every hash must stay
 	$(VENV)/bin/python -m tests.cluster.chaos

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +11,7 @@ from chainrule.text import one_line
 from chainrule.v1 import model_service_pb2 as api
 
 if TYPE_CHECKING:
+    from chainrule_engine.backpropagation import Values
     from chainrule_engine.graph import Graph, Node
 
 # What the operands of an operation are called in its formulas.
@@ -21,7 +21,7 @@ MAX_TEXT = 200
 
 def explanation_of(
     graph: Graph,
-    values: Mapping[str, NDArray[Any]],
+    f: Values,
     *,
     prediction: Node | None = None,
     max_values: int = 16,
@@ -29,12 +29,11 @@ def explanation_of(
 ) -> api.ExplainResponse:
     """The nodes of a loss's graph for one example, without a job's id; all_rows: for all rows together.
 
-    values: of each leaf by name; inputs have one row, or with all_rows any number. prediction: the node to point at, if
-    it is in the graph."""
-    from chainrule_engine.backpropagation import backward, forward, is_differentiated, local_partial
+    f: the value of each node, as `chainrule_engine.backpropagation.forward` gives it; inputs have one row, or with
+    all_rows any number. prediction: the node to point at, if it is in the graph."""
+    from chainrule_engine.backpropagation import backward, is_differentiated, local_partial
     from chainrule_engine.operations import OPERATIONS
 
-    f = forward(graph, values)
     rows = next((len(f[node]) for node in graph.inputs), None)
     g = backward(graph, f, row_count=rows)
     place = {node: number for number, node in enumerate(graph.nodes)}

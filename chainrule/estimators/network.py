@@ -21,9 +21,8 @@ from chainrule.estimators.cluster import train
 from chainrule.estimators.formulas import layers, own
 
 JOB_NAME = "fit"
-# Predictions are computed in blocks of so many rows, the last one filled up: a row's prediction doesn't depend on how
-# many others were asked for.
-BLOCK_ROWS = 256
+# So many rows at a time are standardized: their copies stay small.
+BLOCK_ROWS = 4096
 
 
 class ChainruleEstimator(BaseEstimator):  # type: ignore[misc]
@@ -122,17 +121,15 @@ class ChainruleEstimator(BaseEstimator):  # type: ignore[misc]
         statistics = np.empty(model.statistics.size, np.float64)
         for name, view in {**model.layout.views(parameters), **model.statistics.views(statistics)}.items():
             view[...] = self.parameters_[name]
-        plan = PredictionPlan(model, BLOCK_ROWS)
+        plan = PredictionPlan(model)
         wanted = (class_count,) if class_count else ()
         outputs = np.empty((len(X), *wanted))
-        block = np.zeros((BLOCK_ROWS, self.n_features_in_), np.float32)
         for start in range(0, len(X), BLOCK_ROWS):
             rows = X[start : start + BLOCK_ROWS]
-            block[: len(rows)] = (rows - self.mean_) / self.scale_
-            found = plan.predict(parameters, {"x": block}, statistics)
+            found = plan.predict(parameters, {"x": (rows - self.mean_) / self.scale_}, statistics)
             if found.shape[1:] != wanted:
                 raise ValueError(f"the prediction of a row has shape {found.shape[1:]}; it must be {wanted}")
-            outputs[start : start + len(rows)] = found[: len(rows)]
+            outputs[start : start + len(rows)] = found
         return outputs
 
 

@@ -21,8 +21,11 @@ MAX_TEXT = 40
 def picture_of(
     graph: Graph, values: Mapping[str, NDArray[Any]], *, title: str, prediction: Node | None = None
 ) -> Picture:
-    """The picture of a loss's graph for one example. Arguments as in explanation_of."""
-    return picture_of_explanation(explanation_of(graph, values, prediction=prediction, max_values=SHOWN_VALUES), title)
+    """The picture of a loss's graph for one example. values: of each leaf by name; inputs have one row."""
+    from chainrule_engine.backpropagation import forward
+
+    f = forward(graph, values)
+    return picture_of_explanation(explanation_of(graph, f, prediction=prediction, max_values=SHOWN_VALUES), title)
 
 
 def picture_of_explanation(explanation: api.ExplainResponse, title: str) -> Picture:

@@ -1,4 +1,4 @@
-"""A model's computation for one number of rows: the loss with its gradient, the loss alone, the prediction alone.
+"""A model's computation for one number of rows: the loss with its gradient, and the loss alone.
 
 What is computed is what `chainrule_engine.backpropagation` defines; here it is compiled once, into a list of calls that
 write to memory that is there already. A plan is for one thread at a time.
@@ -147,34 +147,6 @@ class EvaluationPlan:
     def size_bytes(self) -> int:
         """What the plan holds for temporaries."""
         return self._compiled.size_bytes
-
-
-class PredictionPlan:
-    """The prediction alone, for `row_count` rows; no target is needed."""
-
-    def __init__(self, model: Model, row_count: int) -> None:
-        if model.prediction is None:
-            raise ValueMismatch("the model has no prediction; give the job a prediction formula")
-        self.model = model
-        self.row_count = row_count
-        self._compiled = _Compiled(model, [model.prediction], row_count)
-        lowering = Lowering(row_count)
-        lowering.leaves(model.prediction, model.layout, model.statistics)
-        lowering.forward(model.prediction)
-        self._predictions = np.zeros((row_count, *model.prediction.root.shape), np.float32)
-        _store(lowering, model.prediction.root, self._predictions)
-        self._compiled.compile(lowering, "numpy")
-
-    def predict(
-        self,
-        parameters: NDArray[np.float32],
-        x: Array | Mapping[str, Array],
-        statistics: NDArray[np.float64] | None = None,
-    ) -> NDArray[np.float32]:
-        """The predictions (rows, *shape) float32, overwritten by the next call. Arguments as in Model.predict."""
-        self._compiled.set_statistics(statistics)
-        self._compiled.run(parameters, self.model.prediction_inputs(x), None)
-        return self._predictions
 
 
 class _Losses:

@@ -12,15 +12,19 @@ from chainrule_engine.plan.trace import Shape, Trace, Traced
 
 
 def product(trace: Trace, a: Traced, b: Traced, letters: tuple[str, str, str]) -> Traced:
-    """Record f = Σ a b over the shared letters that f lacks, as few calls as possible."""
+    """Record f = Σ a b over the shared letters that f lacks, as few calls as possible.
+
+    Where the trace goes by row, each row is a product of its own."""
     la, lb, lf = letters
+    by_row = trace.by_row and "r" in lf
     summed = "".join(letter for letter in la if letter in lb and letter not in lf)
     sizes = dict(zip(la + lb, a.shape + b.shape, strict=True))
     shape = tuple(sizes[letter] for letter in lf)
     if not summed:
         if lb + la == lf:
             a, b, la, lb = b, a, lb, la
-        if all(value.buffer is not None and value.kept == value.shape for value in (a, b)) and la + lb == lf:
+        is_whole = all(value.buffer is not None and value.kept == value.shape for value in (a, b))
+        if is_whole and la + lb == lf and not by_row:
             # An outer product is faster as a product of a column and a row.
             column, row = trace.full(a).reshape(a.size, 1), trace.full(b).reshape(1, b.size)
             return trace.add("dot", [column, row], (a.size, b.size)).reshape(shape)
@@ -28,7 +32,7 @@ def product(trace: Trace, a: Traced, b: Traced, letters: tuple[str, str, str]) -
         return outer
     a, b = trace.full(a), trace.full(b)
     common = [letter for letter in la if letter in lb and letter in lf]
-    if not common:
+    if not common and not by_row:
         for left, l_left, right, l_right in ((a, la, b, lb), (b, lb, a, la)):
             one, other = _matrix(left, l_left, summed, last=True), _matrix(right, l_right, summed, last=False)
             free = _without(l_left, summed) + _without(l_right, summed)

@@ -173,9 +173,13 @@ class Traced(NDArrayOperatorsMixin):
 
 @dataclass
 class Trace:
-    """The instructions so far, and what is known to be computed already."""
+    """The instructions so far, and what is known to be computed already.
+
+    by_row: each row has calls of BLAS of its own. Within one call for all rows a kernel may add up a row's products in
+    another order than those of its neighbours, so that a row's bits depend on its place."""
 
     instructions: list[Instruction] = field(default_factory=list)
+    by_row: bool = False
     _known: dict[tuple[Any, ...], Traced] = field(default_factory=dict)
     _constants: dict[tuple[Any, ...], Traced] = field(default_factory=dict)
 
@@ -287,6 +291,9 @@ class Trace:
             ones = self.array(np.ones(count, np.float32))
             flat: Shape = (count,) if rest == 1 else (rest, count) if last else (count, rest)
             matrix = value._viewed(f".reshape({_text(flat)})", flat, flat, contiguous=True)
+            if self.by_row and last and rest > 1:
+                total = self.add("vecdot", [matrix, ones], (rest,))
+                return total._viewed(f".reshape({_text(kept)})", kept, kept, contiguous=True)
             order = [matrix, ones] if last else [ones, matrix]
             total = self.add("dot", order, () if rest == 1 else (rest,))
             return (

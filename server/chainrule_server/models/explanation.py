@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from chainrule.bridge.explanation_of_graph import explanation_of
 from chainrule.v1 import model_service_pb2 as api
-from chainrule_engine.backpropagation import dropout_masks
+from chainrule_engine.backpropagation import dropout_masks, forward
 from chainrule_engine.graph import Graph
+from chainrule_engine.plan import row_values
 from chainrule_server.errors import InvalidRequest, WrongState
 from chainrule_server.models.cancellation import Stop
 from chainrule_server.models.raw_rows import kind_of_value, number_of, read_features
@@ -56,11 +57,11 @@ def explain(
             message = "is missing; give a row of the job's data, a shard, or an example of your own"
             raise InvalidRequest([("example", message)])
     model = trained.model
-    values: dict[str, NDArray[Any]] = {"x": x[np.newaxis], "y": np.asarray(y)[np.newaxis]}
-    values |= model.layout.views(trained.parameters) | model.statistics.views(trained.statistics)
+    inputs: dict[str, NDArray[Any]] = {"x": x[np.newaxis], "y": np.asarray(y)[np.newaxis]}
     stop.check()
     prediction = None if model.prediction is None else model.prediction.root
-    response = explanation_of(graph, values, prediction=prediction, max_values=max_values)
+    f = row_values(model, trained.parameters, inputs, trained.statistics)
+    response = explanation_of(graph, f, prediction=prediction, max_values=max_values)
     response.step = trained.step
     return response
 
@@ -91,7 +92,8 @@ def explain_microbatch(
     values |= model.layout.views(trained.parameters)
     values |= dropout_masks(graph.nodes, row_count=len(chosen), randomness=(job.schedule.seed, step, shard))
     prediction = None if model.prediction is None else model.prediction.root
-    response = explanation_of(graph, values, prediction=prediction, max_values=max_values, all_rows=True)
+    f = forward(graph, values)
+    response = explanation_of(graph, f, prediction=prediction, max_values=max_values, all_rows=True)
     response.step = trained.step
     response.rows.extend(held.numbers[chosen].tolist())
     return response

@@ -14,8 +14,6 @@ from chainrule_server.models.trained_model import TrainedModel
 from chainrule_server.preparation.preprocessing import Preprocessing
 
 MAX_ROWS = 10_000
-# Computed in blocks of so many rows, the last one filled up; between two of them a caller that has gone is noticed.
-BLOCK_ROWS = 256
 
 
 def predict(trained: TrainedModel, request: api.PredictRequest, stop: Stop) -> api.PredictResponse:
@@ -34,7 +32,9 @@ def predict(trained: TrainedModel, request: api.PredictRequest, stop: Stop) -> a
         raise InvalidRequest([("rows", f"must be at most {MAX_ROWS}, got {row_count}; send the others in more calls")])
     paths = [f"rows[{row}]" for row in range(row_count)]
     features = read_features(request.rows, request.columns, trained.preprocessing, paths=paths)
-    outputs = _outputs(trained, features, stop)
+    # Between two blocks a caller that has gone is noticed.
+    plan = PredictionPlan(trained.model)
+    outputs = plan.predict(trained.parameters, {"x": features}, trained.statistics, look=stop.check)
     response = api.PredictResponse(step=trained.step, classes=trained.preprocessing.classes or ())
     meaning = _meaning(trained.preprocessing, outputs)
     for row in range(row_count):
@@ -46,20 +46,6 @@ def predict(trained: TrainedModel, request: api.PredictRequest, stop: Stop) -> a
         else:
             answer.class_name = trained.preprocessing.classes[int(meaning[row])]
     return response
-
-
-def _outputs(trained: TrainedModel, features: NDArray[np.float32], stop: Stop) -> NDArray[np.float32]:
-    """What the formula gives: (rows, *shape)."""
-    block_rows = min(BLOCK_ROWS, len(features))
-    plan = PredictionPlan(trained.model, block_rows)
-    block = np.zeros((block_rows, features.shape[1]), np.float32)
-    parts = []
-    for start in range(0, len(features), block_rows):
-        stop.check()
-        rows = features[start : start + block_rows]
-        block[: len(rows)] = rows
-        parts.append(plan.predict(trained.parameters, {"x": block}, trained.statistics)[: len(rows)].copy())
-    return np.concatenate(parts)
 
 
 def _meaning(preprocessing: Preprocessing, outputs: NDArray[np.float32]) -> NDArray[np.floating] | None:

@@ -78,6 +78,17 @@ def test_a_fitted_estimator_predicts_from_a_pickle_without_a_cluster() -> None:
     assert not {"server", "worker"} & set(modules.split())
 
 
+def test_a_row_is_predicted_the_same_alone_and_among_others() -> None:
+    X, y = blobs()
+    classifier = ChainruleClassifier(**QUICK, hidden=(24, 24)).fit(X, y)
+    regressor = ChainruleRegressor(**QUICK, hidden=(24, 24)).fit(*line())
+    many = np.random.default_rng(0).permutation(np.repeat(X, 50, axis=0))
+    for predict, rows in ((classifier.predict_proba, many), (regressor.predict, np.repeat(line()[0], 5, axis=0))):
+        together = predict(rows)
+        for chosen in (slice(0, 1), slice(6, 7), slice(3, 40), slice(31, 33), slice(4, None)):
+            assert predict(rows[chosen]).tobytes() == together[chosen].tobytes()
+
+
 def test_a_pipeline_predicts_in_the_unit_of_y() -> None:
     X, y = line()
     fitted = make_pipeline(MinMaxScaler(), ChainruleRegressor(**QUICK)).fit(X, y)

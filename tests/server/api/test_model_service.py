@@ -39,6 +39,16 @@ def explain(server: RunningServer, job: Job, **example: Any) -> api.ExplainRespo
     return answer
 
 
+def wide_spec() -> job_pb2.JobSpec:
+    """Wide enough for kernels of BLAS that add up a block's rows in several ways."""
+    spec = regression_spec()
+    spec.model.prediction = "w @ tanh(V2 @ tanh(V1 @ x)) + b"
+    spec.model.parameters.add(name="V1", shape=["24", "d"])
+    spec.model.parameters.add(name="V2", shape=["24", "24"])
+    next(each for each in spec.model.parameters if each.name == "w").shape[:] = ["24"]
+    return spec
+
+
 def test_raw_features_give_a_prediction_in_the_targets_own_unit(server: RunningServer) -> None:
     job = server.add_finished(prepared(regression_spec()))
     data = data_set.load("test:regression")
@@ -54,13 +64,21 @@ def test_raw_features_give_a_prediction_in_the_targets_own_unit(server: RunningS
     assert (answer.job_id, answer.step, list(answer.classes)) == (job.job_id, state.step, [])
 
 
-def test_more_rows_than_a_block_are_predicted_one_by_one(server: RunningServer) -> None:
-    job = server.add_finished(prepared(regression_spec()))
+def test_a_row_has_one_prediction_whatever_rows_are_beside_it_and_its_explanation_has_it_too(
+    server: RunningServer,
+) -> None:
+    job = server.add_finished(prepared(wide_spec()))
     rows = [row(*each) for each in np.random.default_rng(1).normal(size=(600, 3)).tolist()]
-    together = predict(server, job, rows)
-    for number in (0, 255, 256, 599):
-        (alone,) = predict(server, job, [rows[number]]).predictions
-        assert together.predictions[number].value == pytest.approx(alone.value, rel=1e-5)
+    together = predict(server, job, rows).predictions
+    for number in (0, 6, 7, 255, 256, 599):
+        assert predict(server, job, [rows[number]]).predictions == [together[number]]
+        assert predict(server, job, rows[max(0, number - 2) : number + 1]).predictions[-1] == together[number]
+        own = api.Example(features=rows[number], target=struct_pb2.Value(number_value=0.0))
+        explained = explain(server, job, own=own)
+        (output,) = explained.nodes[explained.prediction_node].forward.values
+        assert [output] == list(together[number].outputs)
+    backwards = predict(server, job, rows[::-1]).predictions
+    assert list(backwards) == list(together)[::-1]
 
 
 def test_columns_may_come_in_any_order_by_name(server: RunningServer) -> None:
