@@ -104,22 +104,25 @@ def turns(subtree: Subtree, has_rows: Callable[[int], bool]) -> list[Turn]:
 
     At most log2(count) + 1 vectors are used. Shards without rows have no turn."""
     found: list[Turn] = []
-
-    def take(node: Subtree, place: int) -> bool:
-        if node.count == 1:
-            if has_rows(node.first):
-                found.append(Turn(node.first, place, 0))
-                return True
-            return False
-        left, right = node.halves
-        has_left = take(left, place)
-        has_right = take(right, place + 1 if has_left else place)
-        if has_left and has_right:
-            found[-1] = replace(found[-1], additions=found[-1].additions + 1)
-        return has_left or has_right
-
-    take(subtree, 0)
+    _take_turns(subtree, 0, has_rows, found)
     return found
+
+
+def _take_turns(node: Subtree, place: int, has_rows: Callable[[int], bool], found: list[Turn]) -> bool:
+    """Add the turns of a node, whose sum is left at `place`; whether it has any.
+
+    A function of its own: one inside another that calls itself is held by itself, with all that it is given."""
+    if node.count == 1:
+        if has_rows(node.first):
+            found.append(Turn(node.first, place, 0))
+            return True
+        return False
+    left, right = node.halves
+    has_left = _take_turns(left, place, has_rows, found)
+    has_right = _take_turns(right, place + 1 if has_left else place, has_rows, found)
+    if has_left and has_right:
+        found[-1] = replace(found[-1], additions=found[-1].additions + 1)
+    return has_left or has_right
 
 
 def finish(root: Subtree, partial_sums: Mapping[Subtree, PartialSum | None]) -> PartialSum | None:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from chainrule_engine.errors import SettingError, ValueMismatch
 from chainrule_engine.finite import without_warnings
-from chainrule_engine.graph import Graph
+from chainrule_engine.graph import Graph, Node
 from chainrule_engine.model import Model
 from chainrule_engine.plan.final_ranges import final_ranges
 from chainrule_engine.plan.lowering import Lowering
@@ -45,12 +45,10 @@ class _Compiled:
         self._layout = model.layout
         self._statistics = np.zeros(model.statistics.size, np.float32)
         nodes = {node: None for graph in graphs for node in graph.nodes}
-        self._input_nodes = [node for node in nodes if node.operation == "input"]
+        self._inputs = _Inputs([node for node in nodes if node.operation == "input"], row_count)
         self._needs_statistics = any(node.operation == "statistic" for node in nodes)
         # The steps of the last calls by the identities of their arrays, and these arrays: see REMEMBERED.
         self._bound: dict[tuple[int, int, bool], tuple[Callable[..., None], Array, Array | None]] = {}
-        self._known: list[Array | None] = [None] * len(self._input_nodes)
-        self._row_count = row_count
         # NaN and infinity are for the caller to find.
         self._enter = without_warnings()
         self._program: Program
@@ -65,10 +63,10 @@ class _Compiled:
         compile_instructions = compile_loops if self._is_loops else compile_program
         self._program = compile_instructions(
             self._instructions,
-            inputs=[node.name for node in self._input_nodes],
+            inputs=self._inputs.names,
             statistics=self._statistics,
-            known=self._known,
-            fitting=self._fitting,
+            known=self._inputs.known,
+            fitting=self._inputs.fitting,
         )
 
     def run(self, parameters: Array, inputs: Mapping[str, Array], gradient: Array | None) -> None:
@@ -78,7 +76,7 @@ class _Compiled:
         try:
             self._enter(step, inputs)
         except KeyError as error:
-            self._check_names(inputs)
+            self._inputs.check_names(inputs)
             raise error from None
 
     def run_announcing(
@@ -91,7 +89,7 @@ class _Compiled:
             return
         bound = self._bound.get((id(parameters), id(gradient), True))
         step = self._bind(parameters, gradient, announcing=True) if bound is None else bound[0]
-        self._check_names(inputs)
+        self._inputs.check_names(inputs)
         self._enter(step, inputs, announce)
 
     def set_statistics(self, statistics: Array | None) -> None:
@@ -115,11 +113,6 @@ class _Compiled:
         """The Python that runs, for looking at."""
         return self._program.source
 
-    def _check_names(self, inputs: Mapping[str, Array]) -> None:
-        for node in self._input_nodes:
-            if node.name not in inputs:
-                raise ValueMismatch(f"input '{node.name}' has no value")
-
     def _bind(self, parameters: Array, gradient: Array | None, *, announcing: bool) -> Callable[..., None]:
         """The step for these arrays. What is remembered holds them, so an identity is never that of another array."""
         for name, vector in (("parameters", parameters), ("gradients", gradient)):
@@ -141,25 +134,44 @@ class _Compiled:
         if self._announcing is None:
             self._announcing = compile_program(
                 self._instructions,
-                inputs=[node.name for node in self._input_nodes],
+                inputs=self._inputs.names,
                 statistics=self._statistics,
-                known=self._known,
-                fitting=self._fitting,
+                known=self._inputs.known,
+                fitting=self._inputs.fitting,
                 announcements=final_ranges(self._instructions),
                 memory=self._program.arena,
             )
         return self._announcing
 
-    def _fitting(self, index: int, array: Array) -> Array:
+
+class _Inputs:
+    """The inputs of a plan, and the last array of each that fitted. A program holds it, so it must not know the plan:
+    what holds itself is only freed by a full collection, and with it all the plan's memory.
+
+    names: in the order of the program's arguments. known: of each the array that needs no look."""
+
+    def __init__(self, nodes: list[Node], row_count: int) -> None:
+        self._nodes = nodes
+        self._row_count = row_count
+        self.names = [node.name for node in nodes]
+        self.known: list[Array | None] = [None] * len(nodes)
+
+    def check_names(self, inputs: Mapping[str, Array]) -> None:
+        """Raise ValueMismatch for an input that has no value."""
+        for name in self.names:
+            if name not in inputs:
+                raise ValueMismatch(f"input '{name}' has no value")
+
+    def fitting(self, index: int, array: Array) -> Array:
         """The array as the program takes it. One that fits is remembered; classes are looked at each time."""
-        node = self._input_nodes[index]
+        node = self._nodes[index]
         array = np.asarray(array)
         shape = (self._row_count, *node.shape)
         if array.shape != shape:
             raise ValueMismatch(f"input '{node.name}' must have shape {shape}, but has {array.shape}")
         if node.class_count is None:
             if array.dtype == np.float32 and array.flags.c_contiguous:
-                self._known[index] = array
+                self.known[index] = array
                 return array
             return np.ascontiguousarray(array, np.float32)
         if array.dtype.kind not in "iu":

@@ -159,7 +159,8 @@ def partial_of_value(node: Node) -> Callable[[Traced], Any] | None:
     if not isinstance(operation, Elementwise) or operation.operand_count != 1 or operation.options:
         return None
     partial = operation.partials[0]
-    probe = Traced(Trace(), Buffer("temporary", (1,)), (1,))
+    trace = Trace()
+    probe = Traced(trace, Buffer("temporary", (1,)), (1,))
     try:
         result = partial(probe, None)
     except (TypeError, AttributeError):

@@ -93,7 +93,7 @@ def compile_loops(
     source = writer.source()
     namespace: dict[str, Any] = {"math": math, "float32": np.float32, "one": np.float32(1), "zero": np.float32(0)}
     exec(compile(source, "<plan>", "exec"), namespace)  # noqa: S102  (the source is our own: names, shapes and numbers)
-    compiled = numba.njit(namespace["step"], fastmath={"reassoc", "contract", "nsz"}, error_model="numpy")
+    compiled = numba.njit(namespace.pop("step"), fastmath={"reassoc", "contract", "nsz"}, error_model="numpy")
     memory = aligned_zeros(arena.size)
     owned = (memory, statistics, *writer.objects.values())
 

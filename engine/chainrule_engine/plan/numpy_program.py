@@ -160,7 +160,9 @@ def compile_program(
     exec(compile(source, "<plan>", "exec"), namespace)  # noqa: S102  (the source is our own, see above)
     if memory is None:
         memory = aligned_zeros(arena.size)
-    return Program(namespace["plan"](memory, statistics, known, fitting), memory, source)
+    # Taken out of the names that it is defined among: else it would hold them, and they it.
+    plan = namespace.pop("plan")
+    return Program(plan(memory, statistics, known, fitting), memory, source)
 
 
 def aligned_zeros(size: int) -> np.ndarray[Any, np.dtype[np.float32]]:

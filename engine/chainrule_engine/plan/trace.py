@@ -9,6 +9,7 @@ is computed twice; `shape` is what it stands for.
 from __future__ import annotations
 
 import math
+import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -69,7 +70,8 @@ class Traced(NDArrayOperatorsMixin):
         contiguous: bool = True,
         whole: bool = True,
     ) -> None:
-        self.trace = trace
+        # Weakly: a trace holds what it has recorded, which would hold it.
+        self._trace = weakref.ref(trace)
         self.buffer = buffer
         self.shape = shape
         self.kept = shape if kept is None else kept
@@ -78,6 +80,14 @@ class Traced(NDArrayOperatorsMixin):
         self.contiguous = contiguous
         self.whole = whole
         self.negated = False  # whether it stands for the negative of the memory: see `chainrule_engine.plan.negations`
+
+    @property
+    def trace(self) -> Trace:
+        """Where it is recorded; whoever records holds that."""
+        trace = self._trace()
+        if trace is None:
+            raise ReferenceError("nothing can be recorded any longer: the trace has ended")
+        return trace
 
     @property
     def size(self) -> int:
