@@ -18,7 +18,17 @@ from chainrule.cli.failures import FAILED, OUTPUT_CLOSED, WRONG_INPUT, CommandFa
 from chainrule.cli.history import app as history
 from chainrule.cli.jobs import app as jobs
 from chainrule.cli.models import app as models
-from chainrule.cli.options import DATA_FILES, DEFAULT_SERVER, DataRoot, JobFile, Json, Output, Server, Transport
+from chainrule.cli.options import (
+    DATA_FILES,
+    DEFAULT_SERVER,
+    DataRoot,
+    JobFile,
+    Json,
+    Output,
+    Server,
+    Settings,
+    Transport,
+)
 from chainrule.cli.processes import app as processes
 from chainrule.cli.security import add_security_options, certificates, token
 from chainrule.errors import ChainruleError
@@ -68,13 +78,23 @@ def train(
         Path | None,
         typer.Option("--trace", metavar="FILE", help="Write the last steps as a trace for Chrome or Perfetto."),
     ] = None,
+    settings: Settings = None,
     as_json: Json = False,
 ) -> None:
     """Train a job on this machine: start a server and N workers, write the model, end them all."""
     from chainrule.cli.commands.train import Training
 
     _let_sigint_end_it()
-    Training(job_file, workers, output, as_json, data_root=data_root, transport=transport, trace=trace).run()
+    Training(
+        job_file,
+        workers,
+        output,
+        as_json,
+        data_root=data_root,
+        transport=transport,
+        trace=trace,
+        settings=settings or (),
+    ).run()
 
 
 @app.command()
@@ -90,6 +110,7 @@ def sweep(
     ] = None,
     data_root: DataRoot = None,
     cancel: Annotated[bool, typer.Option("--cancel", help="End the jobs of this sweep that go on.")] = False,
+    settings: Settings = None,
     server: Server = DEFAULT_SERVER,
     as_json: Json = False,
 ) -> None:
@@ -97,7 +118,16 @@ def sweep(
     from chainrule.cli.commands import sweep as command
 
     _let_sigint_end_it()
-    command.sweep(server, job_file, workers=workers, output=output, data_root=data_root, cancel=cancel, as_json=as_json)
+    command.sweep(
+        server,
+        job_file,
+        workers=workers,
+        output=output,
+        data_root=data_root,
+        cancel=cancel,
+        settings=settings or (),
+        as_json=as_json,
+    )
 
 
 @app.command()
@@ -112,12 +142,21 @@ def graph(
         typer.Option("--parameters", metavar="MODEL.safetensors", help="A trained model; else the first parameters."),
     ] = None,
     data_root: DataRoot = None,
+    settings: Settings = None,
     as_json: Json = False,
 ) -> None:
     """Draw a job's computation graph with the forward and backward values of one example."""
     from chainrule.cli.commands.graph import graph as draw
 
-    draw(job_file, output, row=row, parameters=parameters, as_json=as_json, data_root=data_root)
+    draw(
+        job_file,
+        output,
+        row=row,
+        parameters=parameters,
+        as_json=as_json,
+        data_root=data_root,
+        settings=settings or (),
+    )
 
 
 @app.command()
@@ -131,6 +170,7 @@ def check(
         int | None, typer.Option("--row-count", metavar="R", help="Rows to check; a microbatch where none is given.")
     ] = None,
     data_root: DataRoot = None,
+    settings: Settings = None,
     as_json: Json = False,
 ) -> None:
     """Hold a job's gradients against central differences, on rows of its data."""
@@ -138,7 +178,14 @@ def check(
 
     # As in train: a shell starts background commands with SIGINT ignored.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    Check(job_file=job_file, worker_count=workers, row_count=row_count, as_json=as_json, data_root=data_root).run()
+    Check(
+        job_file=job_file,
+        worker_count=workers,
+        row_count=row_count,
+        as_json=as_json,
+        data_root=data_root,
+        settings=settings or (),
+    ).run()
 
 
 @app.command()

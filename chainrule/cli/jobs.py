@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from chainrule.cli.options import DEFAULT_SERVER, JobFile, JobId, Json, Server
+from chainrule.cli.options import DEFAULT_SERVER, JobFile, JobId, Json, Server, Settings
 
 app = typer.Typer()
 
@@ -29,6 +29,7 @@ def submit(
             help="Upload the files that data.uri and model.start.model name beside the job file, and train on them.",
         ),
     ] = False,
+    settings: Settings = None,
     server: Server = DEFAULT_SERVER,
     as_json: Json = False,
 ) -> None:
@@ -42,6 +43,7 @@ def submit(
         validate_only=validate_only,
         request_id=request_id,
         upload=upload,
+        settings=settings or (),
         as_json=as_json,
     )
 

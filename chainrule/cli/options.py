@@ -16,6 +16,12 @@ Server = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")]
 JobId = Annotated[str, typer.Argument(metavar="JOB", help="The job's id, or its first 4 characters or more.")]
 JobFile = Annotated[Path, typer.Argument(metavar="JOB.toml", help="The job file.")]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="A key of the job file, such as training.epochs=50; may be repeated."
+    ),
+]
 Transport = Annotated[
     str,
     typer.Option(

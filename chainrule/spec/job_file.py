@@ -17,7 +17,7 @@ import difflib
 import json
 import re
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -25,6 +25,7 @@ from google.protobuf.descriptor import EnumDescriptor, FieldDescriptor
 from google.protobuf.message import Message
 
 from chainrule.errors import JobFileError, Problem
+from chainrule.spec.settings import with_settings
 from chainrule.text import enum_names
 from chainrule.v1 import job_pb2
 
@@ -41,9 +42,9 @@ _INTEGER_BITS = {
 _FLOATS = (FieldDescriptor.CPPTYPE_FLOAT, FieldDescriptor.CPPTYPE_DOUBLE)
 
 
-def load_job_file(path: str | Path) -> job_pb2.JobSpec:
-    """The job of a file. Raises JobFileError with every problem of the file."""
-    table = load_table(path)
+def load_job_file(path: str | Path, settings: Sequence[str] = ()) -> job_pb2.JobSpec:
+    """The job of a file. settings: 'KEY=VALUE' that replace keys of it. Raises JobFileError with every problem."""
+    table = with_settings(load_table(path), settings)
     if "sweep" in table:
         raise JobFileError([("sweep", "is for 'chainrule sweep', which trains many jobs; take it out to train one")])
     return job_of_table(table)

@@ -16,6 +16,7 @@ from typing import Any
 
 from chainrule.errors import JobFileError, Problem
 from chainrule.spec.job_file import job_of_table
+from chainrule.spec.settings import set_at
 from chainrule.v1 import job_pb2
 
 MAX_JOBS = 1_000
@@ -114,7 +115,7 @@ def sweep_of_table(table: dict[str, Any]) -> Sweep:
 def _trial(base: dict[str, Any], number: int, settings: Settings, folds: int, sweep_id: str) -> Trial:
     table = copy.deepcopy(base)
     for path, value in settings.items():
-        _set(table, path, value)
+        set_at(table, path.split("."), value, where=f"sweep.{path}")
     spec = job_of_table(table)
     name = f"{spec.name[:NAME_CHARACTERS]}-{number:03d}"
     spec.labels[LABEL] = sweep_id
@@ -182,13 +183,3 @@ def _whole(table: dict[str, Any], name: str, problems: list[Problem]) -> int:
         problems.append((f"sweep.{name}", f"must be a whole number of at least 0, got {value!r:.40}"))
         return 0
     return value
-
-
-def _set(table: dict[str, Any], path: str, value: Any) -> None:
-    """Set what a path names. Raises JobFileError where something on the way is no table."""
-    *above, last = path.split(".")
-    for key in above:
-        table = table.setdefault(key, {})
-        if not isinstance(table, dict):
-            raise JobFileError([(f"sweep.{path}", f"goes through {key!r}, which is no table in this job")])
-    table[last] = value

@@ -49,6 +49,7 @@ class Check:
     row_count: int | None
     as_json: bool
     data_root: Path | None = None
+    settings: Sequence[str] = ()
     _found: Results = field(default_factory=dict)
 
     def run(self) -> None:
@@ -75,7 +76,7 @@ class Check:
             print_json(self._found)
 
     def _check(self) -> None:
-        spec = load_job_file(self.job_file)
+        spec = load_job_file(self.job_file, self.settings)
         if self.worker_count is not None:
             shards = spec.training.shards if spec.training.HasField("shards") else DEFAULT_SHARDS
             # Where the shards themselves are wrong, the process that checks says so.

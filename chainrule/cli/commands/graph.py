@@ -7,6 +7,7 @@ The example comes from a process of the server's code, which alone reads and pre
 from __future__ import annotations
 
 import base64
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +27,21 @@ EXAMPLE_TIMEOUT_S = 60.0
 
 
 def graph(
-    job_file: Path, output: Path, *, row: int, parameters: Path | None, as_json: bool, data_root: Path | None = None
+    job_file: Path,
+    output: Path,
+    *,
+    row: int,
+    parameters: Path | None,
+    as_json: bool,
+    data_root: Path | None = None,
+    settings: Sequence[str] = (),
 ) -> None:
     """Draw the loss of a job for one row of its data. data_root: the job file's folder where it is None.
 
     Raises CommandFailed, JobFileError or InvalidJob."""
     with given_as("--output"):
         check_picture_file(output)
-    spec = load_job_file(job_file)
+    spec = load_job_file(job_file, settings)
     example = read_example(spec, row=row, parameters=parameters, data_root=data_root or job_file.parent)
     picture = picture_of_job(spec, example, row=row, parameters=parameters)
     with given_as("--output"):

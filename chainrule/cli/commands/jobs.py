@@ -28,12 +28,13 @@ def submit(
     validate_only: bool = False,
     request_id: str = "",
     upload: bool = False,
+    settings: Sequence[str] = (),
     as_json: bool,
 ) -> None:
     """Put a job in the queue, and follow it to its end where `watch` is set; or only have it checked.
 
     upload: the files that `data.uri` and `model.start.model` name are uploaded first, unless the server has them."""
-    spec = load_job_file(job_file)
+    spec = load_job_file(job_file, settings)
     with Client(server) as client:
         if upload:
             upload_files(client, spec, job_file.parent)

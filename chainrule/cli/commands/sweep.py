@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from chainrule.client.sweep_runs import Run, best_of, steps_of, table_of, value_
 from chainrule.errors import PreconditionFailed
 from chainrule.local.processes import LocalProcesses
 from chainrule.spec.job_file import load_table
+from chainrule.spec.settings import with_settings
 from chainrule.spec.sweep import LABEL, Sweep, sweep_of_table
 from chainrule.text import number
 from chainrule.v1 import job_pb2
@@ -36,13 +37,14 @@ def sweep(
     data_root: Path | None,
     cancel: bool,
     as_json: bool,
+    settings: Sequence[str] = (),
 ) -> None:
     """Train all jobs of a sweep and download the best model. workers: of a local cluster, None: on the server.
 
     cancel: end the jobs of this sweep instead. Raises CommandFailed, JobFileError, ServerError."""
     if workers is not None and cancel:
         raise wrong_input("--cancel", "is for jobs on a server; a local cluster's end with it")
-    found = sweep_of_table(load_table(job_file))
+    found = sweep_of_table(with_settings(load_table(job_file), settings))
     path = output or DEFAULT_FOLDER / f"{found.name}-sweep-{found.sweep_id}.safetensors"
     if not cancel:
         check_output(path)

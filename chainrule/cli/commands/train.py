@@ -7,7 +7,7 @@ import queue
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -46,6 +46,7 @@ class Training:
     data_root: Path | None = None
     transport: str = "auto"
     trace: Path | None = None
+    settings: Sequence[str] = ()
     job: job_pb2.Job = field(default_factory=job_pb2.Job)
 
     def run(self) -> None:
@@ -83,7 +84,7 @@ class Training:
             raise wrong_input("--transport", f"must be one of {', '.join(TRANSPORTS)}, got {self.transport!r}")
         if self.trace is not None and not self.trace.parent.is_dir():
             raise wrong_input("--trace", f"{self.trace}: there is no folder {self.trace.parent}; make it first")
-        spec = load_job_file(self.job_file)
+        spec = load_job_file(self.job_file, self.settings)
         shards = spec.training.shards if spec.training.HasField("shards") else DEFAULT_SHARDS
         # Where the shards themselves are wrong, the server says so.
         if self.worker_count < 1 or self.worker_count > max(shards, 1):

@@ -195,6 +195,15 @@ def test_watch_as_json_is_a_line_for_each_state(at: Any, capsys: pytest.CaptureF
     assert [json.loads(line)["state"] for line in lines] == ["QUEUED", "RUNNING", "SUCCEEDED"]
 
 
+def test_set_replaces_keys_of_the_job_file_that_is_sent(at: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    settings = ["--set", "training.epochs=77", "--set", "labels.team=vision"]
+    assert run(["submit", job_file(), *settings]) == 0
+    assert at.specs[0].training.epochs == 77
+    assert at.specs[0].labels == {"team": "vision"}
+    assert run(["submit", job_file(), "--set", "training.epoch=1"]) == 2
+    assert "training.epoch: unknown key; did you mean 'epochs'?" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("arguments", [["watch", JOB_ID], ["submit", "job.toml", "--watch"]])
 def test_watching_a_job_that_fails_has_exit_code_1(
     at: Any, arguments: list[str], capsys: pytest.CaptureFixture[str]
