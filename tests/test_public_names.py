@@ -22,6 +22,24 @@ def test_the_reference_has_every_public_name_and_no_other() -> None:
     assert groups <= shown
 
 
+def test_the_reference_shows_a_method_wherever_its_class_has_it_from() -> None:
+    page = (ROOT / "docs" / "reference" / "python.md").read_text(encoding="utf-8")
+    found = re.findall(r"^::: chainrule\.(\w+)$(\n    options:\n      inherited_members: true)?", page, re.MULTILINE)
+    options = {name: bool(has_inherited) for name, has_inherited in found}
+    assert options["aio"]
+    classes = {name: each for name in options if isinstance(each := getattr(chainrule, name), type)}
+    shown = {base for name, each in classes.items() for base in (each.__mro__ if options[name] else [each])}
+    hidden = {
+        f"{each.__name__}.{name}"
+        for each in classes.values()
+        for base in each.__mro__
+        if base.__module__.startswith("chainrule.") and base not in shown
+        for name in vars(base)
+        if not name.startswith("_")
+    }
+    assert hidden == set()
+
+
 def test_type_checkers_are_told_every_name_that_is_there_and_where_it_is_from() -> None:
     stub = (ROOT / "chainrule" / "__init__.pyi").read_text(encoding="utf-8")
     told = re.findall(r"^from (\S+) import (\w+) as \2$", stub, re.MULTILINE)
