@@ -1,14 +1,12 @@
-"""What an upload needs on a client's side, whatever sends it: the file in parts, and patience with a server."""
+"""What an upload needs on a client's side, whatever sends it: the file in parts, and the deadlines of its calls."""
 
 from __future__ import annotations
 
 import hashlib
-import random
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from chainrule.errors import DataFileError, ServerUnavailable
+from chainrule.errors import DataFileError
 from chainrule.v1 import data_service_pb2 as api
 
 PART_BYTES = 1 << 20
@@ -17,35 +15,8 @@ CALL_BYTES = 64 << 20
 CALL_TIMEOUT_S = 600.0
 # The server reads the whole file again and hashes it: a slow disk takes 10 s for 1 GB.
 FINISH_TIMEOUT_S = 6 * 3600.0
-# How long a server may be away, such as for a restart, while a file is uploaded.
-RECONNECT_TIMEOUT_S = 60.0
-FIRST_BACKOFF_S = 0.1
-LONGEST_BACKOFF_S = 2.0
 # Called with what is done ("hashing", "uploading", "checking"), how many bytes of it, and of how many.
 Told = Callable[[str, int, int], None]
-
-
-class Patience:
-    """How long an upload goes on while nobody answers: for at most timeout_s in a row, with growing pauses."""
-
-    def __init__(self, timeout_s: float) -> None:
-        self._timeout_s = timeout_s
-        self.renew()
-
-    def renew(self) -> None:
-        """The server has answered."""
-        self._lost_at_s: float | None = None
-        self._backoff_s = FIRST_BACKOFF_S
-
-    def pause_s(self, error: ServerUnavailable) -> float:
-        """How long to wait before the next attempt. Raises the error where it has been too long."""
-        now_s = time.monotonic()
-        self._lost_at_s = now_s if self._lost_at_s is None else self._lost_at_s
-        if now_s + self._backoff_s >= self._lost_at_s + self._timeout_s:
-            raise error
-        pause_s = self._backoff_s * (0.5 + random.random())  # noqa: S311 - so that clients don't come all at once
-        self._backoff_s = min(2 * self._backoff_s, LONGEST_BACKOFF_S)
-        return pause_s
 
 
 class UploadFile:

@@ -6,19 +6,15 @@ The blocking client and the asyncio client share it; it knows neither channels n
 from __future__ import annotations
 
 import numbers
-import random
 import time
 from collections.abc import Callable, Iterator
 
 from chainrule.client.job_text import FINAL_STATES, state_name
+from chainrule.client.patience import RECONNECT_TIMEOUT_S, Patience
 from chainrule.errors import ArgumentError, JobNotEnded, ServerError, ServerTimeout, ServerUnavailable
 from chainrule.v1 import job_pb2
 from chainrule.v1 import job_service_pb2 as api
 
-# How long a server may be away, such as for a restart, while a job is watched.
-RECONNECT_TIMEOUT_S = 60.0
-FIRST_BACKOFF_S = 0.1
-LONGEST_BACKOFF_S = 2.0
 # After so long a call ends and the next one goes on, so that every call has a deadline.
 CALL_TIMEOUT_S = 600.0
 Lost = Callable[[ServerError], None]
@@ -47,14 +43,12 @@ class Watch:
             self.request.after_event = after_event
         # A first call that fails may have the wrong address; who names an event has been there.
         self._is_known = after_event is not None
-        self._reconnect_timeout_s = reconnect_timeout_s
-        self._lost = lost
+        self._lost = lost if reconnect_timeout_s > 0 else None
+        self._patience = Patience(reconnect_timeout_s, clock)
         self._clock = clock
         self._timeout_s = timeout_s
         self._end_s = None if timeout_s is None else clock() + timeout_s
         self._call_end_s = 0.0
-        self._lost_at_s: float | None = None
-        self._backoff_s = FIRST_BACKOFF_S
         self._state = "of unknown state"
 
     def begin_call(self) -> float:
@@ -67,7 +61,8 @@ class Watch:
 
     def told(self, response: api.WatchJobResponse) -> bool:
         """Remember what was told; whether it was the last."""
-        self._is_known, self._lost_at_s, self._backoff_s = True, None, FIRST_BACKOFF_S
+        self._is_known = True
+        self._patience.renew()
         self.request.job_id, self.request.after_event = response.job.job_id, response.last_event
         self._state = state_name(response.job.state).lower()
         return response.job.state in FINAL_STATES
@@ -88,16 +83,11 @@ class Watch:
         error = error or ServerUnavailable(f"the server stopped telling how job {self.request.job_id} goes on")
         if not isinstance(error, ServerUnavailable):
             raise error
-        if self._lost_at_s is None:
-            self._lost_at_s = now_s
-            if self._lost is not None and self._is_known and self._reconnect_timeout_s > 0:
-                self._lost(error)
-        if not self._is_known or now_s + self._backoff_s >= self._lost_at_s + self._reconnect_timeout_s:
+        if not self._is_known:
             raise error
-        # Jitter, so that clients don't come all at once.
-        wait_s = self._backoff_s * (0.5 + random.random())  # noqa: S311
-        self._backoff_s = min(2 * self._backoff_s, LONGEST_BACKOFF_S)
-        return wait_s
+        if self._lost is not None and self._patience.is_fresh:
+            self._lost(error)
+        return self._patience.pause_s(error)
 
 
 def states_of(update: api.WatchJobResponse) -> Iterator[job_pb2.Job]:

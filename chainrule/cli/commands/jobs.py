@@ -10,10 +10,10 @@ from chainrule.cli.commands.train import check_success, default_model_path
 from chainrule.cli.failures import given_as, interrupted, wrong_input
 from chainrule.cli.output import print_json, print_line, print_table
 from chainrule.client.blocking.client import Client
-from chainrule.client.job_text import FINAL_STATES, event_text, fields_of, job_lines, state_name, state_number
+from chainrule.client.blocking.job import followed
+from chainrule.client.job_text import FINAL_STATES, fields_of, job_lines, state_name, state_number
 from chainrule.client.model_requests import Version
 from chainrule.client.progress import ProgressDisplay
-from chainrule.client.watching import states_of
 from chainrule.spec.job_file import load_job_file
 from chainrule.text import number, size, time_text
 from chainrule.v1 import job_pb2
@@ -155,15 +155,11 @@ def _follow(client: Client, job_id: str, *, as_json: bool) -> None:
     job = job_pb2.Job()
     try:
         with ProgressDisplay() as display:
-            for update in client.watch_updates(job_id, lost=lambda error: display.note(f"{error}; trying again")):
-                for event in update.events:
-                    if text := event_text(event):
-                        display.note(text)
-                for job in states_of(update):
-                    if as_json:
-                        print_json(fields_of(job))
-                    else:
-                        display.show(job)
+            for job in followed(client, job_id, display.note):
+                if as_json:
+                    print_json(fields_of(job))
+                else:
+                    display.show(job)
     except KeyboardInterrupt:
         raise interrupted(message=f"interrupted; job {job_id} goes on, 'chainrule cancel {job_id}' ends it") from None
     if not as_json:

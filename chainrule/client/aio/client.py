@@ -27,7 +27,8 @@ from chainrule.client.channel import (
 )
 from chainrule.client.health import SERVICES
 from chainrule.client.model_requests import Value, Version, explain_request_of, predict_request, set_version
-from chainrule.client.watching import RECONNECT_TIMEOUT_S, Lost, Watch, states_of
+from chainrule.client.patience import RECONNECT_TIMEOUT_S
+from chainrule.client.watching import Lost, Watch, states_of
 from chainrule.errors import ServerError, ServerTimeout, ServerUnavailable
 from chainrule.security.credentials import Credentials
 from chainrule.security.expiry import tell_client_of_expiry

@@ -9,14 +9,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from chainrule.client.blocking.calls import Calls, sent, sleep, wait_for
-from chainrule.client.upload_file import (
-    CALL_TIMEOUT_S,
-    FINISH_TIMEOUT_S,
-    RECONNECT_TIMEOUT_S,
-    Patience,
-    Told,
-    UploadFile,
-)
+from chainrule.client.patience import RECONNECT_TIMEOUT_S, Patience
+from chainrule.client.upload_file import CALL_TIMEOUT_S, FINISH_TIMEOUT_S, Told, UploadFile
 from chainrule.errors import ServerUnavailable
 from chainrule.v1 import data_service_pb2 as api
 from chainrule.v1 import data_service_pb2_grpc

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+
+from chainrule.client.blocking.client import Client
 from chainrule.client.blocking.job_calls import JobCalls
 from chainrule.client.job_text import event_text
 from chainrule.client.metrics import Metrics
-from chainrule.client.notebook_progress import Display, progress_display
-from chainrule.client.watching import Lost, states_of
+from chainrule.client.notebook_progress import progress_display
+from chainrule.client.watching import states_of
 from chainrule.v1 import job_pb2
-from chainrule.v1 import job_service_pb2 as api
 
 
 class Job(JobCalls):
@@ -20,9 +22,11 @@ class Job(JobCalls):
         progress: whether to show a bar, below a notebook's cell or on standard error; None: in a notebook or on a
         terminal. An interrupted wait leaves the job as it is; `cancel` ends it."""
         with progress_display(progress) as display:
-            for update in self._client.watch_updates(self.id, timeout_s=timeout_s, lost=note_of(display)):
-                for self.message in states_of(update):
-                    show_update(display, update, self.message)
+            note = None if display is None else display.note
+            for message in followed(self._client, self.id, note, timeout_s=timeout_s):
+                self.message = message
+                if display is not None:
+                    display.show(message)
         self.check()
         return self
 
@@ -32,16 +36,17 @@ class Job(JobCalls):
         return Metrics(self._client.read_metrics(self.id))
 
 
-def show_update(display: Display | None, update: api.WatchJobResponse, job: job_pb2.Job) -> None:
-    """Show the job, and what of the update's events is worth a word."""
-    if display is None:
-        return
-    for event in update.events if job is update.job else ():
-        if text := event_text(event):
-            display.note(text)
-    display.show(job)
+def followed(
+    client: Client, job_id: str, note: Callable[[str], None] | None, *, timeout_s: float | None = None
+) -> Iterator[job_pb2.Job]:
+    """The job now and again as it advances. note: is called with what of its events, and of the connection, is worth a
+    word."""
 
+    def tell(text: str) -> None:
+        if note is not None and text:
+            note(text)
 
-def note_of(display: Display | None) -> Lost | None:
-    """What tells that the connection was lost."""
-    return None if display is None else lambda error: display.note(f"{error}; trying again")
+    for update in client.watch_updates(job_id, timeout_s=timeout_s, lost=lambda error: tell(f"{error}; trying again")):
+        for event in update.events:
+            tell(event_text(event))
+        yield from states_of(update)

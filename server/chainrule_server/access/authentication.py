@@ -20,6 +20,7 @@ import grpc
 from chainrule.holding.errors import ServiceError
 from chainrule.process.logs import log_event
 from chainrule.security.tokens import ROLES, Holder, TokenError, holder_of, read_holders
+from chainrule_server.access.file_changes import FileChanges
 from chainrule_server.access.permissions import OPEN, roles_of
 from chainrule_server.errors import PermissionDenied, Unauthenticated
 from chainrule_server.grpc_status import abort
@@ -53,7 +54,7 @@ class TokenFile:
         self._path = path
         self._clock_s = clock_s
         self._looked_s = clock_s()
-        self._seen = self._mark()
+        self._changes = FileChanges(path)
         self._holders = self._read()
 
     def holders(self) -> tuple[Holder, ...]:
@@ -61,22 +62,13 @@ class TokenFile:
         now_s = self._clock_s()
         if now_s - self._looked_s >= LOOK_INTERVAL_S:
             self._looked_s = now_s
-            mark = self._mark()
-            if mark != self._seen:
-                self._seen = mark
+            if self._changes.any_new():
                 try:
                     self._holders = self._read()
                     log.info("tokens read again: %d", len(self._holders), extra=log_event("tokens_read"))
                 except TokenError as error:
                     log.error("the tokens stay as they were: %s", error, extra=log_event("tokens_not_read"))
         return self._holders
-
-    def _mark(self) -> object:
-        try:
-            status = self._path.stat()
-        except OSError:
-            return None
-        return status.st_mtime_ns, status.st_size, status.st_ino
 
     def _read(self) -> tuple[Holder, ...]:
         try:

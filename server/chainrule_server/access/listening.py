@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import logging
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -16,6 +16,7 @@ from chainrule.address import is_loopback
 from chainrule.errors import CredentialsError
 from chainrule.process.logs import log_event
 from chainrule.security.tls_files import Identity, read_authorities, read_identity
+from chainrule_server.access.file_changes import FileChanges
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +68,9 @@ class ReloadingCertificate:
     def __init__(self, files: TlsFiles, now: Callable[[], datetime.datetime]) -> None:
         self.files = files
         self._now = now
-        self._seen = self._mark()
+        self._changes = FileChanges(
+            *(path for path in (files.certificate, files.key, files.client_ca) if path is not None)
+        )
         self.identity, self._authorities = self._read()
 
     def credentials(self) -> grpc.ServerCredentials:
@@ -80,10 +83,8 @@ class ReloadingCertificate:
 
     def _changed(self) -> grpc.ServerCertificateConfiguration | None:
         """Called by gRPC for each new connection, in a thread of its own: what changed, or None."""
-        mark = self._mark()
-        if mark == self._seen:
+        if not self._changes.any_new():
             return None
-        self._seen = mark
         try:
             self.identity, self._authorities = self._read()
         except CredentialsError as error:
@@ -101,10 +102,6 @@ class ReloadingCertificate:
         files = self.files
         authorities = None if files.client_ca is None else read_authorities(files.client_ca)
         return read_identity(files.certificate, files.key, now=self._now()), authorities
-
-    def _mark(self) -> list[object]:
-        paths: Iterable[Path | None] = (self.files.certificate, self.files.key, self.files.client_ca)
-        return [_mark(path) for path in paths if path is not None]
 
 
 def listen(server: grpc.aio.Server, host: str, port: int, certificate: ReloadingCertificate | None) -> str:
@@ -132,11 +129,3 @@ def listen_on_socket(server: grpc.aio.Server, path: Path) -> None:
         raise CannotListen(f"--socket: {path} can't be listened on; is it used, or its path too long?") from None
     finally:
         os.umask(before)
-
-
-def _mark(path: Path) -> object:
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return status.st_mtime_ns, status.st_size, status.st_ino

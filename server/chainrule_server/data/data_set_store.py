@@ -17,11 +17,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
+from chainrule.atomic_file import sync_folder
 from chainrule.process.logs import log_event
 from chainrule_server.data.data_root import DataFileError
 from chainrule_server.data.data_set_record import CONTENT, FEWEST_DIGITS, DataSetRecord, GivenName, ending_of
 from chainrule_server.errors import InvalidRequest, NotFound, StorageFull, WrongState
-from chainrule_server.storage.durable_file import sync_folder
 
 log = logging.getLogger(__name__)
 SCHEME = "dataset:"

@@ -6,41 +6,24 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from chainrule.atomic_file import named_at_last, sync_folder
+
 TEMPORARY_SUFFIX = ".tmp"
 
 
 def write(path: Path, content: bytes) -> None:
     """Write a file, replacing the one that is there. Its folder is made. Raises OSError, with nothing changed."""
-
-    def write_content(temporary: Path) -> None:
-        temporary.write_bytes(content)
-
-    write_by(path, write_content)
+    write_by(path, lambda temporary: temporary.write_bytes(content))
 
 
-def write_by(path: Path, writer: Callable[[Path], None]) -> None:
+def write_by(path: Path, writer: Callable[[Path], object]) -> None:
     """The same where `writer` writes the file under the temporary name that it is given."""
     if not path.parent.is_dir():
         path.parent.mkdir(parents=True)
         sync_folder(path.parent.parent)
     temporary = path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY_SUFFIX}")
-    try:
+    with named_at_last(temporary, path):
         writer(temporary)
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    sync_folder(path.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make what was renamed or removed in a folder survive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def remove_abandoned(folder: Path) -> None:
