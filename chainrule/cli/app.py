@@ -70,7 +70,12 @@ def _let_sigint_end_it() -> None:
 @app.command()
 def train(
     job_file: JobFile,
-    workers: Annotated[int, typer.Option("--workers", "-w", metavar="N", help="How many worker processes.")] = 2,
+    workers: Annotated[
+        int | None, typer.Option("--workers", "-w", metavar="N", help="How many worker processes; else 2.")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the same job where ctrl-C interrupted it, to the same bits.")
+    ] = False,
     output: Output = None,
     data_root: DataRoot = None,
     transport: Transport = "auto",
@@ -94,6 +99,7 @@ def train(
         transport=transport,
         trace=trace,
         settings=settings or (),
+        resume=resume,
     ).run()
 
 

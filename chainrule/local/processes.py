@@ -85,12 +85,14 @@ class LocalProcesses:
     """`with LocalProcesses(workers=2) as cluster:` a server at `cluster.address` with that many workers.
 
     data_root: the folder whose files jobs may read. The server keeps its own files in a temporary folder that goes
-    when the block ends. Raises ClusterError where the server doesn't start. In the main thread SIGTERM and SIGHUP end
-    the block too, as SystemExit. Without a block, `start` and `stop` do the same but for the signals."""
+    when the block ends. home: what a server kept before, of which it takes up a copy. Raises ClusterError where the
+    server doesn't start. In the main thread SIGTERM and SIGHUP end the block too, as SystemExit. Without a block,
+    `start` and `stop` do the same but for the signals."""
 
     workers: int = 2
     data_root: Path | None = None
     transport: str = "auto"
+    home: Path | None = None
     address: str = field(default="", init=False)
     # What a client needs, whatever the environment says of other servers; known once it has started.
     credentials: Credentials = field(default=Credentials(), init=False)
@@ -140,6 +142,14 @@ class LocalProcesses:
     def process_ids(self) -> list[int]:
         """The server's process, then the workers'."""
         return [child.process.pid for child in self._children]
+
+    def end(self) -> Path:
+        """End every process, and leave what the server kept: its home, in the folder that `stop` removes.
+
+        Raises ClusterError where it was stopped already."""
+        with uninterrupted():
+            end_processes([child.process for child in self._children], timeout_s=STOP_TIMEOUT_S)
+        return self._server_home()
 
     def stop(self) -> None:
         """End every process within about 3 s and remove the temporary folder. A second call does nothing."""
@@ -192,7 +202,14 @@ class LocalProcesses:
             said = f"no temporary folder can be made ({error.strerror or error})"
             raise ClusterError(f"{said}; make room, or name another folder by TMPDIR") from None
         fcntl.flock(self._lock, fcntl.LOCK_EX)
-        options = ["--host", "127.0.0.1", "--port", "0", "--home", str(Path(self._home.name) / "home")]
+        home = self._server_home()
+        if self.home is not None:
+            try:
+                shutil.copytree(self.home, home)
+            except OSError as error:
+                said = f"what was kept in {self.home} can't be taken up ({error.strerror or error})"
+                raise ClusterError(f"{said}; train anew") from None
+        options = ["--host", "127.0.0.1", "--port", "0", "--home", str(home)]
         # Nobody would resume from them: the folder ends with the cluster.
         options += ["--checkpoint-every-s", "0"]
         if self.data_root is not None:
@@ -203,6 +220,11 @@ class LocalProcesses:
         self.address = _address(server)
         for _ in range(self.workers):
             self._spawn_worker()
+
+    def _server_home(self) -> Path:
+        if self._home is None:
+            raise ClusterError("the cluster has been stopped")
+        return Path(self._home.name) / "home"
 
     def _make_tokens(self, folder: Path) -> Path:
         """Make new tokens, and the server's file, which has only their hashes."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from chainrule.cli.commands.kept_run import KeptRun, NotKept
 from chainrule.cli.commands.machine import look_at_machine
 from chainrule.cli.failures import FAILED, CommandFailed, interrupted, wrong_input
 from chainrule.cli.output import print_json, print_line, print_note
@@ -19,7 +20,15 @@ from chainrule.client.blocking.client import Client
 from chainrule.client.job_text import FINAL_STATES, fields_of, result_lines, state_name
 from chainrule.client.model_output import DEFAULT_FOLDER, check_output
 from chainrule.client.progress import ProgressDisplay
-from chainrule.errors import ChainruleError, ClusterError, ModelFileError, ServerError, ServerUnavailable
+from chainrule.errors import (
+    ChainruleError,
+    ClusterError,
+    ModelFileError,
+    PreconditionFailed,
+    ServerError,
+    ServerTimeout,
+    ServerUnavailable,
+)
 from chainrule.export.chrome_trace import chrome_trace
 from chainrule.local import preflight
 from chainrule.local.processes import LocalProcesses
@@ -30,6 +39,7 @@ from chainrule.v1 import job_pb2
 
 # What job.proto says of a job that doesn't set `shards`.
 DEFAULT_SHARDS = 8
+DEFAULT_WORKERS = 2
 TRANSPORTS = ("auto", "grpc", "shared-memory")
 POLL_INTERVAL_S = 0.1
 LAST_WORDS_TIMEOUT_S = 2.0
@@ -40,14 +50,18 @@ class Training:
     """One run of the command. Failures carry what was known of the job."""
 
     job_file: Path
-    worker_count: int
+    worker_count: int | None
     output: Path | None
     as_json: bool
     data_root: Path | None = None
     transport: str = "auto"
     trace: Path | None = None
     settings: Sequence[str] = ()
+    resume: bool = False
     job: job_pb2.Job = field(default_factory=job_pb2.Job)
+    # Where the parameters are, and with what, of a run that was interrupted and is kept.
+    _kept_model: Path | None = None
+    _count: int = DEFAULT_WORKERS
 
     def run(self) -> None:
         """Train, write the model, print the result. Raises CommandFailed."""
@@ -60,11 +74,12 @@ class Training:
             failure.fields = self._known("FAILED") | failure.fields
             raise
         except KeyboardInterrupt:
-            raise interrupted(self._known("CANCELLED")) from None
+            raise interrupted(self._known("CANCELLED"), self._what_is_kept("interrupted")) from None
         except SystemExit as ended:
             # From the cluster's signal handlers: SIGTERM or SIGHUP.
             code = ended.code if isinstance(ended.code, int) else FAILED
-            problem = ("", f"ended by {signal.Signals(code - 128).name}" if code > 128 else "ended")
+            how = f"ended by {signal.Signals(code - 128).name}" if code > 128 else "ended"
+            problem = ("", self._what_is_kept(how))
             raise CommandFailed(code, [problem], reason="INTERRUPTED", fields=self._known("CANCELLED")) from None
         wall_s = time.monotonic() - started_s
         if self.as_json:
@@ -73,7 +88,7 @@ class Training:
         progress = self.job.progress
         print_line(
             f"{self.job.spec.name} ({self.job.job_id}) succeeded: {progress.step} steps, {progress.epoch} epochs, "
-            f"{workers(self.worker_count)}, {self.job.spec.training.shards} shards"
+            f"{workers(self._count)}, {self.job.spec.training.shards} shards"
         )
         print_line()
         for line in result_lines(self.job, [("wall time", duration(wall_s)), ("model", str(model_path))]):
@@ -85,42 +100,92 @@ class Training:
         if self.trace is not None and not self.trace.parent.is_dir():
             raise wrong_input("--trace", f"{self.trace}: there is no folder {self.trace.parent}; make it first")
         spec = load_job_file(self.job_file, self.settings)
+        kept = KeptRun.of(spec, DEFAULT_FOLDER if self.output is None else self.output.parent)
+        job_id, count_before = kept.facts() if self.resume else ("", DEFAULT_WORKERS)
+        self._count = count_before if self.worker_count is None else self.worker_count
         shards = spec.training.shards if spec.training.HasField("shards") else DEFAULT_SHARDS
         # Where the shards themselves are wrong, the server says so.
-        if self.worker_count < 1 or self.worker_count > max(shards, 1):
-            raise wrong_input(
-                "--workers", f"must be from 1 to {shards}, the job's number of shards, got {self.worker_count}"
-            )
-        spec.training.min_workers = self.worker_count
-        look_at_machine(worker_count=self.worker_count, transport=self.transport)
+        least = count_before if self.resume else 1
+        if self._count < least or self._count > max(shards, least):
+            whose = ", the job's number of shards" + (f", and the {least} of before at least" if least > 1 else "")
+            raise wrong_input("--workers", f"must be from {least} to {shards}{whose}, got {self._count}")
+        spec.training.min_workers = self._count
+        look_at_machine(worker_count=self._count, transport=self.transport)
         available_bytes = available_memory_bytes()
+        data_root = self.data_root or self.job_file.parent
         with (
             ProgressDisplay() as display,
-            LocalProcesses(self.worker_count, self.data_root or self.job_file.parent, self.transport) as cluster,
+            LocalProcesses(self._count, data_root, self.transport, home=kept.home if self.resume else None) as cluster,
             Client(cluster.address, credentials=cluster.credentials) as client,
         ):
-            created = client.create_estimated_job(spec)
-            self.job = created.job
-            memory = preflight.job_memory(
-                created.estimate, worker_count=self.worker_count, available_bytes=available_bytes
-            )
-            if memory.state != "ok":
-                display.note(preflight.told(memory))
+            if self.resume:
+                self.job = client.resume_job(job_id)
+            else:
+                created = client.create_estimated_job(spec)
+                self.job = created.job
+                memory = preflight.job_memory(
+                    created.estimate, worker_count=self._count, available_bytes=available_bytes
+                )
+                if memory.state != "ok":
+                    display.note(preflight.told(memory))
             path = self.output or default_model_path(self.job)
             try:
                 check_output(path)
             except ModelFileError as error:
                 raise wrong_input("--output", str(error)) from None
-            for job in _follow(client, cluster, self.job, display):
-                self.job = job
-                display.show(job)
+            try:
+                for job in _follow(client, cluster, self.job, display):
+                    self.job = job
+                    display.show(job)
+            except (KeyboardInterrupt, SystemExit) as stop:
+                if not self._has_ended_after_all(client, display):
+                    self._keep(client, cluster, kept, path)
+                    raise stop from None
             if self.job.state == job_pb2.JOB_STATE_FAILED and self.job.progress.step:
-                kept = client.download_model(self.job.job_id, path)
-                print_note(f"the parameters of step {self.job.progress.step}, the last good ones, are in {kept}")
+                client.download_model(self.job.job_id, path)
+                print_note(f"the parameters of step {self.job.progress.step}, the last good ones, are in {path}")
             if self.trace is not None:
                 self._write_trace(client, self.trace)
             check_success(self.job)
-            return client.download_model(self.job.job_id, path)
+            found = client.download_model(self.job.job_id, path)
+            kept.remove()
+            return found
+
+    def _has_ended_after_all(self, client: Client, display: ProgressDisplay) -> bool:
+        """Let the job finish its step and pause there; whether that step was its last."""
+        display.note("the step is being finished, and what is trained is kept; ctrl-C again ends at once")
+        while True:
+            try:
+                self.job = client.pause_job(self.job.job_id)
+                return False
+            except PreconditionFailed:
+                self.job = client.get_job(self.job.job_id)
+                return True
+            except ServerTimeout:
+                # A step may take minutes. Whoever doesn't want to wait interrupts once more.
+                continue
+
+    def _keep(self, client: Client, cluster: LocalProcesses, kept: KeptRun, path: Path) -> None:
+        """Write the model of the paused job, and all that the next step needs beside it."""
+        if not self.job.progress.step:
+            return
+        try:
+            client.download_model(self.job.job_id, path, version="last")
+            kept.keep(cluster.end(), self.job.job_id, worker_count=self._count)
+        except NotKept as error:
+            print_note(f"the parameters of step {self.job.progress.step} are in {path}; --resume can't go on: {error}")
+            return
+        self._kept_model = path
+
+    def _what_is_kept(self, how: str) -> str:
+        """What an interrupted run says last."""
+        if self._kept_model is None:
+            return how
+        progress = self.job.progress
+        return (
+            f"{how} after step {progress.step} of {progress.total_steps}; its parameters are in {self._kept_model}, "
+            "and the same command with --resume goes on from there"
+        )
 
     def _write_trace(self, client: Client, path: Path) -> None:
         title = f"{self.job.spec.name} ({self.job.job_id})"
@@ -130,9 +195,10 @@ class Training:
             raise wrong_input("--trace", f"{path} can't be written: {error.strerror}") from None
 
     def _known(self, state: str) -> dict[str, Any]:
-        if self.job.state in FINAL_STATES:
+        if self.job.state in FINAL_STATES or self._kept_model is not None:
             state = state_name(self.job.state)
-        return {"job": self.job.job_id or None, "state": state, "steps": self.job.progress.step}
+        found = {"job": self.job.job_id or None, "state": state, "steps": self.job.progress.step}
+        return found if self._kept_model is None else found | {"model_path": str(self._kept_model)}
 
     def _summary(self, model_path: Path, wall_s: float) -> dict[str, Any]:
         progress, result = self.job.progress, self.job.result
@@ -142,7 +208,7 @@ class Training:
             "steps": progress.step,
             "epochs": progress.epoch,
             "row_count": result.row_count,
-            "workers": self.worker_count,
+            "workers": self._count,
             "shards": self.job.spec.training.shards,
             "loss": result.loss,
             "validation_loss": result.validation_loss if result.HasField("validation_loss") else None,
