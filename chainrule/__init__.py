@@ -20,7 +20,7 @@ _MODULES = {
         "AddressError ArgumentError ChainruleError ClusterError ConnectionFileError CredentialsError DataFileError "
         "ExpressionError InvalidJob JobCancelled JobError JobFailed JobFileError JobNotEnded JobNotFound "
         "ModelFileError NotAllowed NotAuthenticated OfflineError PreconditionFailed RowsError ServerError "
-        "ServerTimeout ServerUnavailable"
+        "ServerTimeout ServerUnavailable UnknownCategoryWarning"
     ),
     "local.cluster": "LocalCluster",
     "security.credentials": "Credentials Tls",

@@ -29,6 +29,7 @@ from chainrule.errors import RowsError as RowsError
 from chainrule.errors import ServerError as ServerError
 from chainrule.errors import ServerTimeout as ServerTimeout
 from chainrule.errors import ServerUnavailable as ServerUnavailable
+from chainrule.errors import UnknownCategoryWarning as UnknownCategoryWarning
 from chainrule.local.cluster import LocalCluster as LocalCluster
 from chainrule.security.credentials import Credentials as Credentials
 from chainrule.security.credentials import Tls as Tls

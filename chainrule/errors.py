@@ -25,6 +25,8 @@ ChainruleError
     ├── ServerUnavailable    nobody answers at the address, or the connection broke
     └── ServerTimeout        the answer didn't come in time
 
+And one warning of Python's: UnknownCategoryWarning, for rows with a category that no training row had.
+
 This module knows nothing of gRPC: `chainrule.client.blocking.client` turns statuses into these errors.
 """
 
@@ -100,6 +102,10 @@ class ExpressionError(ChainruleError, TypeError):
 
 class RowsError(ChainruleError, ValueError):
     """Rows that can't be sent to a model."""
+
+
+class UnknownCategoryWarning(UserWarning):
+    """Rows have a category that no training row had; they are predicted as having none of those that are known."""
 
 
 class JobError(ChainruleError):

@@ -51,12 +51,15 @@ def predict(
         Path,
         typer.Argument(
             metavar="FILE",
-            help="Raw features: .csv, .tsv, .parquet, .arrow, .feather; - is CSV on standard input.",
+            help="Raw features, in any form that trains: .csv, .parquet, .npz, …; - is standard input.",
         ),
     ],
     header: Annotated[
         bool, typer.Option("--header/--no-header", help="Whether the first line names the columns.")
     ] = True,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Refuse a category that no training row had, not only warn of it.")
+    ] = False,
     step: Step = None,
     best: Best = False,
     last: Last = False,
@@ -67,7 +70,7 @@ def predict(
     from chainrule.cli.commands import models
 
     version = models.version_of(step, best=best, last=last)
-    models.predict(server, job, file, header=header, version=version, as_json=as_json)
+    models.predict(server, job, file, header=header, version=version, strict=strict, as_json=as_json)
 
 
 @app.command()

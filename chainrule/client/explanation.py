@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,8 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from chainrule.cells.values import add_row
 from chainrule.client.model_output import replace_file
-from chainrule.client.rows import plain
+from chainrule.client.rows import plain, rows_of
 from chainrule.errors import RowsError
 from chainrule.graph_picture.html import html
 from chainrule.graph_picture.picture import Picture, name_of
@@ -71,11 +71,12 @@ def explain_request(job_id: str, x: Any, y: Any = None) -> api.ExplainRequest:
         if x.__index__() < 0:
             raise RowsError(f"rows are counted from 0, got {x}")
         return api.ExplainRequest(job_id=job_id, row=x.__index__(), max_values=MAX_VALUES)
-    values = x.values() if isinstance(x, Mapping) else x
-    if isinstance(values, str | bytes) or not isinstance(values, Iterable):
-        raise RowsError(f"the features of an example are a list, an array or a dict, got a {type(x).__name__}")
+    rows, names = rows_of(x)
+    if len(rows) != 1:
+        raise RowsError(f"explain takes the features of one example, got {len(rows)} rows")
     request = api.ExplainRequest(job_id=job_id, max_values=MAX_VALUES)
-    request.own.features.extend([plain(value) for value in values])
+    add_row(request.own.features, rows[0])
+    request.own.columns.extend(names)
     target = plain(y)
     if target is None:
         request.own.target.null_value = 0  # type: ignore[assignment]
@@ -83,7 +84,7 @@ def explain_request(job_id: str, x: Any, y: Any = None) -> api.ExplainRequest:
         request.own.target.string_value = target
     elif isinstance(target, bool):
         request.own.target.bool_value = target
-    else:
+    elif isinstance(target, float):
         request.own.target.number_value = target
     return request
 

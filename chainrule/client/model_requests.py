@@ -5,24 +5,28 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
+from chainrule.cells.values import Value, add_row
 from chainrule.v1 import job_service_pb2 as api
 from chainrule.v1 import model_pb2
 from chainrule.v1 import model_service_pb2 as model_api
 
-# A raw feature; None: a value that is missing.
-Value = float | str | bool | None
 # Of a model: the parameters after a step, of the best epoch, or the last.
 Version = int | Literal["best", "last"]
 NAMED_VERSIONS = {"best": model_pb2.NAMED_VERSION_BEST, "last": model_pb2.NAMED_VERSION_LAST}
 
 
 def predict_request(
-    job_id: str, rows: Sequence[Sequence[Value]], columns: Sequence[str] = (), version: Version | None = None
+    job_id: str,
+    rows: Sequence[Sequence[Value]],
+    columns: Sequence[str] = (),
+    version: Version | None = None,
+    *,
+    strict: bool = False,
 ) -> model_api.PredictRequest:
     """The request of `Client.predict`."""
-    request = model_api.PredictRequest(job_id=job_id, columns=columns)
+    request = model_api.PredictRequest(job_id=job_id, columns=columns, strict=strict)
     for row in rows:
-        request.rows.add().extend(row)
+        add_row(request.rows.add(), row)
     set_version(request, version)
     return request
 

@@ -146,7 +146,7 @@ class Parameter(_message.Message):
     def __init__(self, name: _Optional[str] = ..., shape: _Optional[_Iterable[str]] = ..., initializer: _Optional[str] = ..., frozen: _Optional[bool] = ...) -> None: ...
 
 class DataSpec(_message.Message):
-    __slots__ = ("uri", "validation_fraction", "standardize", "labels", "target", "features", "exclude", "categories", "missing", "csv", "fold")
+    __slots__ = ("uri", "validation_fraction", "standardize", "labels", "target", "features", "exclude", "categories", "missing", "csv", "missing_markers", "fold")
     URI_FIELD_NUMBER: _ClassVar[int]
     VALIDATION_FRACTION_FIELD_NUMBER: _ClassVar[int]
     STANDARDIZE_FIELD_NUMBER: _ClassVar[int]
@@ -157,6 +157,7 @@ class DataSpec(_message.Message):
     CATEGORIES_FIELD_NUMBER: _ClassVar[int]
     MISSING_FIELD_NUMBER: _ClassVar[int]
     CSV_FIELD_NUMBER: _ClassVar[int]
+    MISSING_MARKERS_FIELD_NUMBER: _ClassVar[int]
     FOLD_FIELD_NUMBER: _ClassVar[int]
     uri: str
     validation_fraction: float
@@ -168,8 +169,9 @@ class DataSpec(_message.Message):
     categories: _containers.RepeatedScalarFieldContainer[str]
     missing: str
     csv: CsvFormat
+    missing_markers: _containers.RepeatedScalarFieldContainer[str]
     fold: Fold
-    def __init__(self, uri: _Optional[str] = ..., validation_fraction: _Optional[float] = ..., standardize: _Optional[_Union[Standardization, _Mapping]] = ..., labels: _Optional[_Iterable[float]] = ..., target: _Optional[str] = ..., features: _Optional[_Iterable[str]] = ..., exclude: _Optional[_Iterable[str]] = ..., categories: _Optional[_Iterable[str]] = ..., missing: _Optional[str] = ..., csv: _Optional[_Union[CsvFormat, _Mapping]] = ..., fold: _Optional[_Union[Fold, _Mapping]] = ...) -> None: ...
+    def __init__(self, uri: _Optional[str] = ..., validation_fraction: _Optional[float] = ..., standardize: _Optional[_Union[Standardization, _Mapping]] = ..., labels: _Optional[_Iterable[float]] = ..., target: _Optional[str] = ..., features: _Optional[_Iterable[str]] = ..., exclude: _Optional[_Iterable[str]] = ..., categories: _Optional[_Iterable[str]] = ..., missing: _Optional[str] = ..., csv: _Optional[_Union[CsvFormat, _Mapping]] = ..., missing_markers: _Optional[_Iterable[str]] = ..., fold: _Optional[_Union[Fold, _Mapping]] = ...) -> None: ...
 
 class Fold(_message.Message):
     __slots__ = ("number", "count")

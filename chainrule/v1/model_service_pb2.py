@@ -26,7 +26,7 @@ from chainrule.v1 import model_pb2 as chainrule_dot_v1_dot_model__pb2
 from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n chainrule/v1/model_service.proto\x12\x0c\x63hainrule.v1\x1a\x18\x63hainrule/v1/model.proto\x1a\x1cgoogle/protobuf/struct.proto\"(\n\x16ListCheckpointsRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\"\xa4\x01\n\x17ListCheckpointsResponse\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12-\n\x0b\x63heckpoints\x18\x02 \x03(\x0b\x32\x18.chainrule.v1.Checkpoint\x12\x16\n\tlast_step\x18\x03 \x01(\x04H\x00\x88\x01\x01\x12\x16\n\tbest_step\x18\x04 \x01(\x04H\x01\x88\x01\x01\x42\x0c\n\n_last_stepB\x0c\n\n_best_step\"\x88\x01\n\x0ePredictRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12(\n\x04rows\x18\x02 \x03(\x0b\x32\x1a.google.protobuf.ListValue\x12\x0f\n\x07\x63olumns\x18\x03 \x03(\t\x12+\n\x07version\x18\x04 \x01(\x0b\x32\x1a.chainrule.v1.ModelVersion\"o\n\x0fPredictResponse\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0c\n\x04step\x18\x02 \x01(\x04\x12-\n\x0bpredictions\x18\x03 \x03(\x0b\x32\x18.chainrule.v1.Prediction\x12\x0f\n\x07\x63lasses\x18\x04 \x03(\t\"c\n\nPrediction\x12\x12\n\x05value\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x17\n\nclass_name\x18\x02 \x01(\tH\x01\x88\x01\x01\x12\x0f\n\x07outputs\x18\x03 \x03(\x01\x42\x08\n\x06_valueB\r\n\x0b_class_name\"\xc6\x01\n\x0e\x45xplainRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\r\n\x03row\x18\x02 \x01(\x04H\x00\x12$\n\x03own\x18\x03 \x01(\x0b\x32\x15.chainrule.v1.ExampleH\x00\x12\x0f\n\x05shard\x18\x06 \x01(\rH\x00\x12\x17\n\nmax_values\x18\x04 \x01(\rH\x01\x88\x01\x01\x12+\n\x07version\x18\x05 \x01(\x0b\x32\x1a.chainrule.v1.ModelVersionB\t\n\x07\x65xampleB\r\n\x0b_max_values\"_\n\x07\x45xample\x12,\n\x08\x66\x65\x61tures\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.ListValue\x12&\n\x06target\x18\x02 \x01(\x0b\x32\x16.google.protobuf.Value\"\x9b\x01\n\x0f\x45xplainResponse\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0c\n\x04step\x18\x02 \x01(\x04\x12*\n\x05nodes\x18\x03 \x03(\x0b\x32\x1b.chainrule.v1.ExplainedNode\x12\x1c\n\x0fprediction_node\x18\x04 \x01(\rH\x00\x88\x01\x01\x12\x0c\n\x04rows\x18\x05 \x03(\x04\x42\x12\n\x10_prediction_node\"~\n\x17\x45xplainReductionRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x17\n\nmax_values\x18\x02 \x01(\rH\x00\x88\x01\x01\x12+\n\x07version\x18\x03 \x01(\x0b\x32\x1a.chainrule.v1.ModelVersionB\r\n\x0b_max_values\"\xc9\x01\n\x18\x45xplainReductionResponse\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0c\n\x04step\x18\x02 \x01(\x04\x12\x11\n\trow_count\x18\x03 \x01(\x04\x12\x0c\n\x04loss\x18\x04 \x01(\x01\x12\x33\n\nparameters\x18\x05 \x03(\x0b\x32\x1f.chainrule.v1.ParameterGradient\x12\x0c\n\x04norm\x18\x06 \x01(\x01\x12+\n\x04tree\x18\x07 \x03(\x0b\x32\x1d.chainrule.v1.SubtreeGradient\"{\n\x11ParameterGradient\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05shape\x18\x02 \x03(\x04\x12+\n\x08gradient\x18\x03 \x01(\x0b\x32\x19.chainrule.v1.TensorValue\x12\x0c\n\x04norm\x18\x04 \x01(\x01\x12\x0e\n\x06\x66rozen\x18\x05 \x01(\x08\"j\n\x0fSubtreeGradient\x12\x13\n\x0b\x66irst_shard\x18\x01 \x01(\r\x12\x13\n\x0bshard_count\x18\x02 \x01(\r\x12\x11\n\trow_count\x18\x03 \x01(\x04\x12\x0c\n\x04loss\x18\x04 \x01(\x01\x12\x0c\n\x04norm\x18\x05 \x01(\x01\"\xed\x01\n\rExplainedNode\x12\x11\n\toperation\x18\x01 \x01(\t\x12\x0e\n\x06symbol\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x0c\n\x04text\x18\x04 \x01(\t\x12\x0c\n\x04rule\x18\x05 \x01(\t\x12\r\n\x05shape\x18\x06 \x03(\x04\x12*\n\x07\x66orward\x18\x07 \x01(\x0b\x32\x19.chainrule.v1.TensorValue\x12+\n\x08\x62\x61\x63kward\x18\x08 \x01(\x0b\x32\x19.chainrule.v1.TensorValue\x12\'\n\x08operands\x18\t \x03(\x0b\x32\x15.chainrule.v1.Operand\"\x80\x01\n\x07Operand\x12\x0c\n\x04node\x18\x01 \x01(\r\x12\x0e\n\x06letter\x18\x02 \x01(\t\x12\x0f\n\x07partial\x18\x03 \x01(\t\x12\x14\n\x0c\x63ontribution\x18\x04 \x01(\t\x12\x30\n\rpartial_value\x18\x05 \x01(\x0b\x32\x19.chainrule.v1.TensorValue\"b\n\x0bTensorValue\x12\x13\n\x0bvalue_count\x18\x01 \x01(\x04\x12\x0c\n\x04mean\x18\x02 \x01(\x01\x12\x0f\n\x07minimum\x18\x03 \x01(\x01\x12\x0f\n\x07maximum\x18\x04 \x01(\x01\x12\x0e\n\x06values\x18\x05 \x03(\x01\x32\xe1\x02\n\x0cModelService\x12\x46\n\x07Predict\x12\x1c.chainrule.v1.PredictRequest\x1a\x1d.chainrule.v1.PredictResponse\x12\x46\n\x07\x45xplain\x12\x1c.chainrule.v1.ExplainRequest\x1a\x1d.chainrule.v1.ExplainResponse\x12\x61\n\x10\x45xplainReduction\x12%.chainrule.v1.ExplainReductionRequest\x1a&.chainrule.v1.ExplainReductionResponse\x12^\n\x0fListCheckpoints\x12$.chainrule.v1.ListCheckpointsRequest\x1a%.chainrule.v1.ListCheckpointsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n chainrule/v1/model_service.proto\x12\x0c\x63hainrule.v1\x1a\x18\x63hainrule/v1/model.proto\x1a\x1cgoogle/protobuf/struct.proto\"(\n\x16ListCheckpointsRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\"\xa4\x01\n\x17ListCheckpointsResponse\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12-\n\x0b\x63heckpoints\x18\x02 \x03(\x0b\x32\x18.chainrule.v1.Checkpoint\x12\x16\n\tlast_step\x18\x03 \x01(\x04H\x00\x88\x01\x01\x12\x16\n\tbest_step\x18\x04 \x01(\x04H\x01\x88\x01\x01\x42\x0c\n\n_last_stepB\x0c\n\n_best_step\"\x98\x01\n\x0ePredictRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12(\n\x04rows\x18\x02 \x03(\x0b\x32\x1a.google.protobuf.ListValue\x12\x0f\n\x07\x63olumns\x18\x03 \x03(\t\x12+\n\x07version\x18\x04 \x01(\x0b\x32\x1a.chainrule.v1.ModelVersion\x12\x0e\n\x06strict\x18\x05 \x01(\x08\"\xac\x01\n\x0fPredictResponse\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0c\n\x04step\x18\x02 \x01(\x04\x12-\n\x0bpredictions\x18\x03 \x03(\x0b\x32\x18.chainrule.v1.Prediction\x12\x0f\n\x07\x63lasses\x18\x04 \x03(\t\x12;\n\x12unknown_categories\x18\x05 \x03(\x0b\x32\x1f.chainrule.v1.UnknownCategories\"X\n\x11UnknownCategories\x12\x0e\n\x06\x63olumn\x18\x01 \x01(\t\x12\x11\n\trow_count\x18\x02 \x01(\x04\x12\x0f\n\x07\x65xample\x18\x03 \x01(\t\x12\x0f\n\x07similar\x18\x04 \x01(\t\"c\n\nPrediction\x12\x12\n\x05value\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x17\n\nclass_name\x18\x02 \x01(\tH\x01\x88\x01\x01\x12\x0f\n\x07outputs\x18\x03 \x03(\x01\x42\x08\n\x06_valueB\r\n\x0b_class_name\"\xc6\x01\n\x0e\x45xplainRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\r\n\x03row\x18\x02 \x01(\x04H\x00\x12$\n\x03own\x18\x03 \x01(\x0b\x32\x15.chainrule.v1.ExampleH\x00\x12\x0f\n\x05shard\x18\x06 \x01(\rH\x00\x12\x17\n\nmax_values\x18\x04 \x01(\rH\x01\x88\x01\x01\x12+\n\x07version\x18\x05 \x01(\x0b\x32\x1a.chainrule.v1.ModelVersionB\t\n\x07\x65xampleB\r\n\x0b_max_values\"p\n\x07\x45xample\x12,\n\x08\x66\x65\x61tures\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.ListValue\x12&\n\x06target\x18\x02 \x01(\x0b\x32\x16.google.protobuf.Value\x12\x0f\n\x07\x63olumns\x18\x03 \x03(\t\"\xd8\x01\n\x0f\x45xplainResponse\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0c\n\x04step\x18\x02 \x01(\x04\x12*\n\x05nodes\x18\x03 \x03(\x0b\x32\x1b.chainrule.v1.ExplainedNode\x12\x1c\n\x0fprediction_node\x18\x04 \x01(\rH\x00\x88\x01\x01\x12\x0c\n\x04rows\x18\x05 \x03(\x04\x12;\n\x12unknown_categories\x18\x06 \x03(\x0b\x32\x1f.chainrule.v1.UnknownCategoriesB\x12\n\x10_prediction_node\"~\n\x17\x45xplainReductionRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x17\n\nmax_values\x18\x02 \x01(\rH\x00\x88\x01\x01\x12+\n\x07version\x18\x03 \x01(\x0b\x32\x1a.chainrule.v1.ModelVersionB\r\n\x0b_max_values\"\xc9\x01\n\x18\x45xplainReductionResponse\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0c\n\x04step\x18\x02 \x01(\x04\x12\x11\n\trow_count\x18\x03 \x01(\x04\x12\x0c\n\x04loss\x18\x04 \x01(\x01\x12\x33\n\nparameters\x18\x05 \x03(\x0b\x32\x1f.chainrule.v1.ParameterGradient\x12\x0c\n\x04norm\x18\x06 \x01(\x01\x12+\n\x04tree\x18\x07 \x03(\x0b\x32\x1d.chainrule.v1.SubtreeGradient\"{\n\x11ParameterGradient\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05shape\x18\x02 \x03(\x04\x12+\n\x08gradient\x18\x03 \x01(\x0b\x32\x19.chainrule.v1.TensorValue\x12\x0c\n\x04norm\x18\x04 \x01(\x01\x12\x0e\n\x06\x66rozen\x18\x05 \x01(\x08\"j\n\x0fSubtreeGradient\x12\x13\n\x0b\x66irst_shard\x18\x01 \x01(\r\x12\x13\n\x0bshard_count\x18\x02 \x01(\r\x12\x11\n\trow_count\x18\x03 \x01(\x04\x12\x0c\n\x04loss\x18\x04 \x01(\x01\x12\x0c\n\x04norm\x18\x05 \x01(\x01\"\xed\x01\n\rExplainedNode\x12\x11\n\toperation\x18\x01 \x01(\t\x12\x0e\n\x06symbol\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x0c\n\x04text\x18\x04 \x01(\t\x12\x0c\n\x04rule\x18\x05 \x01(\t\x12\r\n\x05shape\x18\x06 \x03(\x04\x12*\n\x07\x66orward\x18\x07 \x01(\x0b\x32\x19.chainrule.v1.TensorValue\x12+\n\x08\x62\x61\x63kward\x18\x08 \x01(\x0b\x32\x19.chainrule.v1.TensorValue\x12\'\n\x08operands\x18\t \x03(\x0b\x32\x15.chainrule.v1.Operand\"\x80\x01\n\x07Operand\x12\x0c\n\x04node\x18\x01 \x01(\r\x12\x0e\n\x06letter\x18\x02 \x01(\t\x12\x0f\n\x07partial\x18\x03 \x01(\t\x12\x14\n\x0c\x63ontribution\x18\x04 \x01(\t\x12\x30\n\rpartial_value\x18\x05 \x01(\x0b\x32\x19.chainrule.v1.TensorValue\"b\n\x0bTensorValue\x12\x13\n\x0bvalue_count\x18\x01 \x01(\x04\x12\x0c\n\x04mean\x18\x02 \x01(\x01\x12\x0f\n\x07minimum\x18\x03 \x01(\x01\x12\x0f\n\x07maximum\x18\x04 \x01(\x01\x12\x0e\n\x06values\x18\x05 \x03(\x01\x32\xe1\x02\n\x0cModelService\x12\x46\n\x07Predict\x12\x1c.chainrule.v1.PredictRequest\x1a\x1d.chainrule.v1.PredictResponse\x12\x46\n\x07\x45xplain\x12\x1c.chainrule.v1.ExplainRequest\x1a\x1d.chainrule.v1.ExplainResponse\x12\x61\n\x10\x45xplainReduction\x12%.chainrule.v1.ExplainReductionRequest\x1a&.chainrule.v1.ExplainReductionResponse\x12^\n\x0fListCheckpoints\x12$.chainrule.v1.ListCheckpointsRequest\x1a%.chainrule.v1.ListCheckpointsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,31 +38,33 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTCHECKPOINTSRESPONSE']._serialized_start=149
   _globals['_LISTCHECKPOINTSRESPONSE']._serialized_end=313
   _globals['_PREDICTREQUEST']._serialized_start=316
-  _globals['_PREDICTREQUEST']._serialized_end=452
-  _globals['_PREDICTRESPONSE']._serialized_start=454
-  _globals['_PREDICTRESPONSE']._serialized_end=565
-  _globals['_PREDICTION']._serialized_start=567
-  _globals['_PREDICTION']._serialized_end=666
-  _globals['_EXPLAINREQUEST']._serialized_start=669
-  _globals['_EXPLAINREQUEST']._serialized_end=867
-  _globals['_EXAMPLE']._serialized_start=869
-  _globals['_EXAMPLE']._serialized_end=964
-  _globals['_EXPLAINRESPONSE']._serialized_start=967
-  _globals['_EXPLAINRESPONSE']._serialized_end=1122
-  _globals['_EXPLAINREDUCTIONREQUEST']._serialized_start=1124
-  _globals['_EXPLAINREDUCTIONREQUEST']._serialized_end=1250
-  _globals['_EXPLAINREDUCTIONRESPONSE']._serialized_start=1253
-  _globals['_EXPLAINREDUCTIONRESPONSE']._serialized_end=1454
-  _globals['_PARAMETERGRADIENT']._serialized_start=1456
-  _globals['_PARAMETERGRADIENT']._serialized_end=1579
-  _globals['_SUBTREEGRADIENT']._serialized_start=1581
-  _globals['_SUBTREEGRADIENT']._serialized_end=1687
-  _globals['_EXPLAINEDNODE']._serialized_start=1690
-  _globals['_EXPLAINEDNODE']._serialized_end=1927
-  _globals['_OPERAND']._serialized_start=1930
-  _globals['_OPERAND']._serialized_end=2058
-  _globals['_TENSORVALUE']._serialized_start=2060
-  _globals['_TENSORVALUE']._serialized_end=2158
-  _globals['_MODELSERVICE']._serialized_start=2161
-  _globals['_MODELSERVICE']._serialized_end=2514
+  _globals['_PREDICTREQUEST']._serialized_end=468
+  _globals['_PREDICTRESPONSE']._serialized_start=471
+  _globals['_PREDICTRESPONSE']._serialized_end=643
+  _globals['_UNKNOWNCATEGORIES']._serialized_start=645
+  _globals['_UNKNOWNCATEGORIES']._serialized_end=733
+  _globals['_PREDICTION']._serialized_start=735
+  _globals['_PREDICTION']._serialized_end=834
+  _globals['_EXPLAINREQUEST']._serialized_start=837
+  _globals['_EXPLAINREQUEST']._serialized_end=1035
+  _globals['_EXAMPLE']._serialized_start=1037
+  _globals['_EXAMPLE']._serialized_end=1149
+  _globals['_EXPLAINRESPONSE']._serialized_start=1152
+  _globals['_EXPLAINRESPONSE']._serialized_end=1368
+  _globals['_EXPLAINREDUCTIONREQUEST']._serialized_start=1370
+  _globals['_EXPLAINREDUCTIONREQUEST']._serialized_end=1496
+  _globals['_EXPLAINREDUCTIONRESPONSE']._serialized_start=1499
+  _globals['_EXPLAINREDUCTIONRESPONSE']._serialized_end=1700
+  _globals['_PARAMETERGRADIENT']._serialized_start=1702
+  _globals['_PARAMETERGRADIENT']._serialized_end=1825
+  _globals['_SUBTREEGRADIENT']._serialized_start=1827
+  _globals['_SUBTREEGRADIENT']._serialized_end=1933
+  _globals['_EXPLAINEDNODE']._serialized_start=1936
+  _globals['_EXPLAINEDNODE']._serialized_end=2173
+  _globals['_OPERAND']._serialized_start=2176
+  _globals['_OPERAND']._serialized_end=2304
+  _globals['_TENSORVALUE']._serialized_start=2306
+  _globals['_TENSORVALUE']._serialized_end=2404
+  _globals['_MODELSERVICE']._serialized_start=2407
+  _globals['_MODELSERVICE']._serialized_end=2760
 # @@protoc_insertion_point(module_scope)

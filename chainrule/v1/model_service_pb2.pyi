@@ -27,28 +27,44 @@ class ListCheckpointsResponse(_message.Message):
     def __init__(self, job_id: _Optional[str] = ..., checkpoints: _Optional[_Iterable[_Union[_model_pb2.Checkpoint, _Mapping]]] = ..., last_step: _Optional[int] = ..., best_step: _Optional[int] = ...) -> None: ...
 
 class PredictRequest(_message.Message):
-    __slots__ = ("job_id", "rows", "columns", "version")
+    __slots__ = ("job_id", "rows", "columns", "version", "strict")
     JOB_ID_FIELD_NUMBER: _ClassVar[int]
     ROWS_FIELD_NUMBER: _ClassVar[int]
     COLUMNS_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
+    STRICT_FIELD_NUMBER: _ClassVar[int]
     job_id: str
     rows: _containers.RepeatedCompositeFieldContainer[_struct_pb2.ListValue]
     columns: _containers.RepeatedScalarFieldContainer[str]
     version: _model_pb2.ModelVersion
-    def __init__(self, job_id: _Optional[str] = ..., rows: _Optional[_Iterable[_Union[_struct_pb2.ListValue, _Mapping]]] = ..., columns: _Optional[_Iterable[str]] = ..., version: _Optional[_Union[_model_pb2.ModelVersion, _Mapping]] = ...) -> None: ...
+    strict: bool
+    def __init__(self, job_id: _Optional[str] = ..., rows: _Optional[_Iterable[_Union[_struct_pb2.ListValue, _Mapping]]] = ..., columns: _Optional[_Iterable[str]] = ..., version: _Optional[_Union[_model_pb2.ModelVersion, _Mapping]] = ..., strict: _Optional[bool] = ...) -> None: ...
 
 class PredictResponse(_message.Message):
-    __slots__ = ("job_id", "step", "predictions", "classes")
+    __slots__ = ("job_id", "step", "predictions", "classes", "unknown_categories")
     JOB_ID_FIELD_NUMBER: _ClassVar[int]
     STEP_FIELD_NUMBER: _ClassVar[int]
     PREDICTIONS_FIELD_NUMBER: _ClassVar[int]
     CLASSES_FIELD_NUMBER: _ClassVar[int]
+    UNKNOWN_CATEGORIES_FIELD_NUMBER: _ClassVar[int]
     job_id: str
     step: int
     predictions: _containers.RepeatedCompositeFieldContainer[Prediction]
     classes: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, job_id: _Optional[str] = ..., step: _Optional[int] = ..., predictions: _Optional[_Iterable[_Union[Prediction, _Mapping]]] = ..., classes: _Optional[_Iterable[str]] = ...) -> None: ...
+    unknown_categories: _containers.RepeatedCompositeFieldContainer[UnknownCategories]
+    def __init__(self, job_id: _Optional[str] = ..., step: _Optional[int] = ..., predictions: _Optional[_Iterable[_Union[Prediction, _Mapping]]] = ..., classes: _Optional[_Iterable[str]] = ..., unknown_categories: _Optional[_Iterable[_Union[UnknownCategories, _Mapping]]] = ...) -> None: ...
+
+class UnknownCategories(_message.Message):
+    __slots__ = ("column", "row_count", "example", "similar")
+    COLUMN_FIELD_NUMBER: _ClassVar[int]
+    ROW_COUNT_FIELD_NUMBER: _ClassVar[int]
+    EXAMPLE_FIELD_NUMBER: _ClassVar[int]
+    SIMILAR_FIELD_NUMBER: _ClassVar[int]
+    column: str
+    row_count: int
+    example: str
+    similar: str
+    def __init__(self, column: _Optional[str] = ..., row_count: _Optional[int] = ..., example: _Optional[str] = ..., similar: _Optional[str] = ...) -> None: ...
 
 class Prediction(_message.Message):
     __slots__ = ("value", "class_name", "outputs")
@@ -77,26 +93,30 @@ class ExplainRequest(_message.Message):
     def __init__(self, job_id: _Optional[str] = ..., row: _Optional[int] = ..., own: _Optional[_Union[Example, _Mapping]] = ..., shard: _Optional[int] = ..., max_values: _Optional[int] = ..., version: _Optional[_Union[_model_pb2.ModelVersion, _Mapping]] = ...) -> None: ...
 
 class Example(_message.Message):
-    __slots__ = ("features", "target")
+    __slots__ = ("features", "target", "columns")
     FEATURES_FIELD_NUMBER: _ClassVar[int]
     TARGET_FIELD_NUMBER: _ClassVar[int]
+    COLUMNS_FIELD_NUMBER: _ClassVar[int]
     features: _struct_pb2.ListValue
     target: _struct_pb2.Value
-    def __init__(self, features: _Optional[_Union[_struct_pb2.ListValue, _Mapping]] = ..., target: _Optional[_Union[_struct_pb2.Value, _Mapping]] = ...) -> None: ...
+    columns: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, features: _Optional[_Union[_struct_pb2.ListValue, _Mapping]] = ..., target: _Optional[_Union[_struct_pb2.Value, _Mapping]] = ..., columns: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class ExplainResponse(_message.Message):
-    __slots__ = ("job_id", "step", "nodes", "prediction_node", "rows")
+    __slots__ = ("job_id", "step", "nodes", "prediction_node", "rows", "unknown_categories")
     JOB_ID_FIELD_NUMBER: _ClassVar[int]
     STEP_FIELD_NUMBER: _ClassVar[int]
     NODES_FIELD_NUMBER: _ClassVar[int]
     PREDICTION_NODE_FIELD_NUMBER: _ClassVar[int]
     ROWS_FIELD_NUMBER: _ClassVar[int]
+    UNKNOWN_CATEGORIES_FIELD_NUMBER: _ClassVar[int]
     job_id: str
     step: int
     nodes: _containers.RepeatedCompositeFieldContainer[ExplainedNode]
     prediction_node: int
     rows: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, job_id: _Optional[str] = ..., step: _Optional[int] = ..., nodes: _Optional[_Iterable[_Union[ExplainedNode, _Mapping]]] = ..., prediction_node: _Optional[int] = ..., rows: _Optional[_Iterable[int]] = ...) -> None: ...
+    unknown_categories: _containers.RepeatedCompositeFieldContainer[UnknownCategories]
+    def __init__(self, job_id: _Optional[str] = ..., step: _Optional[int] = ..., nodes: _Optional[_Iterable[_Union[ExplainedNode, _Mapping]]] = ..., prediction_node: _Optional[int] = ..., rows: _Optional[_Iterable[int]] = ..., unknown_categories: _Optional[_Iterable[_Union[UnknownCategories, _Mapping]]] = ...) -> None: ...
 
 class ExplainReductionRequest(_message.Message):
     __slots__ = ("job_id", "max_values", "version")

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import base64
 import csv
-import itertools
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 
-from chainrule.cli.commands.rows_file import Line, RowsFile, csv_format_of, open_rows
+from google.protobuf import struct_pb2
+
+from chainrule.cli.commands.model_data import data_of
+from chainrule.cli.commands.rows_file import RowsFile, open_rows
 from chainrule.cli.failures import WRONG_INPUT, CommandFailed, given_as, wrong_input
-from chainrule.cli.output import print_json, print_line, print_table
+from chainrule.cli.output import print_json, print_line, print_note, print_table
 from chainrule.client.blocking.client import Client
 from chainrule.client.job_text import fields_of
-from chainrule.client.model_requests import Value, Version, predict_request
-from chainrule.client.rows import rows_in_a_call
+from chainrule.client.model_requests import Version, set_version
+from chainrule.client.unknown_categories import UnknownCategories
 from chainrule.errors import InvalidJob
 from chainrule.graph_picture.file import check_picture_file, write_picture
 from chainrule.graph_picture.picture import Picture, name_of
@@ -30,7 +31,7 @@ from chainrule.v1 import model_service_pb2 as api
 
 MODEL_SUFFIX = ".safetensors"
 MODEL_TIMEOUT_S = 300.0
-Predictor = Callable[[Sequence[Sequence[Value]], Sequence[str]], api.PredictResponse]
+Predictor = Callable[[api.PredictRequest], api.PredictResponse]
 
 
 def version_of(step: int | None, *, best: bool, last: bool) -> Version | None:
@@ -75,29 +76,41 @@ def _loss(checkpoint: model_pb2.Checkpoint) -> str:
 
 
 def predict(
-    server: str, job_or_model: str, file: Path, *, header: bool, version: Version | None = None, as_json: bool
+    server: str,
+    job_or_model: str,
+    file: Path,
+    *,
+    header: bool,
+    version: Version | None = None,
+    strict: bool = False,
+    as_json: bool,
 ) -> None:
-    """Print a prediction for each row of a file ('-': CSV on standard input), as CSV or as lines of JSON.
+    """Print a prediction for each row of a file ('-': standard input), as CSV or as lines of JSON.
 
     job_or_model: a job of the server, or a model file, for which no server is needed. header: whether the first line
-    names the columns. version: of a job's model. Raises CommandFailed, with the file's lines in its problems."""
+    names the columns. version: of a job's model. strict: whether categories that no training row had are refused.
+    Raises CommandFailed, with the file's lines in its problems."""
+    unknown = UnknownCategories()
     with (
-        _predictor(server, job_or_model, version) as (ask_model, form),
-        open_rows(file, header=header, form=form) as rows_file,
+        _predictor(server, job_or_model, version) as (ask_model, data),
+        open_rows(file, header=header, data=data) as rows_file,
     ):
-        has_rows = False
-        for batch in _batches(rows_file.lines):
-            rows = [rows_file.values(line) for line in batch]
+        row_count = 0
+        for request in rows_file.requests:
+            request.strict = strict
             try:
-                response = ask_model(rows, rows_file.columns)
+                response = ask_model(request)
             except InvalidJob as error:
-                raise _in_file(error, rows_file, batch) from None
-            if not has_rows and not as_json:
+                raise _in_file(error, rows_file, request, row_count) from None
+            if not row_count and not as_json:
                 _csv_line(["prediction", *_output_names(response)])
-            has_rows = True
+            row_count += len(request.rows)
+            unknown.add(response)
             _print_predictions(response, as_json=as_json)
-    if not has_rows:
+    if not row_count:
         raise wrong_input(str(file), "holds no rows" + (" below its line of names" if header else ""))
+    for text in unknown.texts():
+        print_note(f"warning: {text}")
 
 
 def explain(
@@ -209,49 +222,62 @@ def _csv_line(cells: Sequence[str | float]) -> None:
 
 
 @contextmanager
-def _predictor(
-    server: str, job_or_model: str, version: Version | None
-) -> Iterator[tuple[Predictor, job_pb2.CsvFormat]]:
-    """What predicts, a server, or a process of the server's code for each call with a model file; and how the model's
-    own CSV file was written."""
+def _predictor(server: str, job_or_model: str, version: Version | None) -> Iterator[tuple[Predictor, job_pb2.DataSpec]]:
+    """What predicts, a server, or a process of the server's code for each call with a model file; and the data that
+    the model was trained with."""
     if not is_model_file(job_or_model):
         with Client(server) as client:
-            form = client.get_job(job_or_model).spec.data.csv
-            yield partial(client.predict, job_or_model, version=version), form
+            job = client.get_job(job_or_model)
+
+            def predict_there(request: api.PredictRequest) -> api.PredictResponse:
+                request.job_id = job.job_id
+                set_version(request, version)
+                return client.predict_rows(request)
+
+            yield predict_there, job.spec.data
         return
     if version is not None:
         raise wrong_input(job_or_model, "holds one version of a model; --step, --best and --last are for jobs")
 
-    def predict_here(rows: Sequence[Sequence[Value]], columns: Sequence[str]) -> api.PredictResponse:
+    def predict_here(request: api.PredictRequest) -> api.PredictResponse:
         answer = ask(
             "chainrule_server.offline.predict",
-            predict_request("", rows, columns),
+            request,
             [job_or_model],
             timeout_s=MODEL_TIMEOUT_S,
             timeout_message=f"{job_or_model} gave no predictions",
         )
         return api.PredictResponse.FromString(base64.b64decode(answer["response"]))
 
-    yield predict_here, csv_format_of(Path(job_or_model))
+    yield predict_here, data_of(Path(job_or_model))
 
 
-def _batches(lines: Iterator[Line]) -> Iterator[list[Line]]:
-    """Lines for one call each."""
-    for first in lines:
-        yield [first, *itertools.islice(lines, rows_in_a_call(len(first[1])) - 1)]
-
-
-def _in_file(error: InvalidJob, file: RowsFile, batch: Sequence[Line]) -> CommandFailed:
-    """The failure with lines of the file in place of the request's rows."""
+def _in_file(error: InvalidJob, file: RowsFile, request: api.PredictRequest, first_row: int) -> CommandFailed:
+    """The failure with rows of the file in place of the request's. first_row: the number of the request's first."""
     problems = []
     for path, message in error.problems:
         found = re.match(r"rows\[(\d+)\]\.values(?:\[(\d+)\])?$", path)
         if found is None:
-            is_columns = path.startswith("columns")
-            problems.append((str(file.path), message + file.hint) if is_columns else (path, message))
+            problems.append((str(file.path) if path.startswith("columns") else path, message))
             continue
-        number, cells = batch[int(found[1])]
-        place = None if found[2] is None else int(found[2])
-        where = file.where(number) if place is None else file.where(number, place, cells[place])
+        row = int(found[1])
+        where = file.where(first_row + row)
+        if found[2] is not None:
+            place = int(found[2])
+            column = request.columns[place] if request.columns else place + 1
+            where += f", column {column}{_cell_text(request.rows[row].values[place])}"
         problems.append((f"{file.path} {where}", message))
     return CommandFailed(WRONG_INPUT, problems, reason=error.reason)
+
+
+def _cell_text(value: struct_pb2.Value) -> str:
+    """A cell for a message, with a colon before it; nothing where the message says what it is."""
+    match value.WhichOneof("kind"):
+        case "string_value":
+            return f": {value.string_value!r:.40}"
+        case "number_value":
+            return f": {value.number_value:g}"
+        case "bool_value":
+            return f": {str(value.bool_value).lower()}"
+        case _:
+            return ""

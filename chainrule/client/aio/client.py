@@ -16,6 +16,7 @@ from typing import Self
 
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from chainrule.cells.values import Value
 from chainrule.client.aio.calls import open_channel, sleep, write_model
 from chainrule.client.aio.data_calls import DataCalls
 from chainrule.client.channel import (
@@ -26,7 +27,7 @@ from chainrule.client.channel import (
     checked_address,
 )
 from chainrule.client.health import SERVICES
-from chainrule.client.model_requests import Value, Version, explain_request_of, predict_request, set_version
+from chainrule.client.model_requests import Version, explain_request_of, predict_request, set_version
 from chainrule.client.patience import RECONNECT_TIMEOUT_S
 from chainrule.client.watching import Lost, Watch, states_of
 from chainrule.errors import ServerError, ServerTimeout, ServerUnavailable
@@ -238,13 +239,18 @@ class Client(DataCalls):
         columns: Sequence[str] = (),
         *,
         version: Version | None = None,
+        strict: bool = False,
     ) -> model_api.PredictResponse:
         """The predictions for rows of raw features: at most 10,000, and 4 MiB, in a call.
 
         columns: the names of the values; none: the features in the model's order. version: of the model, the last where
-        none is given. Raises JobNotFound, InvalidJob with paths such as 'rows[3].values[2]', PreconditionFailed where
-        the job has no model or no prediction."""
-        request = predict_request(job_id, rows, columns, version)
+        none is given. strict: refuse a category that no training row had, which the response else tells of. Raises
+        JobNotFound, InvalidJob with paths such as 'rows[3].values[2]', PreconditionFailed where the job has no model or
+        no prediction."""
+        return await self.predict_rows(predict_request(job_id, rows, columns, version, strict=strict))
+
+    async def predict_rows(self, request: model_api.PredictRequest) -> model_api.PredictResponse:
+        """The predictions that a whole request asks for. Raises as `predict` does."""
         response: model_api.PredictResponse = await self._ask(self._models.Predict, request)
         return response
 

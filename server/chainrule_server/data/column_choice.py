@@ -6,12 +6,15 @@ import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from chainrule.cells.texts import CellRules
 from chainrule.v1 import job_pb2
 from chainrule_server.data.columns import ColumnError, is_number
 
 # Within float32, with room for a standardization.
 MAX_FILL = 1e30
 MISSING = ("refuse", "mean", "median", "most_frequent")
+MAX_MARKERS = 100
+MAX_MARKER = 100
 
 
 @dataclass(frozen=True)
@@ -21,6 +24,11 @@ class Choice:
     features: tuple[str, ...]
     target: str
     categories: tuple[str, ...]
+
+
+def cell_rules(spec: job_pb2.DataSpec) -> CellRules:
+    """How the cells of a job's data are read."""
+    return CellRules(tuple(spec.missing_markers), spec.csv.decimal_point or ".")
 
 
 def violations(spec: job_pb2.DataSpec) -> list[tuple[str, str]]:
@@ -44,6 +52,11 @@ def violations(spec: job_pb2.DataSpec) -> list[tuple[str, str]]:
     if spec.HasField("missing") and spec.missing not in MISSING and not is_fill:
         allowed = ", ".join(f'"{name}"' for name in MISSING)
         found.append(("data.missing", f'must be {allowed} or a number such as "0", got {spec.missing[:40]!r}'))
+    if len(spec.missing_markers) > MAX_MARKERS:
+        found.append(("data.missing_markers", f"must be at most {MAX_MARKERS}, got {len(spec.missing_markers)}"))
+    long = [marker for marker in spec.missing_markers if len(marker) > MAX_MARKER]
+    if long:
+        found.append(("data.missing_markers", f"must be at most {MAX_MARKER} characters each, got {long[0][:40]!r}…"))
     if spec.HasField("csv"):
         delimiter, point = spec.csv.delimiter or ",", spec.csv.decimal_point or "."
         for path, value in (("data.csv.delimiter", delimiter), ("data.csv.decimal_point", point)):

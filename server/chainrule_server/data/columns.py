@@ -14,10 +14,14 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from chainrule.cells.texts import CellRules
+
 # Each category is a column of what the model sees. A text with more values is a name or a remark.
 MAX_CATEGORIES = 1000
 # Of 30 columns they fit into a processor's cache.
 BLOCK_ROWS = 1 << 16
+# Cells become objects of Python's.
+CELL_ROWS = 1 << 13
 
 
 class ColumnError(ValueError):
@@ -64,10 +68,20 @@ class Table(Protocol):
         A block's categories are those of its own rows; where it has no value the kind of a column isn't known."""
 
 
-class TableFile(Protocol):
+class CellFile(Protocol):
     """A file that was opened as far as the names of its columns."""
 
     names: tuple[str, ...]
+
+    def cells(self, names: Sequence[str]) -> Iterator[list[Any]]:
+        """These columns as they stand in the file, some rows at a time, in order: arrays of Arrow, or of NumPy (n,).
+
+        Whatever they hold is given: nobody has said yet that it is needed. A CSV file's are bytes, null where there is
+        none. Raises DataFileError."""
+
+
+class TableFile(CellFile, Protocol):
+    """A file of columns that a job can learn from."""
 
     def table(self, wanted: Sequence[str], categories: Sequence[str]) -> Table:
         """These columns of the file. categories: those whose whole numbers are names.
@@ -151,6 +165,19 @@ def texts_as_categories(values: Sequence[str | None] | NDArray[np.str_], *, name
     code_of: dict[str, int] = {}
     codes = [-1 if value is None else code_of.setdefault(str(value), len(code_of)) for value in values]
     return categories_from(np.array(codes, dtype=np.int32), list(code_of), name=name)
+
+
+def with_missing(column: Column, rules: CellRules, *, name: str) -> Column:
+    """The column without the values that a job calls missing. name: the column's."""
+    if isinstance(column, Numbers):
+        if not rules.numbers:
+            return column
+        marked = np.isin(column.values, np.array(sorted(rules.numbers)))
+        return Numbers(np.where(marked, np.array(np.nan, column.values.dtype), column.values))
+    if not rules.given & set(column.names):
+        return column
+    is_marker = np.array([each in rules.given for each in column.names] + [False])
+    return categories_from(np.where(is_marker[column.codes], -1, column.codes), column.names, name=name)
 
 
 def joined(parts: Sequence[Column], *, name: str, files: Sequence[str]) -> Column:

@@ -26,6 +26,14 @@ class DataFileError(ValueError):
         super().__init__(message)
 
 
+class OtherDelimiter(DataFileError):
+    """A CSV file whose columns seem to be divided by another character than was expected."""
+
+    def __init__(self, message: str, *, found: str, expected: str) -> None:
+        self.found, self.expected = found, expected
+        super().__init__(message, field="data.csv.delimiter")
+
+
 def default_data_root() -> Path | None:
     """The folder of CHAINRULE_DATA_ROOT; None where it isn't set."""
     value = os.environ.get(VARIABLE)

@@ -43,6 +43,7 @@ def explain(
         return explain_microbatch(trained, request, job, stop)
     graph = trained.model.evaluation_loss
     max_values = _max_values(request, graph)
+    unknown: tuple[api.UnknownCategories, ...] = ()
     match request.WhichOneof("example"):
         case "row":
             if job is None:
@@ -52,7 +53,7 @@ def explain(
                 raise InvalidRequest([("row", f"there is no row {request.row}; the job's data has rows 0 to {last}")])
             x, y = job.rows.row(request.row)
         case "own":
-            x, y = _own_example(request.own, trained.preprocessing)
+            x, y, unknown = _own_example(request.own, trained)
         case _:
             message = "is missing; give a row of the job's data, a shard, or an example of your own"
             raise InvalidRequest([("example", message)])
@@ -63,6 +64,7 @@ def explain(
     f = row_values(model, trained.parameters, inputs, trained.statistics)
     response = explanation_of(graph, f, prediction=prediction, max_values=max_values)
     response.step = trained.step
+    response.unknown_categories.extend(unknown)
     return response
 
 
@@ -114,13 +116,17 @@ def _max_values(request: api.ExplainRequest, graph: Graph, *, row_count: int = 1
     return most
 
 
-def _own_example(example: api.Example, preprocessing: Preprocessing) -> tuple[NDArray[np.float32], NDArray[Any]]:
-    """(x, y) of one example, prepared."""
-    violations = []
+def _own_example(
+    example: api.Example, trained: TrainedModel
+) -> tuple[NDArray[np.float32], NDArray[Any], tuple[api.UnknownCategories, ...]]:
+    """(x, y) of one example, prepared, and its categories that no training row had."""
+    preprocessing, violations = trained.preprocessing, []
     try:
-        x = read_features([example.features], (), preprocessing, paths=["own.features"])[0]
+        rows = read_features(
+            [example.features], example.columns, preprocessing, trained.cell_rules, paths=["own.features"]
+        )
     except InvalidRequest as error:
-        violations += error.violations
+        violations += [(f"own.{path}".replace("own.own.", "own."), text) for path, text in error.violations]
     target, problem = _target(example, preprocessing)
     if problem:
         violations.append(("own.target", problem))
@@ -130,7 +136,7 @@ def _own_example(example: api.Example, preprocessing: Preprocessing) -> tuple[ND
         y = np.asarray(target, np.int64 if preprocessing.class_count else np.float32)
     if not np.isfinite(y):
         raise InvalidRequest([("own.target", "is out of the range of float32")])
-    return x, y
+    return rows.features[0], y, rows.unknown
 
 
 def _target(example: api.Example, preprocessing: Preprocessing) -> tuple[float, str]:

@@ -31,11 +31,15 @@ def predict(trained: TrainedModel, request: api.PredictRequest, stop: Stop) -> a
     if row_count > MAX_ROWS:
         raise InvalidRequest([("rows", f"must be at most {MAX_ROWS}, got {row_count}; send the others in more calls")])
     paths = [f"rows[{row}]" for row in range(row_count)]
-    features = read_features(request.rows, request.columns, trained.preprocessing, paths=paths)
+    rows = read_features(
+        request.rows, request.columns, trained.preprocessing, trained.cell_rules, paths=paths, strict=request.strict
+    )
     # Between two blocks a caller that has gone is noticed.
     plan = PredictionPlan(trained.model)
-    outputs = plan.predict(trained.parameters, {"x": features}, trained.statistics, look=stop.check)
-    response = api.PredictResponse(step=trained.step, classes=trained.preprocessing.classes or ())
+    outputs = plan.predict(trained.parameters, {"x": rows.features}, trained.statistics, look=stop.check)
+    response = api.PredictResponse(
+        step=trained.step, classes=trained.preprocessing.classes or (), unknown_categories=rows.unknown
+    )
     meaning = _meaning(trained.preprocessing, outputs)
     for row in range(row_count):
         answer = response.predictions.add(outputs=outputs[row].ravel().tolist())

@@ -12,11 +12,13 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
 from chainrule.bridge.model_of_spec import build_model
+from chainrule.cells.texts import CellRules
 from chainrule.v1 import job_pb2
 from chainrule_engine.errors import EngineError
 from chainrule_engine.model import Model
 from chainrule_engine.parameters import ParameterLayout, Vector, sha256_of
 from chainrule_engine.synchronous_sgd import ParameterState
+from chainrule_server.data.column_choice import cell_rules
 from chainrule_server.errors import DamagedFile, NotFound
 from chainrule_server.preparation.prepared_job import PreparedJob
 from chainrule_server.preparation.preprocessing import Preprocessing
@@ -41,6 +43,11 @@ class TrainedModel:
         parameters, statistics = state.parameters.copy(), state.statistics.copy()
         step = state.step if step is None else step
         return cls(job.spec, job.model, job.preprocessing, parameters, statistics, step)
+
+    @property
+    def cell_rules(self) -> CellRules:
+        """How a cell of a table is read, as in training."""
+        return cell_rules(self.spec.data)
 
     @property
     def sha256(self) -> str:

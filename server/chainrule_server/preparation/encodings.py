@@ -8,13 +8,15 @@ neighbours.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from chainrule.cells.texts import BOOLEANS, FALSE, TRUE, CellRules
 from chainrule_server.data.columns import Categories, Column, ColumnError, Numbers, in_rows
 
 PART_ROWS = 1 << 18
@@ -23,6 +25,13 @@ FLOAT32_MAX = float(np.finfo(np.float32).max)
 Rows = NDArray[np.int64]
 WHOLE = int | np.integer
 FLOATING = float | np.floating
+
+
+@dataclass(frozen=True)
+class Unusable:
+    """Something that a user has in place of a value. what: in words, such as "a date"."""
+
+    what: str
 
 
 @dataclass(frozen=True)
@@ -63,8 +72,24 @@ class NumberEncoding:
                 raise out_of_float32(self.name, float(raw[row]), first_row + start + row)
             out[start : start + PART_ROWS, 0] = encoded
 
+    def reader(self, rules: CellRules) -> Callable[[object], object]:
+        """What turns a value that a user has into one of this column: a text becomes the number that it is."""
+
+        def read(value: object) -> object:
+            if isinstance(value, str):
+                if value in rules.in_csv:
+                    return None
+                number = rules.number_of(value)
+                value = value if number is None else number
+            is_number = isinstance(value, WHOLE | FLOATING) and not isinstance(value, bool)
+            if rules.numbers and is_number and value in rules.numbers:
+                return None
+            return value
+
+        return read
+
     def problem_of(self, value: object) -> str:
-        """What is wrong with a value that a user has, or ''; None and NaN are missing."""
+        """What is wrong with a value that `reader` gave, or ''; None and NaN are missing."""
         if is_missing(value):
             if self.fill is not None:
                 return ""
@@ -119,14 +144,62 @@ class CategoryEncoding:
         out[...] = 0
         out[known, place[known]] = 1
 
-    def problem_of(self, value: object) -> str:
-        """What is wrong with a value that a user has, or ''; None and NaN are missing. A category may be unknown.
+    def reader(self, rules: CellRules) -> Callable[[object], object]:
+        """What turns a value that a user has into one of this column: a category, known or unknown, or None.
 
-        True and false, and whole numbers, are the categories that they were in the training rows."""
+        A text is the category that is written so. A number is the one that is written as it, or else the only one
+        that has its value: 7 is "07" where there is no "7"."""
+        known = frozenset(self.categories)
+        is_boolean = known <= {TRUE, FALSE}
+        by_number: dict[float, list[str]] = {}
+        for category in self.categories:
+            number = rules.number_of(category)
+            if number is not None:
+                by_number.setdefault(number, []).append(category)
+
+        def of_number(value: Any) -> object:
+            number = _float_of(value)
+            if number in rules.numbers:
+                return None
+            text = str(int(value)) if number == math.floor(number) else None
+            if text is not None and text in known:
+                return text
+            if text is not None and is_boolean and text in BOOLEANS:
+                return BOOLEANS[text]
+            found = by_number.get(number, [])
+            if len(found) > 1:
+                both = " and ".join(repr(each) for each in found[:2])
+                return Unusable(f"{value:g}, which is both {both}: give it as a text")
+            return found[0] if found else value if text is None else text
+
+        def read(value: object) -> object:
+            if isinstance(value, str):
+                if value in known:
+                    return value
+                if value in rules.given:
+                    return None
+                return BOOLEANS.get(value.lower(), value) if is_boolean else value
+            if isinstance(value, bool | np.bool):
+                return TRUE if value else FALSE
+            if isinstance(value, WHOLE | FLOATING) and math.isfinite(_float_of(value)):
+                return of_number(value)
+            return str(value) if isinstance(value, WHOLE) else value
+
+        return read
+
+    def is_unknown(self, value: object) -> bool:
+        """Whether a value that `reader` gave is a category that no training row had."""
+        return isinstance(value, str) and value not in self._known
+
+    @cached_property
+    def _known(self) -> frozenset[str]:
+        return frozenset(self.categories)
+
+    def problem_of(self, value: object) -> str:
+        """What is wrong with a value that `reader` gave, or ''; None and NaN are missing. It may be unknown."""
         if is_missing(value):
             return "" if self.fill is not None else "must be a category, got null"
-        # JSON has no whole numbers of its own.
-        if isinstance(value, str | bool | np.bool | WHOLE) or (isinstance(value, FLOATING) and value.is_integer()):
+        if isinstance(value, str):
             return ""
         found = f"{value:g}" if isinstance(value, FLOATING) else kind_of(value)
         return f"must be a text, a whole number, true or false, got {found}"
@@ -136,17 +209,8 @@ class CategoryEncoding:
         code_of: dict[str, int] = {}
         codes = np.empty(len(values), dtype=np.int32)
         for row, value in enumerate(values):
-            codes[row] = -1 if is_missing(value) else code_of.setdefault(self._category(value), len(code_of))
+            codes[row] = -1 if is_missing(value) else code_of.setdefault(value, len(code_of))
         return Categories(codes, tuple(code_of))
-
-    def _category(self, value: Any) -> str:
-        if isinstance(value, bool | np.bool):
-            return "true" if value else "false"
-        if not isinstance(value, str):
-            return str(int(value))
-        # A CSV file's TRUE was read as true.
-        folded = value.lower()
-        return folded if folded in ("true", "false") and value not in self.categories else str(value)
 
 
 Encoding = NumberEncoding | CategoryEncoding
@@ -157,8 +221,18 @@ def is_missing(value: object) -> bool:
     return value is None or (isinstance(value, FLOATING) and math.isnan(value))
 
 
+def _float_of(value: Any) -> float:
+    """The number as float64; infinity for a whole number beyond it."""
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf
+
+
 def kind_of(value: object) -> str:
     """What a value is, in the words of JSON."""
+    if isinstance(value, Unusable):
+        return value.what
     for kind, name in ((str, "a text"), (bool | np.bool, "a boolean"), (Mapping, "an object"), (Sequence, "a list")):
         if isinstance(value, kind):
             return name

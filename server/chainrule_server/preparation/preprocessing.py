@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from chainrule.cells.texts import CellRules
 from chainrule.v1 import job_pb2
 from chainrule_server.data.columns import Categories, Rows
 from chainrule_server.data.data_set import DataError, data_errors
@@ -30,6 +31,7 @@ from chainrule_server.preparation.encodings import (
 )
 
 FORMAT = "chainrule-preprocessing-1"
+DEFAULT_RULES = CellRules()
 
 
 class TargetPreprocessing(NamedTuple):
@@ -81,12 +83,14 @@ class Preprocessing:
         """The number of classes that y counts; 0 where y is a number."""
         return len(self.classes) if self.classes is not None and self.labels is None else 0
 
-    def transform(self, columns: Mapping[str, Sequence[Any]]) -> NDArray[np.float32]:
+    def transform(self, columns: Mapping[str, Sequence[Any]], rules: CellRules = DEFAULT_RULES) -> NDArray[np.float32]:
         """Raw rows, as the user has them, as the model sees them: (rows, width) float32.
 
         columns: values by name, all of the same number of rows: numbers; texts, true and false, or whole numbers for
         categories; None for a missing value. Columns that the model doesn't use are ignored. A category that no
-        training row had is 0 in all places. Raises DataError with field `columns.NAME`."""
+        training row had is 0 in all places. rules: those of the model's job. Raises DataError with field
+        `columns.NAME`."""
+        prepared = []
         row_counts = {name: len(columns[name]) for name in self.feature_names if name in columns}
         for encoding in self.features:
             name, field = encoding.name, f"columns.{encoding.name}"
@@ -96,14 +100,17 @@ class Preprocessing:
             first, row_count = next(iter(row_counts.items()))
             if row_counts[name] != row_count:
                 raise DataError(f"has {row_counts[name]} rows, but {first!r} {row_count}", field=field)
-            for row, value in enumerate(columns[name]):
+            prepared.append(list(map(encoding.reader(rules), columns[name])))
+            for row, value in enumerate(prepared[-1]):
                 problem = encoding.problem_of(value)
                 if problem:
                     raise DataError(f"row {row} (counted from 0) {problem}", field=field)
-        return self.encode([columns[name] for name in self.feature_names])
+        return self.encode(prepared)
 
     def encode(self, columns: Sequence[Sequence[Any]]) -> NDArray[np.float32]:
-        """As `transform`, of columns in the model's order in which `problem_of` finds nothing wrong."""
+        """As `transform`, of columns in the model's order.
+
+        Their values are those that each encoding's `reader` gave, and its `problem_of` finds nothing wrong in them."""
         prepared = np.empty((len(columns[0]), self.width), dtype=np.float32)
         start = 0
         for encoding, values in zip(self.features, columns, strict=True):

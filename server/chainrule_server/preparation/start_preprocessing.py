@@ -44,6 +44,8 @@ class StartPreprocessing:
         if self.features:
             _check_same("data.missing", given.missing, self.data.missing, is_given=given.HasField("missing"))
             data.missing = self.data.missing
+            if not data.missing_markers:
+                data.missing_markers[:] = self.data.missing_markers
             self._put_columns_into(data)
         if self.target:
             labels = list(self.source.labels or ())

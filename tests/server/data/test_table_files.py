@@ -329,7 +329,7 @@ def test_a_column_of_another_kind_is_refused_with_its_type(
 def test_a_category_with_fractions_is_refused(tmp_path: Path) -> None:
     write_parquet(tmp_path / "rows.parquet", COLUMNS)
     error = refused(tmp_path, "rows.parquet", categories=["size"])
-    assert (error.field, "'size' holds double" in str(error)) == ("data.categories", True)
+    assert (error.field, "'size' is 1.5 in row 0" in str(error)) == ("data.categories", True)
     write_npz(tmp_path / "rows.npz", COLUMNS)
     error = refused(tmp_path, "rows.npz", categories=["size"])
     assert (error.field, "'size' is 1.5 in row 0" in str(error)) == ("data.categories", True)

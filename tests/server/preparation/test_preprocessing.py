@@ -207,7 +207,7 @@ def test_true_and_false_are_known_in_every_writing_unless_the_column_has_texts_o
         ({"size": [1]}, "columns.kind", "there is no column 'kind'; the model takes kind, size"),
         ({"kind": ["1"], "size": [1, 2]}, "columns.size", "has 2 rows, but 'kind' 1"),
         ({"kind": ["1", "1"], "size": [1, None]}, "columns.size", "row 1 .* must be a number, got null"),
-        ({"kind": ["1"], "size": ["1"]}, "columns.size", "row 0 .* must be a number, got a text"),
+        ({"kind": ["1"], "size": ["one"]}, "columns.size", "row 0 .* must be a number, got a text"),
         ({"kind": ["1"], "size": [True]}, "columns.size", "must be a number, got a boolean"),
         ({"kind": ["1"], "size": [float("inf")]}, "columns.size", "must be a finite number, got inf"),
         ({"kind": ["1"], "size": [10**400]}, "columns.size", "out of the range of float32"),

@@ -5,6 +5,7 @@ Pickles are never read.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO
@@ -12,8 +13,10 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from chainrule.cells.values import unusable
 from chainrule_server.data.column_choice import check_names
 from chainrule_server.data.columns import (
+    CELL_ROWS,
     Column,
     ColumnError,
     Numbers,
@@ -22,7 +25,7 @@ from chainrule_server.data.columns import (
     whole_numbers_as_categories,
 )
 from chainrule_server.data.data_root import DataFileError
-from chainrule_server.data.formats.npz_file import array_names, numpy_errors, read_arrays
+from chainrule_server.data.formats.npz_file import array_names, numpy_errors, read_arrays, read_features
 
 
 class NpzFile:
@@ -47,6 +50,28 @@ class NpzFile:
                     f"{name!r} in {self._name} has {len(array)} rows, but {first!r} {row_count}; give each row all"
                 )
         return ArrayTable(arrays, tuple(categories))
+
+    def cells(self, names: Sequence[str]) -> Iterator[list[Any]]:
+        """See `TableFile`. What is no column among the others stands in each row by its name only."""
+        found = {name: _column_or_reason(self._file, name) for name in names}
+        lengths = Counter(len(array) for array in found.values() if not isinstance(array, str))
+        if not lengths:
+            reasons = "; ".join(f"{name!r} is {reason}" for name, reason in found.items())
+            raise DataFileError(f"has no column of values: {reasons:.300}")
+        row_count = lengths.most_common(1)[0][0]
+        yield from _blocks([_filled(found[name], row_count) for name in names])
+
+
+class NpzMatrix:
+    """An .npz file with a matrix `features` (n, d), as the rows of a prediction. Raises DataFileError, ColumnError."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._features, self.names = read_features(file)
+        check_names(self.names)
+
+    def cells(self, names: Sequence[str]) -> Iterator[list[Any]]:
+        """See `TableFile`."""
+        yield from _blocks([self._features[:, self.names.index(name)] for name in names])
 
 
 class NpyFile:
@@ -73,6 +98,10 @@ class NpyFile:
         """These columns of the file; see `TableFile`."""
         return ArrayTable({name: self._columns[name] for name in wanted}, tuple(categories))
 
+    def cells(self, names: Sequence[str]) -> Iterator[list[Any]]:
+        """See `TableFile`."""
+        yield from _blocks([self._columns[name] for name in names])
+
 
 @dataclass(frozen=True)
 class ArrayTable:
@@ -96,6 +125,27 @@ class ArrayTable:
             yield [
                 column_of(self._columns[name][rows], name=name, is_category=name in self._categories) for name in names
             ]
+
+
+def _column_or_reason(file: BinaryIO, name: str) -> NDArray[Any] | str:
+    """The array of that name, or why it is no column."""
+    try:
+        array = read_arrays(file, [name])[name]
+    except DataFileError as error:
+        return str(error)
+    return array if array.ndim == 1 else f"an array of shape {array.shape}"
+
+
+def _filled(array: NDArray[Any] | str, row_count: int) -> NDArray[Any]:
+    if not isinstance(array, str) and len(array) == row_count:
+        return array
+    reason = array if isinstance(array, str) else f"an array of {len(array)} rows where others have {row_count}"
+    return np.array([unusable(reason)] * row_count, dtype=object)
+
+
+def _blocks(columns: Sequence[NDArray[Any]]) -> Iterator[list[Any]]:
+    for start in range(0, len(columns[0]) if columns else 0, CELL_ROWS):
+        yield [column[start : start + CELL_ROWS] for column in columns]
 
 
 def column_of(array: NDArray[Any], *, name: str, is_category: bool) -> Column:

@@ -15,7 +15,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from chainrule_server.data.columns import Categories, Column, ColumnError, Numbers, categories_from, too_many
+from chainrule.cells.values import decimals_as_numbers, is_arrow_text
+from chainrule_server.data.columns import (
+    Categories,
+    Column,
+    ColumnError,
+    Numbers,
+    categories_from,
+    too_many,
+    whole_numbers_as_categories,
+)
 from chainrule_server.data.data_root import DataFileError
 
 # Texts are encoded in parts, and one with more different values than this is given up before all of it is read.
@@ -46,12 +55,12 @@ def column_of(values: pa.ChunkedArray, *, name: str, is_category: bool) -> Colum
         kind = kind.storage_type
         values = pa.chunked_array([chunk.storage for chunk in values.chunks], type=kind)
     values.validate(full=True)
-    if pa.types.is_dictionary(kind) and not _is_text(kind.value_type):
+    if pa.types.is_dictionary(kind) and not is_arrow_text(kind.value_type):
         values, kind = values.cast(kind.value_type), kind.value_type
         is_category = is_category or pa.types.is_integer(kind)
     if pa.types.is_boolean(kind) or (is_category and pa.types.is_integer(kind)):
         return _categories(values.cast(pa.string()), name)
-    if _is_text(kind) or (pa.types.is_dictionary(kind) and _is_text(kind.value_type)):
+    if is_arrow_text(kind) or (pa.types.is_dictionary(kind) and is_arrow_text(kind.value_type)):
         return _categories(values, name)
     if pa.types.is_null(kind):
         return Numbers(np.full(len(values), np.nan))
@@ -65,11 +74,8 @@ def column_of(values: pa.ChunkedArray, *, name: str, is_category: bool) -> Colum
             f"{name!r} holds {kind}; a column is numbers, texts or true and false; "
             f'leave it out: data.exclude = ["{name}"]'
         )
-    if is_category:
-        raise ColumnError(
-            f"{name!r} holds {kind}; a category is a text, a whole number or true or false", field="data.categories"
-        )
-    return Numbers(_numbers(values, kind))
+    numbers = _numbers(values, kind)
+    return whole_numbers_as_categories(numbers, name=name) if is_category else Numbers(numbers)
 
 
 def columns_of(rows: pa.RecordBatch | pa.Table, names: Sequence[str], categories: Collection[str]) -> list[Column]:
@@ -78,13 +84,9 @@ def columns_of(rows: pa.RecordBatch | pa.Table, names: Sequence[str], categories
     return [column_of(table[name], name=name, is_category=name in categories) for name in names]
 
 
-def _is_text(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
-
-
 def _numbers(values: pa.ChunkedArray, kind: pa.DataType) -> NDArray[Any]:
     if pa.types.is_decimal(kind):
-        values = values.cast(pa.float64())
+        values = decimals_as_numbers(values)
     is_small = pa.types.is_float16(kind) or pa.types.is_float32(kind)
     numbers = np.empty(len(values), dtype=np.float32 if is_small else np.float64)
     start = 0

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 
 from chainrule_server.data.column_choice import check_names
-from chainrule_server.data.columns import Column, block_slices
+from chainrule_server.data.columns import CELL_ROWS, Column, block_slices
 from chainrule_server.data.data_root import DataFileError
 from chainrule_server.data.formats.arrow_columns import arrow_errors, column_of, columns_of
 
@@ -45,6 +45,14 @@ class ArrowFile:
         with arrow_errors(self._name):
             row_count = sum(batch.num_rows for batch in _batches(_open(self._file, 0)))
         return ArrowTable(self._file, self._name, self.names, row_count, tuple(categories))
+
+    def cells(self, names: Sequence[str]) -> Iterator[list[Any]]:
+        """See `TableFile`."""
+        with arrow_errors(self._name):
+            for batch in _batches(_open(self._file, *sorted(self.names.index(name) for name in names))):
+                for start in range(0, batch.num_rows, CELL_ROWS):
+                    rows = batch.slice(start, CELL_ROWS)
+                    yield [rows.column(name) for name in names]
 
 
 @dataclass(frozen=True)

@@ -5,23 +5,30 @@ The file is parsed once, only the columns that are wanted, and a column leaves A
 
 from __future__ import annotations
 
+import codecs
+import contextlib
 import csv
 import io
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv as pc
 
+from chainrule.cells.texts import CellRules
 from chainrule.v1 import job_pb2
 from chainrule_server.data.column_choice import check_names
 from chainrule_server.data.columns import MAX_CATEGORIES, Categories, Column, ColumnError, block_slices, is_number
-from chainrule_server.data.data_root import DataFileError
+from chainrule_server.data.data_root import DataFileError, OtherDelimiter
 from chainrule_server.data.formats.arrow_columns import arrow_errors, column_of, columns_of
 
 MAX_HEADER_BYTES = 1 << 20
+SEARCHED_BYTES = 1 << 22
+# A -0 that is written longer than this is not looked for.
+MAX_ZERO_BYTES = 64
 DELIMITERS = {",": "a comma", ";": "a semicolon", "\t": "a tab", "|": "a bar"}
 # Where more of a column's values than this part are numbers, the others are taken for mistakes.
 MOSTLY_NUMBERS = 0.5
@@ -30,31 +37,75 @@ MOSTLY_NUMBERS = 0.5
 class CsvFile:
     """A CSV file whose header was read. Raises DataFileError, ColumnError."""
 
-    def __init__(self, file: BinaryIO, name: str, form: job_pb2.CsvFormat) -> None:
-        self._file, self._name = file, name
+    def __init__(
+        self, file: BinaryIO, name: str, form: job_pb2.CsvFormat, rules: CellRules, *, has_header: bool = True
+    ) -> None:
+        """has_header: whether the first line names the columns; without, they are called by their places."""
+        self._file, self._name, self._rules, self.has_header = file, name, rules, has_header
         self._delimiter = form.delimiter or ("\t" if name.endswith(".tsv") else ",")
         self._decimal_point = form.decimal_point or "."
         self.names = self._header()
 
     def table(self, wanted: Sequence[str], categories: Sequence[str]) -> CsvTable:
         """These columns of the file; see `TableFile`."""
-        self._file.seek(0)
         text = pa.dictionary(pa.int32(), pa.string())
+        # Read as they stand: 01234 keeps its zero.
+        types = {name: text for name in categories if name in wanted}
         with arrow_errors(self._name):
-            table = pc.read_csv(
-                pa.PythonFile(self._file, mode="r"),
-                parse_options=pc.ParseOptions(delimiter=self._delimiter, newlines_in_values=True),
-                convert_options=pc.ConvertOptions(
-                    include_columns=list(wanted),
-                    # Read as they stand: 01234 keeps its zero.
-                    column_types={name: text for name in categories if name in wanted},
-                    decimal_point=self._decimal_point,
-                    strings_can_be_null=True,
-                    auto_dict_encode=True,
-                    auto_dict_max_cardinality=MAX_CATEGORIES,
-                ),
-            )
+            table = self._read(wanted, types)
+            whole = [name for name in wanted if pa.types.is_integer(table.schema.field(name).type)]
+            if whole and self._holds_minus_zero():
+                # A whole number has no -0. One in hexadecimal is read only as such.
+                with contextlib.suppress(pa.ArrowInvalid):
+                    table = self._read(wanted, types | dict.fromkeys(whole, pa.float64()))
         return CsvTable(table, self._name, tuple(categories))
+
+    def cells(self, names: Sequence[str]) -> Iterator[list[Any]]:
+        """See `TableFile`."""
+        self._file.seek(0)
+        with arrow_errors(self._name):
+            rows = pc.open_csv(
+                pa.PythonFile(self._file, mode="r"),
+                read_options=pc.ReadOptions(column_names=None if self.has_header else self.names),
+                parse_options=self._parse_options,
+                convert_options=self._convert_options(names, dict.fromkeys(names, pa.binary())),
+            )
+            for batch in rows:
+                yield [batch.column(place) for place in range(batch.num_columns)]
+
+    @property
+    def _parse_options(self) -> pc.ParseOptions:
+        return pc.ParseOptions(delimiter=self._delimiter, newlines_in_values=True)
+
+    def _convert_options(self, names: Sequence[str], types: dict[str, pa.DataType]) -> pc.ConvertOptions:
+        return pc.ConvertOptions(
+            include_columns=list(names),
+            column_types=types,
+            decimal_point=self._decimal_point,
+            null_values=sorted(self._rules.in_csv),
+            strings_can_be_null=True,
+            auto_dict_encode=True,
+            auto_dict_max_cardinality=MAX_CATEGORIES,
+        )
+
+    def _read(self, wanted: Sequence[str], types: dict[str, pa.DataType]) -> pa.Table:
+        self._file.seek(0)
+        return pc.read_csv(
+            pa.PythonFile(self._file, mode="r"),
+            parse_options=self._parse_options,
+            convert_options=self._convert_options(wanted, types),
+        )
+
+    def _holds_minus_zero(self) -> bool:
+        """Whether some cell may be -0."""
+        pattern = re.compile(rb"-0+[ \t]*(?:[\r\n\"]|" + re.escape(self._delimiter.encode()) + rb"|\Z)")
+        self._file.seek(0)
+        kept = b""
+        while part := self._file.read(SEARCHED_BYTES):
+            if pattern.search(kept + part):
+                return True
+            kept = part[-MAX_ZERO_BYTES:]
+        return False
 
     def _header(self) -> tuple[str, ...]:
         self._file.seek(0)
@@ -64,7 +115,8 @@ class CsvFile:
         if len(start) == MAX_HEADER_BYTES and b"\n" not in start and b"\r" not in start:
             raise DataFileError(f"{self._name}: the first line is longer than {MAX_HEADER_BYTES} bytes; is it a table?")
         try:
-            text = start.decode("utf-8-sig", errors="strict" if len(start) < MAX_HEADER_BYTES else "ignore")
+            # What the last byte begins may end after it.
+            text = codecs.getincrementaldecoder("utf-8-sig")().decode(start, final=len(start) < MAX_HEADER_BYTES)
         except UnicodeDecodeError:
             raise DataFileError(f"{self._name} is not UTF-8; save it as UTF-8") from None
         try:
@@ -72,6 +124,8 @@ class CsvFile:
             names = next(row for row in csv.reader(io.StringIO(text, newline=""), delimiter=self._delimiter) if row)
         except (csv.Error, StopIteration) as error:
             raise DataFileError(f"{self._name}: the first line can't be read: {error}") from None
+        if not self.has_header:
+            return tuple(str(place) for place in range(1, len(names) + 1))
         self._check_header(names)
         return tuple(names)
 
@@ -80,10 +134,11 @@ class CsvFile:
             for other, called in DELIMITERS.items():
                 if other != self._delimiter and other in names[0]:
                     shown = other.replace("\t", "\\t")
-                    raise DataFileError(
+                    raise OtherDelimiter(
                         f"{self._name} has one column, {names[0][:60]!r}; where {called} divides the columns, say "
                         f'data.csv = {{ delimiter = "{shown}" }}',
-                        field="data.csv.delimiter",
+                        found=other,
+                        expected=self._delimiter,
                     )
         # A column may be called 2019; one that is called 5.1, or all of them numbers, are a row.
         numbers = [name for name in names if is_number(name.replace(self._decimal_point, "."))]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import tokenize
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, BinaryIO
@@ -41,28 +41,38 @@ def read_npz(file: BinaryIO) -> NpzRows:
             f"holds no array {' and no array '.join(repr(name) for name in missing)}; "
             "write it with numpy.savez(file, features=…, target=…), or name the array to predict in data.target"
         )
-    features = _numbers("features", arrays["features"])
+    features, names = _features(arrays)
     target = _numbers("target", arrays["target"])
-    if features.ndim != 2:
-        raise DataFileError(f"'features' has shape {features.shape}; give it a row for each example, (n, d)")
     if target.ndim != 1:
         raise DataFileError(f"'target' has shape {target.shape}; give it a number for each row, (n,)")
-    row_count, feature_count = features.shape
+    row_count = len(features)
     if len(target) != row_count:
         raise DataFileError(f"'features' has {row_count} rows, but 'target' {len(target)}; give each row its target")
     if not features.size:
         raise DataFileError(f"'features' has shape {features.shape}, so there is nothing to learn from")
-    names = tuple(f"x[{index}]" for index in range(feature_count))
-    if "feature_names" in arrays:
-        names = _strings("feature_names", arrays["feature_names"])
-        if len(names) != feature_count:
-            raise DataFileError(f"{len(names)} feature_names for {feature_count} features; give each column one name")
-    if features.dtype != np.float32:
-        features = features.astype(np.float64, copy=False)
     if "classes" not in arrays:
         return NpzRows(features, target.astype(np.float64, copy=False), names, None)
     numbers, classes = _classes(target, _strings("classes", arrays["classes"]))
     return NpzRows(features, numbers, names, classes)
+
+
+def read_features(file: BinaryIO) -> tuple[NDArray[Any], tuple[str, ...]]:
+    """The features of an .npz file, (n, d) float32 or float64, and their names. Raises DataFileError."""
+    return _features(read_arrays(file, ("features", "feature_names")))
+
+
+def _features(arrays: Mapping[str, NDArray[Any]]) -> tuple[NDArray[Any], tuple[str, ...]]:
+    features = _numbers("features", arrays["features"])
+    if features.ndim != 2:
+        raise DataFileError(f"'features' has shape {features.shape}; give it a row for each example, (n, d)")
+    names = tuple(f"x[{index}]" for index in range(features.shape[1]))
+    if "feature_names" in arrays:
+        names = _strings("feature_names", arrays["feature_names"])
+        if len(names) != features.shape[1]:
+            raise DataFileError(
+                f"{len(names)} feature_names for {features.shape[1]} features; give each column one name"
+            )
+    return (features if features.dtype == np.float32 else features.astype(np.float64, copy=False)), names
 
 
 def array_names(file: BinaryIO) -> tuple[str, ...]:

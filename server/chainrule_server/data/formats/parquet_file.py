@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from chainrule_server.data.column_choice import check_names
-from chainrule_server.data.columns import BLOCK_ROWS, Column
+from chainrule_server.data.columns import BLOCK_ROWS, CELL_ROWS, Column
 from chainrule_server.data.formats.arrow_columns import arrow_errors, column_of, columns_of
 
 
@@ -27,6 +27,13 @@ class ParquetFile:
     def table(self, wanted: Sequence[str], categories: Sequence[str]) -> ParquetTable:
         """These columns of the file; see `TableFile`."""
         return ParquetTable(self._file, self._name, tuple(categories))
+
+    def cells(self, names: Sequence[str]) -> Iterator[list[Any]]:
+        """See `TableFile`."""
+        with arrow_errors(self._name):
+            for group in range(self._file.num_row_groups):
+                for batch in self._file.iter_batches(CELL_ROWS, row_groups=[group], columns=list(names)):
+                    yield [batch.column(name) for name in names]
 
 
 @dataclass(frozen=True)
