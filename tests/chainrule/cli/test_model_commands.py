@@ -6,8 +6,10 @@ import asyncio
 import csv
 import io
 import json
+import os
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -157,6 +159,45 @@ def test_a_parquet_or_arrow_file_is_predicted_as_the_csv_file_with_its_rows(
     assert f"rows.{ending}: {message}" in capsys.readouterr().err
     assert call("predict", semicolons.job_id, tmp_path / "none.parquet") == 2
     assert "none.parquet: can't be read: No such file" in capsys.readouterr().err
+
+
+def test_categories_that_no_training_row_had_are_told_once_and_refused_on_demand(
+    semicolons: Job, tmp_path: Path, capfd: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("chainrule.client.rows.CALL_ROWS", 2)
+    rows = csv_file(tmp_path, "size;colour\n1,5;red\n2,5;rde\n3,5;Blue\n4,5;pink\n")
+    warning = (
+        "warning: 3 rows with a category in column 'colour' that no training row had, such as 'rde', where training "
+        "had 'red': predicted as having none of the known ones\n"
+    )
+    assert semicolons.model_path is not None
+    for model in (semicolons.job_id, semicolons.model_path):
+        assert call("predict", model, rows) == 0
+        told = capfd.readouterr()
+        assert (len(told.out.splitlines()), told.err) == (5, warning)
+        assert call("predict", model, rows, "--strict") == 2
+        error = capfd.readouterr().err
+        assert "rows.csv line 3, column colour: 'rde': is a category that no training row had, 'rde'" in error
+
+
+@pytest.mark.parametrize("delimiter", [";", ","])
+def test_rows_come_through_a_named_pipe(semicolons: Job, tmp_path: Path, capfd: Any, delimiter: str) -> None:
+    rows = tmp_path / "rows.csv"
+    assert call("predict", semicolons.job_id, rows) == 0
+    expected = capfd.readouterr().out
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    content = rows.read_bytes() if delimiter == ";" else b"size,colour\n1,red\n"
+    writer = threading.Thread(target=pipe.write_bytes, args=(content,))
+    writer.start()
+    code = call("predict", semicolons.job_id, pipe)
+    writer.join(30)
+    told = capfd.readouterr()
+    if delimiter == ";":
+        assert (code, told.out) == (0, expected)
+    else:
+        assert code == 2
+        assert "commas divide its columns, but the model's data have ';'; write it in the same form" in told.err
 
 
 def test_a_model_file_has_no_data_to_explain(server: RunningServer, capsys: Any) -> None:
