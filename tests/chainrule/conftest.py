@@ -35,6 +35,8 @@ class FakeServer(job_service_pb2_grpc.JobServiceServicer):
     failure: status_pb2.Status | None = None
     # WatchJob goes on without a word after `states`.
     hangs: bool = False
+    # So many calls of WatchJob have ended.
+    ended: int = 0
     # A download breaks with `failure` after so many parts.
     fails_after: int = 0
     specs: list[job_pb2.JobSpec] = field(default_factory=list)
@@ -74,11 +76,15 @@ class FakeServer(job_service_pb2_grpc.JobServiceServicer):
                 context.abort(grpc.StatusCode.UNAVAILABLE, "the server went away")
             return
         self._check(context)
-        for state in self.states:
-            self.job.state = state
-            yield api.WatchJobResponse(job=self.job)
-        while self.hangs and context.is_active():
-            time.sleep(0.02)
+        try:
+            for state in self.states:
+                self.job.state = state
+                yield api.WatchJobResponse(job=self.job)
+            while self.hangs and context.is_active():
+                time.sleep(0.02)
+        finally:
+            # Also where the call ends before gRPC asks for the next answer.
+            self.ended += 1
 
     def ReadMetrics(self, request: Any, context: Any) -> Any:  # noqa: ARG002, N802
         self._check(context)
