@@ -30,7 +30,7 @@ class CreateJobResponse(_message.Message):
     def __init__(self, job: _Optional[_Union[_job_pb2.Job, _Mapping]] = ..., estimate: _Optional[_Union[JobEstimate, _Mapping]] = ...) -> None: ...
 
 class JobEstimate(_message.Message):
-    __slots__ = ("parameter_count", "feature_count", "class_count", "row_count", "validation_row_count", "total_steps", "server_bytes", "worker_bytes")
+    __slots__ = ("parameter_count", "feature_count", "class_count", "row_count", "validation_row_count", "total_steps", "server_bytes", "worker_bytes", "row_file_bytes")
     PARAMETER_COUNT_FIELD_NUMBER: _ClassVar[int]
     FEATURE_COUNT_FIELD_NUMBER: _ClassVar[int]
     CLASS_COUNT_FIELD_NUMBER: _ClassVar[int]
@@ -39,6 +39,7 @@ class JobEstimate(_message.Message):
     TOTAL_STEPS_FIELD_NUMBER: _ClassVar[int]
     SERVER_BYTES_FIELD_NUMBER: _ClassVar[int]
     WORKER_BYTES_FIELD_NUMBER: _ClassVar[int]
+    ROW_FILE_BYTES_FIELD_NUMBER: _ClassVar[int]
     parameter_count: int
     feature_count: int
     class_count: int
@@ -47,7 +48,8 @@ class JobEstimate(_message.Message):
     total_steps: int
     server_bytes: int
     worker_bytes: int
-    def __init__(self, parameter_count: _Optional[int] = ..., feature_count: _Optional[int] = ..., class_count: _Optional[int] = ..., row_count: _Optional[int] = ..., validation_row_count: _Optional[int] = ..., total_steps: _Optional[int] = ..., server_bytes: _Optional[int] = ..., worker_bytes: _Optional[int] = ...) -> None: ...
+    row_file_bytes: int
+    def __init__(self, parameter_count: _Optional[int] = ..., feature_count: _Optional[int] = ..., class_count: _Optional[int] = ..., row_count: _Optional[int] = ..., validation_row_count: _Optional[int] = ..., total_steps: _Optional[int] = ..., server_bytes: _Optional[int] = ..., worker_bytes: _Optional[int] = ..., row_file_bytes: _Optional[int] = ...) -> None: ...
 
 class GetJobRequest(_message.Message):
     __slots__ = ("job_id",)

@@ -48,6 +48,7 @@ from chainrule_server.jobs.registry import JobRegistry
 from chainrule_server.jobs.scheduler import Scheduler
 from chainrule_server.limits import add_limit_options, limits_of
 from chainrule_server.preparation.prepare import prepare
+from chainrule_server.preparation.row_file import RowFolder
 from chainrule_server.storage.checkpoint_folder import KEPT_LAST
 from chainrule_server.storage.home import Home, HomeError
 from chainrule_server.storage.journal import Journal
@@ -175,7 +176,11 @@ async def _serve(arguments: argparse.Namespace) -> int:
             arguments.checkpoint_every_s,
             Journal(store),
             functools.partial(
-                prepare, data_root=arguments.data_root, data_sets=data_sets, object_storage=object_storage
+                prepare,
+                data_root=arguments.data_root,
+                data_sets=data_sets,
+                object_storage=object_storage,
+                row_folder=RowFolder(home.rows),
             ),
             kept_checkpoints=arguments.keep_checkpoints,
         ),
@@ -193,8 +198,6 @@ async def _serve(arguments: argparse.Namespace) -> int:
     server, health = await make_server(
         scheduler,
         uploads,
-        data_root=arguments.data_root,
-        object_storage=object_storage,
         local_links=local_links,
         interceptors=interceptors,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import signal
 import threading
 import time
@@ -24,6 +25,8 @@ from chainrule_server.data.uploads import Uploads
 from chainrule_server.jobs.archive import Archive
 from chainrule_server.jobs.registry import JobRegistry
 from chainrule_server.jobs.scheduler import Scheduler
+from chainrule_server.preparation.prepare import prepare
+from chainrule_server.preparation.row_file import RowFolder
 from tests.cluster.jobs import Reference, disturbed, finished, large, last, small
 from tests.cluster.support import TIMEOUT_S, Processes, wait_for
 
@@ -210,10 +213,13 @@ def server_here(folder: Path, data_root: Path) -> Iterator[tuple[str, Scheduler,
     numbers = iter(range(1, 1000))
 
     async def start() -> tuple[Scheduler, LocalLinks, object, int]:
-        scheduler = Scheduler(JobRegistry(lambda: f"{next(numbers):012x}"[::-1]), Archive(folder), share_memory=True)
+        data_sets = DataSetStore(folder / "datasets")
+        preparing = functools.partial(prepare, data_root=data_root, data_sets=data_sets)
+        archive = Archive(folder, prepare=functools.partial(preparing, row_folder=RowFolder(folder / "rows")))
+        scheduler = Scheduler(JobRegistry(lambda: f"{next(numbers):012x}"[::-1]), archive, share_memory=True)
         links = LocalLinks(Listener())
-        uploads = Uploads(folder / "uploads", DataSetStore(folder / "datasets"))
-        server, _ = await make_server(scheduler, uploads, data_root=data_root, local_links=links)
+        uploads = Uploads(folder / "uploads", data_sets)
+        server, _ = await make_server(scheduler, uploads, local_links=links)
         port = server.add_insecure_port("127.0.0.1:0")
         await server.start()
         return scheduler, links, server, port

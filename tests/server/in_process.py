@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import hashlib
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -23,6 +24,7 @@ from chainrule_server.api.grpc_server import make_server
 from chainrule_server.data import data_set
 from chainrule_server.data.data_set import DataSet
 from chainrule_server.data.data_set_store import DataSetStore
+from chainrule_server.data.object_storage import ObjectStorage
 from chainrule_server.data.uploads import Uploads
 from chainrule_server.jobs.archive import Archive
 from chainrule_server.jobs.job import Job
@@ -32,6 +34,7 @@ from chainrule_server.models import model_file
 from chainrule_server.models.trained_model import TrainedModel
 from chainrule_server.preparation.prepare import prepare
 from chainrule_server.preparation.prepared_job import PreparedJob
+from chainrule_server.preparation.row_file import RowFolder
 from chainrule_server.storage import durable_file
 from tests.plain_workers import train_with_plain_workers
 
@@ -100,9 +103,12 @@ def running_server(
     numbers = iter(range(1, 1 << 30))
 
     async def start() -> tuple[Scheduler, grpc.aio.Server, Any, str]:
-        scheduler = Scheduler(JobRegistry(lambda: f"{next(numbers):012x}"[::-1]), Archive(folder))
-        uploads = Uploads(folder / "uploads", DataSetStore(folder / "datasets"))
-        server, health = await make_server(scheduler, uploads, data_root=folder, interceptors=interceptors)
+        data_sets = DataSetStore(folder / "datasets")
+        sources = {"data_root": folder, "data_sets": data_sets, "object_storage": ObjectStorage()}
+        preparing = functools.partial(prepare, **sources, row_folder=RowFolder(folder / "rows"))
+        scheduler = Scheduler(JobRegistry(lambda: f"{next(numbers):012x}"[::-1]), Archive(folder, prepare=preparing))
+        uploads = Uploads(folder / "uploads", data_sets)
+        server, health = await make_server(scheduler, uploads, interceptors=interceptors)
         address = listen(server, "127.0.0.1", 0, certificate)
         await server.start()
         return scheduler, server, health, address

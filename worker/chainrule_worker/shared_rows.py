@@ -16,8 +16,7 @@ class SharedRows:
 
     def __init__(self, assignment: pb.Assignment, descriptor: int) -> None:
         shared = assignment.shared_memory.rows
-        # Of the pages only those are looked at that hold the worker's own shards.
-        segment = Segment.open(descriptor, shared.size_bytes, writable=False, populate=False)
+        segment = Segment.open_file(descriptor, shared.size_bytes)
         segment.close()
         self._sizes = (list(assignment.shard_sizes), list(shared.validation_shard_sizes))
         row_count = sum(map(sum, self._sizes))

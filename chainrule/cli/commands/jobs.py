@@ -194,6 +194,7 @@ def _print_estimate(response: api.CreateJobResponse, *, as_json: bool) -> None:
             ("rows", f"{estimate.row_count}, and {estimate.validation_row_count} for validation"),
             ("steps", str(estimate.total_steps)),
             ("server memory", size(estimate.server_bytes)),
+            ("file of rows", size(estimate.row_file_bytes)),
             ("worker memory", size(estimate.worker_bytes)),
         ]
     )

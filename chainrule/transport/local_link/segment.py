@@ -6,6 +6,7 @@ import fcntl
 import math
 import mmap
 import os
+import stat
 from typing import Any
 
 import numpy as np
@@ -67,10 +68,9 @@ class Segment:
             raise SegmentError(f"shared memory of {size_bytes} bytes can't be had: {error.strerror}") from error
 
     @classmethod
-    def open(cls, descriptor: int, size_bytes: int, *, writable: bool, populate: bool = True) -> Segment:
+    def open(cls, descriptor: int, size_bytes: int, *, writable: bool) -> Segment:
         """A segment that another process made and handed over. The descriptor stays the caller's.
 
-        populate: False where only a part of it will be looked at.
         Raises SegmentError where it has another size, could be cut short, or can't be mapped."""
         try:
             actual_bytes = os.fstat(descriptor).st_size
@@ -83,10 +83,28 @@ class Segment:
             )
         own = os.dup(descriptor)
         try:
-            return cls(own, size_bytes, writable=writable, populate=populate)
+            return cls(own, size_bytes, writable=writable)
         except OSError as error:
             os.close(own)
             raise SegmentError(f"shared memory can't be mapped: {error.strerror}") from error
+
+    @classmethod
+    def open_file(cls, descriptor: int, size_bytes: int) -> Segment:
+        """A file that another process wrote and handed over, to be read; only what is looked at comes into memory.
+
+        The descriptor stays the caller's. Raises SegmentError where it is no file of that size, or can't be mapped."""
+        try:
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode) or status.st_size != size_bytes:
+                raise SegmentError(f"a file of {size_bytes} bytes was promised, but one of {status.st_size} came")
+            own = os.dup(descriptor)
+        except OSError as error:
+            raise SegmentError(f"descriptor {descriptor} is no file: {error.strerror}") from error
+        try:
+            return cls(own, size_bytes, writable=False, populate=False)
+        except OSError as error:
+            os.close(own)
+            raise SegmentError(f"the file can't be mapped: {error.strerror}") from error
 
     def seal_read_only(self) -> None:
         """From now on only this process's mapping can write; whoever maps the segment later can only read it.

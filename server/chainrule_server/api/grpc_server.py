@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import resource
 from collections.abc import Sequence
-from pathlib import Path
 
 import grpc
 from grpc_health.v1 import health
@@ -21,7 +20,6 @@ from chainrule_server.api.model_service import ModelService
 from chainrule_server.api.request_decoding import ReadableRequests
 from chainrule_server.api.standard_services import add_standard_services
 from chainrule_server.api.worker_service import WorkerService
-from chainrule_server.data.object_storage import ObjectStorage
 from chainrule_server.data.uploads import Uploads
 from chainrule_server.jobs.scheduler import Scheduler
 from chainrule_server.jobs.submission import Submission
@@ -33,12 +31,10 @@ async def make_server(
     scheduler: Scheduler,
     uploads: Uploads,
     *,
-    data_root: Path | None = None,
-    object_storage: ObjectStorage | None = None,
     local_links: LocalLinks | None = None,
     interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
 ) -> tuple[grpc.aio.Server, health.aio.HealthServicer]:
-    """The server, and what tells its health. Arguments as in Submission, DataService and WorkerService.
+    """The server, and what tells its health. Arguments as in DataService and WorkerService.
 
     interceptors: they come before ours."""
     # Without so_reuseport = 0 a second server would share the port, and each would get half of the calls.
@@ -52,7 +48,7 @@ async def make_server(
         *KEEPALIVE_OPTIONS,
     ]
     server = grpc.aio.server(interceptors=[*interceptors, ReadableRequests(limits)], options=options)
-    submission = Submission(scheduler, data_root, uploads.data_sets, object_storage or ObjectStorage())
+    submission = Submission(scheduler, uploads.data_sets)
     job_service_pb2_grpc.add_JobServiceServicer_to_server(JobService(scheduler, submission), server)
     data_service_pb2_grpc.add_DataServiceServicer_to_server(DataService(scheduler, uploads), server)
     cluster_service_pb2_grpc.add_ClusterServiceServicer_to_server(ClusterService(scheduler), server)

@@ -42,7 +42,7 @@ START_SUFFIX = ".start.safetensors"
 class Archive:
     """checkpoints_folder: None where no checkpoints are written. checkpoint_every_s: 0: only those that jobs ask for.
 
-    prepare: makes a job ready again, in a thread."""
+    prepare: makes a job of a spec ready, in a thread, whether it is new or goes on."""
 
     models_folder: Path
     checkpoints_folder: Path | None = None

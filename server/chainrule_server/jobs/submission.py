@@ -15,27 +15,21 @@ from pathlib import Path
 from chainrule.v1 import job_pb2
 from chainrule.v1 import job_service_pb2 as api
 from chainrule_server.data.data_set_store import DataSetStore
-from chainrule_server.data.object_storage import ObjectStorage
 from chainrule_server.errors import InvalidSpec, NotFound
 from chainrule_server.jobs.job import Job
 from chainrule_server.jobs.registry import checked_request_id
 from chainrule_server.jobs.scheduler import Scheduler
 from chainrule_server.preparation.estimate import estimate
-from chainrule_server.preparation.prepare import prepare
 from chainrule_server.preparation.prepared_job import PreparedJob
 from chainrule_server.preparation.spec_check import spec_sha256
 
 
 @dataclass
 class Submission:
-    """data_root: the folder that jobs' `file:` URIs may read; None: they read no file.
-
-    data_sets: those that were uploaded. object_storage: what `s3:` and `gs:` URIs may read."""
+    """data_sets: those that were uploaded."""
 
     scheduler: Scheduler
-    data_root: Path | None
     data_sets: DataSetStore
-    object_storage: ObjectStorage
 
     async def submit(self, spec: job_pb2.JobSpec, *, request_id: str = "") -> tuple[Job, api.JobEstimate | None]:
         """The job of a spec, and what it takes; of one that a request with this id made before, without the estimate.
@@ -72,13 +66,7 @@ class Submission:
             if spec.model.start.model:
                 spec.model.start.model = model
             prepared = await asyncio.to_thread(
-                prepare,
-                spec,
-                data_root=self.data_root,
-                data_sets=self.data_sets,
-                object_storage=self.object_storage,
-                start_path=start_path,
-                limits=self.scheduler.limits,
+                self.scheduler.archive.prepare, spec, start_path=start_path, limits=self.scheduler.limits
             )
             yield prepared, await asyncio.to_thread(estimate, prepared)
 

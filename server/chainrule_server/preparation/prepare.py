@@ -22,7 +22,7 @@ from chainrule_engine.model import Model
 from chainrule_engine.optimizers import make_optimizer
 from chainrule_engine.penalties import make_penalties
 from chainrule_engine.schedules import make_schedule, plateau_of
-from chainrule_engine.sharding import BatchSchedule, Division, divide
+from chainrule_engine.sharding import BatchSchedule, divide
 from chainrule_engine.synchronous_sgd import UpdateRecipe
 from chainrule_server.data import data_set
 from chainrule_server.data.data_set_store import DataSetStore
@@ -33,6 +33,7 @@ from chainrule_server.preparation.job_memory import check_memory
 from chainrule_server.preparation.prepared_job import PreparedJob
 from chainrule_server.preparation.prepared_rows import PreparedRows, lay_out
 from chainrule_server.preparation.preprocessing import Preprocessing
+from chainrule_server.preparation.row_file import RowFolder
 from chainrule_server.preparation.spec_check import checked
 from chainrule_server.preparation.start import Start, read_start
 from chainrule_server.preparation.start_file import StartFile, read_start_file
@@ -48,17 +49,18 @@ def prepare(
     object_storage: ObjectStorage | None = None,
     start_path: Path | None = None,
     limits: Limits | None = None,
+    row_folder: RowFolder | None = None,
 ) -> PreparedJob:
     """The prepared job of a spec. data_root, data_sets, object_storage: see `data_set.load`.
 
     start_path: the file of `model.start`, where it is known; else `model.start.model` is looked up as data are.
-    limits: of a new job; None: it was accepted before.
+    limits: of a new job; None: it was accepted before. row_folder: where its rows go; None: into memory.
     Raises InvalidSpec with every field that is wrong, LimitExceeded and OutOfMemory before the memory is spent."""
     complete = checked(spec)
     sources = Sources(data_root, data_sets, object_storage)
     start_file, taken = _start_file(complete, spec, sources, start_path)
-    rows, preprocessing = _rows(complete, spec, sources, taken, limits)
-    batches, recipe, early_stopping = _steps(complete.training, rows.division)
+    rows, preprocessing = _rows(complete, spec, sources, taken, limits, row_folder)
+    batches, recipe, early_stopping = _steps(complete.training, rows.training_sizes)
     model = _model(complete, preprocessing, limits)
     prepared = PreparedJob(
         spec=complete,
@@ -108,6 +110,7 @@ def _rows(
     sources: Sources,
     taken: StartPreprocessing | None,
     limits: Limits | None,
+    row_folder: RowFolder | None,
 ) -> tuple[PreparedRows, Preprocessing]:
     """The rows in their shards, preprocessed; `data.standardize` is completed, whose default depends on them."""
     with (
@@ -131,17 +134,17 @@ def _rows(
         with_classes, preprocessing = learn_or_take(data, complete.data, division.training_rows, taken)
         if limits is not None:
             limits.check_data(row_count=len(data.target), place_count=preprocessing.width)
-        return lay_out(with_classes, preprocessing, division), preprocessing
+        return lay_out(with_classes, preprocessing, division, folder=row_folder), preprocessing
 
 
 def _steps(
-    training: job_pb2.TrainingSpec, division: Division
+    training: job_pb2.TrainingSpec, shard_sizes: tuple[int, ...]
 ) -> tuple[BatchSchedule, UpdateRecipe, EarlyStopping | None]:
     """Which rows each step takes, what it does with their gradient, and when the steps end."""
     with engine_violations():
         batches = BatchSchedule(
             seed=training.seed,
-            shard_sizes=tuple(len(rows) for rows in division.training),
+            shard_sizes=shard_sizes,
             microbatch_size=training.batch_size // training.shards,
         )
         recipe = _recipe(training, total_steps=training.epochs * batches.steps_per_epoch)

@@ -44,7 +44,7 @@ class PreparedJob:
     @property
     def row_count(self) -> int:
         """The number of rows, those for validation among them."""
-        return len(self.rows.targets)
+        return self.rows.row_count
 
     @property
     def feature_count(self) -> int:
@@ -64,7 +64,7 @@ class PreparedJob:
     @property
     def has_validation(self) -> bool:
         """Whether any row is kept for validation."""
-        return any(len(rows) for rows in self.division.validation)
+        return any(self.rows.validation_sizes)
 
     def shard(self, number: int, *, validation: bool) -> ShardRows:
         """The rows of one shard."""

@@ -6,6 +6,7 @@ HOME/checkpoints/JOB/STEP.safetensors
 HOME/models/JOB.safetensors
 HOME/datasets/SHA256/            a data set: its content and its manifest (chainrule_server.data.data_set_store)
 HOME/uploads/SHA256/             one that is not complete (chainrule_server.data.uploads)
+HOME/rows/SHA256.rows            prepared rows, while a job has them (chainrule_server.preparation.row_file)
 """
 
 from __future__ import annotations
@@ -34,8 +35,9 @@ class Home:
         self.models = folder / "models"
         self.data_sets = folder / "datasets"
         self.uploads = folder / "uploads"
+        self.rows = folder / "rows"
         try:
-            for each in (folder, self.checkpoints, self.models, self.data_sets, self.uploads):
+            for each in (folder, self.checkpoints, self.models, self.data_sets, self.uploads, self.rows):
                 each.mkdir(parents=True, exist_ok=True)
             self._lock = _locked(folder / "lock", folder)
             remove_abandoned(folder)

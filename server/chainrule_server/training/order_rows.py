@@ -32,9 +32,9 @@ class OrderRows:
 
     def of_evaluation(self, kind: pb.OrderKind) -> Rows:
         """The rows of each subtree in an evaluation."""
-        division = self._job.division
-        shards = division.validation if kind == pb.ORDER_KIND_EVALUATE_VALIDATION else division.training
-        return self._counted([len(rows) for rows in shards])[0]
+        rows = self._job.rows
+        is_validation = kind == pb.ORDER_KIND_EVALUATE_VALIDATION
+        return self._counted(rows.validation_sizes if is_validation else rows.training_sizes)[0]
 
     def _of_shards(self, step_in_epoch: int) -> list[int]:
         schedule = self._job.schedule

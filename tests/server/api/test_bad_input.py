@@ -259,20 +259,16 @@ def test_a_deadline_that_passes_ends_the_call_and_the_work(tried: Tried, monkeyp
 
 
 def test_memory_that_is_not_there_is_said(tried: Tried, monkeypatch: pytest.MonkeyPatch) -> None:
-    from chainrule_server.jobs import submission
-
     def too_large(spec: job_pb2.JobSpec, **arguments: Any) -> Any:
         raise MemoryError("Unable to allocate 8.00 GiB")
 
-    monkeypatch.setattr(submission, "prepare", too_large)
+    monkeypatch.setattr(tried.server.scheduler.archive, "prepare", too_large)
     request = job_service_pb2.CreateJobRequest(spec=regression_spec())
     code, _, reason = refusal(lambda: tried.server.jobs.CreateJob(request, timeout=TIMEOUT_S))
     assert (code, reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "OUT_OF_MEMORY")
 
 
 def test_a_create_that_is_cancelled_makes_no_job(tried: Tried, monkeypatch: pytest.MonkeyPatch) -> None:
-    from chainrule_server.jobs import submission
-
     begun = []
 
     def slow(spec: job_pb2.JobSpec, **arguments: Any) -> Any:
@@ -280,7 +276,7 @@ def test_a_create_that_is_cancelled_makes_no_job(tried: Tried, monkeypatch: pyte
         time.sleep(0.5)
         return prepared(spec)
 
-    monkeypatch.setattr(submission, "prepare", slow)
+    monkeypatch.setattr(tried.server.scheduler.archive, "prepare", slow)
     before = len(tried.server.run(tried.server.scheduler.book.all))
     request = job_service_pb2.CreateJobRequest(spec=regression_spec())
     with pytest.raises(grpc.RpcError) as caught:

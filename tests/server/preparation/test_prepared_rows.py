@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import gc
 import hashlib
+import os
+import time
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pyarrow as pa
@@ -11,14 +16,16 @@ import pyarrow.feather
 import pyarrow.parquet as pq
 import pytest
 
-from chainrule.transport.local_link.segment import SegmentError
 from chainrule.v1 import job_pb2
 from chainrule_engine.sharding import divide
+from chainrule_server.data import columns
 from chainrule_server.data.columns import BLOCK_ROWS
 from chainrule_server.data.data_set import DataError, DataSet, load
-from chainrule_server.preparation import prepared_rows
+from chainrule_server.errors import StorageFull
+from chainrule_server.preparation import row_file
 from chainrule_server.preparation.prepared_rows import PreparedRows, lay_out
 from chainrule_server.preparation.preprocessing import Preprocessing, learn
+from chainrule_server.preparation.row_file import RowFolder
 from tests.server.whole import prepared
 
 STANDARDIZED = job_pb2.Standardization(features=True, target=True)
@@ -30,19 +37,23 @@ def data_set(row_count: int = 101) -> DataSet:
     return DataSet("test:rows", random.normal(5, 3, (row_count, 3)), random.normal(size=row_count), ("a", "b", "c"))
 
 
-def laid_out(data: DataSet) -> tuple[PreparedRows, Preprocessing]:
+def laid_out(data: DataSet, folder: RowFolder | None = None) -> tuple[PreparedRows, Preprocessing]:
     division = divide(row_count=len(data.target), **DIVISION)  # type: ignore[arg-type]
     learnt = learn(data, job_pb2.DataSpec(standardize=STANDARDIZED), division.training_rows)
-    return lay_out(data, learnt, division), learnt
+    return lay_out(data, learnt, division, folder=folder), learnt
 
 
-@pytest.mark.parametrize("is_shared", [False, True])
-def test_a_shard_is_a_stretch_of_the_rows_and_no_copy(is_shared: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(prepared_rows, "SHARED_BYTES", 0 if is_shared else 1 << 40)
+@pytest.fixture
+def folder(tmp_path: Path) -> RowFolder:
+    return RowFolder(tmp_path / "rows")
+
+
+@pytest.mark.parametrize("is_in_file", [False, True])
+def test_a_shard_is_a_stretch_of_the_rows_and_no_copy(is_in_file: bool, folder: RowFolder) -> None:
     data = data_set()
     division = divide(row_count=len(data.target), **DIVISION)  # type: ignore[arg-type]
-    rows, learnt = laid_out(data)
-    assert (rows.segment is not None) == is_shared
+    rows, learnt = laid_out(data, folder if is_in_file else None)
+    assert (rows.file is not None) == is_in_file
     features, targets = prepared(learnt, data)
     for shards, is_validation in ((division.training, False), (division.validation, True)):
         for number, expected in enumerate(shards):
@@ -72,22 +83,87 @@ def test_the_hash_is_that_of_the_rows_in_their_own_order() -> None:
     assert laid_out(data)[0].sha256 != rows.sha256
 
 
-def test_without_room_to_share_the_rows_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    expected, _ = laid_out(data_set())
+def bytes_of(rows: PreparedRows) -> tuple[bytes, bytes, bytes, str]:
+    return rows.features.tobytes(), rows.targets.tobytes(), rows.numbers.tobytes(), rows.sha256
 
-    def no_room(*_: object, **__: object) -> None:
-        raise SegmentError("there is no room")
 
-    monkeypatch.setattr(prepared_rows, "SHARED_BYTES", 0)
-    monkeypatch.setattr(prepared_rows.Segment, "create", no_room)
-    rows, _ = laid_out(data_set())
-    assert rows.segment is None
-    assert rows.sha256 == expected.sha256
-    assert np.array_equal(rows.features, expected.features)
+@pytest.mark.parametrize("window_bytes", [1, 12, 100, 1 << 20])
+def test_the_rows_of_a_file_are_those_in_memory_however_small_the_windows(
+    window_bytes: int, folder: RowFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(row_file, "WINDOW_BYTES", window_bytes)
+    monkeypatch.setattr(columns, "BLOCK_ROWS", 7)
+    data = data_set()
+    assert bytes_of(laid_out(data, folder)[0]) == bytes_of(laid_out(data)[0])
+
+
+def test_very_many_rows_have_few_spills(folder: RowFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(row_file, "WINDOW_BYTES", 1)
+    monkeypatch.setattr(row_file, "MOST_WINDOWS", 3)
+    spills = Mock(wraps=row_file.NewFile.spill)
+    monkeypatch.setattr(row_file.NewFile, "spill", lambda file: spills(file))
+    data = data_set()
+    assert bytes_of(laid_out(data, folder)[0]) == bytes_of(laid_out(data)[0])
+    assert spills.call_count == 3
+
+
+def test_equal_rows_are_one_file_that_goes_with_the_last_that_has_it(tmp_path: Path) -> None:
+    folder = RowFolder(tmp_path)
+    first, second = laid_out(data_set(), folder)[0], laid_out(data_set(), folder)[0]
+    other = laid_out(data_set(row_count=102), folder)[0]
+    assert first.file is second.file
+    assert len(list(tmp_path.iterdir())) == 2
+    del first, other
+    wait_until_there_are(1, tmp_path)
+    assert second.row_count == len(second.features)
+    del second
+    wait_until_there_are(0, tmp_path)
+    # And what was there when a server was killed goes when the next begins.
+    (tmp_path / "left.rows").write_text("")
+    RowFolder(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def wait_until_there_are(count: int, folder: Path) -> None:
+    deadline_s = time.monotonic() + 10
+    while len(list(folder.iterdir())) != count:
+        assert time.monotonic() < deadline_s
+        gc.collect()
+        time.sleep(0.01)
+
+
+def test_a_file_is_mapped_when_its_first_row_is_wanted_and_once_for_all(folder: RowFolder) -> None:
+    first, second = laid_out(data_set(), folder)[0], laid_out(data_set(), folder)[0]
+    assert first.file is not None
+    before = mapped(first.file.path)
+    shard, other = first.shard(0, validation=False), second.shard(1, validation=True)
+    assert (before, mapped(first.file.path)) == (0, 1)
+    assert not shard.features.flags.writeable
+    del first, second, shard, other
+    gc.collect()
+
+
+def mapped(path: Path) -> int:
+    return sum(line.endswith(f" {path}") for line in Path("/proc/self/maps").read_text().splitlines())
+
+
+def test_a_full_disk_is_said_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = RowFolder(tmp_path)
+    monkeypatch.setattr(row_file.NewFile, "write", full)
+    with pytest.raises(StorageFull, match=r"the prepared rows can't be kept in .*: No space left on device; make room"):
+        laid_out(data_set(), folder)
+    assert list(tmp_path.iterdir()) == []
+
+
+def full(file: row_file.NewFile, array: object) -> None:
+    with row_file._on_disk(file.path.parent):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 @pytest.mark.parametrize("form", ["parquet", "arrow", "csv", "npz", "folder"])
-def test_many_rows_are_read_in_blocks_and_are_the_same_from_every_form(tmp_path: Path, form: str) -> None:
+def test_many_rows_are_read_in_blocks_and_are_the_same_from_every_form(
+    tmp_path: Path, form: str, folder: RowFolder
+) -> None:
     row_count = 2 * BLOCK_ROWS + 17
     random = np.random.default_rng(0)
     columns = {
@@ -116,7 +192,7 @@ def test_many_rows_are_read_in_blocks_and_are_the_same_from_every_form(tmp_path:
     with load(spec, data_root=tmp_path) as data:
         division = divide(row_count=row_count, **DIVISION)  # type: ignore[arg-type]
         learnt = learn(data, spec, division.training_rows)
-        features, _ = lay_out(data, learnt, division).in_data_order()
+        features, _ = lay_out(data, learnt, division, folder=folder).in_data_order()
     assert [encoding.width for encoding in learnt.features] == [1, 3, 1]
     kinds = np.array(["one", "three", "two"])
     assert np.array_equal(kinds[features[:, 1:4].argmax(axis=1)], columns["kind"])

@@ -93,7 +93,8 @@ def test_whoever_helps_whom_the_bits_are_those_of_one_worker(
     shards: int, part_elements: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(wire, "PART_ELEMENTS", part_elements)
-    monkeypatch.setattr(step_update, "BLOCK", min(step_update.BLOCK, part_elements))
+    for unit in ("BLOCK", "GRAIN"):
+        monkeypatch.setattr(step_update, unit, min(getattr(step_update, unit), part_elements))
     job = job_of(shards=shards)
     result = train_with_plain_workers(job, worker_count=1).result
     assert result is not None
