@@ -31,6 +31,7 @@ from chainrule.cli.options import (
 )
 from chainrule.cli.processes import app as processes
 from chainrule.cli.security import add_security_options, certificates, token
+from chainrule.cli.streams import let_go_of_streams, prepare_streams
 from chainrule.errors import ChainruleError
 
 app = typer.Typer(
@@ -227,10 +228,7 @@ def doctor(
 
 def main() -> NoReturn:
     """The entry point of the command: run it with the process's arguments and exit."""
-    for stream in (sys.stdout, sys.stderr):
-        # A terminal without UTF-8 gets escapes and not a traceback.
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")
+    prepare_streams()
     # gRPC's own log and its warnings about starting processes are not for our users.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
@@ -239,11 +237,11 @@ def main() -> NoReturn:
         sys.stdout.flush()
     except BrokenPipeError:
         code = OUTPUT_CLOSED
+    except CommandFailed as failure:
+        # It was to be told on standard output, which can't be written.
+        code = report(failure, as_json=False)
     if code == OUTPUT_CLOSED:
-        # Whoever read our output has gone; without this Python complains when it flushes at the end.
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        for stream in (sys.stdout, sys.stderr):
-            os.dup2(nowhere, stream.fileno())
+        let_go_of_streams()
     sys.exit(code)
 
 

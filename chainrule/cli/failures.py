@@ -34,6 +34,8 @@ WRONG_INPUT = 2
 INTERRUPTED = 130
 # 128 + SIGPIPE, as shells have it: whoever read our output has gone.
 OUTPUT_CLOSED = 141
+# The reason of a failure that standard output can't be told, in JSON or otherwise.
+OUTPUT_FAILED = "OUTPUT_FAILED"
 _WRONG_INPUT_ERRORS = (
     JobFileError,
     DataFileError,
@@ -95,12 +97,16 @@ def report(failure: CommandFailed, *, as_json: bool) -> int:
     for problem in failure.problems:
         sys.stderr.write(f"error: {one_line(problem_line(problem))}\n")
     sys.stderr.flush()
-    if as_json:
+    if as_json and failure.reason != OUTPUT_FAILED:
         error = {
             "message": str(failure),
             "reason": failure.reason,
             "problems": [{"path": path, "message": message} for path, message in failure.problems],
         }
-        sys.stdout.write(json.dumps({**failure.fields, "error": error}, ensure_ascii=False) + "\n")
-        sys.stdout.flush()
+        try:
+            sys.stdout.write(json.dumps({**failure.fields, "error": error}, ensure_ascii=False) + "\n")
+            sys.stdout.flush()
+        except CommandFailed as unwritten:
+            # The exit code stays that of what went wrong first.
+            report(unwritten, as_json=False)
     return failure.code
