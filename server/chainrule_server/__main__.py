@@ -187,7 +187,7 @@ async def _serve(arguments: argparse.Namespace) -> int:
         share_memory=local_links is not None,
         thread_count=thread_count,
         pool=pool,
-        workers=WorkerPool(book=WorkerRegistry(arguments.lease_s)),
+        workers=WorkerPool(registry=WorkerRegistry(arguments.lease_s)),
         kept_jobs=arguments.keep_jobs,
         limits=arguments.limits,
     )
@@ -234,7 +234,7 @@ async def _serve(arguments: argparse.Namespace) -> int:
         task.cancel()
     await health.enter_graceful_shutdown()
     await scheduler.stop()
-    scheduler.close()
+    scheduler.workers.close()
     if local_links is not None:
         local_links.close()
     await server.stop(GRACE_S)

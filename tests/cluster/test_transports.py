@@ -233,7 +233,7 @@ def server_here(folder: Path, data_root: Path) -> Iterator[tuple[str, Scheduler,
     finally:
 
         async def stop() -> None:
-            scheduler.close()
+            scheduler.workers.close()
             links.close()
             await server.stop(0.5)
             await scheduler.archive.journal.close()

@@ -75,8 +75,8 @@ class RunningServer:
         training = train_with_plain_workers(prepared, worker_count=1)
 
         def add() -> Job:
-            job = Job(self.scheduler.book.new_id(), prepared.spec, 0.0, prepared)
-            self.scheduler.book.add(job)
+            job = Job(self.scheduler.jobs.new_id(), prepared.spec, 0.0, prepared)
+            self.scheduler.jobs.add(job)
             job.training = training
             job.progress, job.result = training.progress, training.result
             job.model_path = self.folder / f"{job.job_id}.safetensors"

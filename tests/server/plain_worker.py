@@ -22,11 +22,11 @@ class PlainWorker:
 
     def __init__(self, scheduler: Scheduler, *, kind: str = "") -> None:
         self._scheduler = scheduler
-        self.name = scheduler.register(pb.Hello(name="worker", numpy_version=kind)).name
+        self.name = scheduler.workers.register(pb.Hello(name="worker", numpy_version=kind)).name
         self._inbox: deque[OutgoingResponse] = deque()
         self._answers: deque[Request] = deque()
         self._held: AssignedJob | None = None
-        scheduler.join(self.name, self)
+        scheduler.workers.join(self.name, self)
 
     def send(self, response: OutgoingResponse, descriptors: tuple[int, ...] = ()) -> None:  # noqa: ARG002
         """See chainrule.holding.links.Link."""
@@ -41,7 +41,7 @@ class PlainWorker:
 
     def leave(self) -> None:
         """It is gone, with what was on its way."""
-        self._scheduler.leave(self.name)
+        self._scheduler.workers.leave(self.name)
 
     @property
     def is_busy(self) -> bool:
@@ -49,7 +49,7 @@ class PlainWorker:
 
     def take_turn(self, chance: random.Random) -> None:
         if self._answers and (not self._inbox or chance.random() < 0.5):
-            self._scheduler.receive(self.name, self._answers.popleft())
+            self._scheduler.sharing.route_message(self.name, self._answers.popleft())
             return
         response = self._inbox.popleft()
         if isinstance(response, bytes):
@@ -68,7 +68,7 @@ class PlainWorker:
         elif kind == "order":
             assert self._held is not None
             assert held_id == response.order.job_id
-            assert len(self._scheduler.book.find(response.order.job_id).worker_kinds) == 1
+            assert len(self._scheduler.jobs.find(response.order.job_id).worker_kinds) == 1
             self._answers += [pb.TrainRequest(partial_sum=each) for each in self._held.compute(response.order)]
         elif kind == "release":
             assert held_id in (None, response.release.job_id)
@@ -76,7 +76,7 @@ class PlainWorker:
 
     def _accept(self, assignment: pb.Assignment) -> AssignedJob | None:
         try:
-            job = self._scheduler.shard_source(assignment.job_id, assignment.first_shard, worker=self.name)
+            job = self._scheduler.sharing.shard_source(assignment.job_id, assignment.first_shard, worker=self.name)
         except (NotFound, PermissionDenied):
             return None  # it runs no longer, or the shard is another worker's by now; what follows is on its way
         first = assignment.first_shard

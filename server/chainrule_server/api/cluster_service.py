@@ -11,7 +11,7 @@ from chainrule.v1 import cluster_service_pb2 as api
 from chainrule.v1 import cluster_service_pb2_grpc, job_pb2
 from chainrule_server.errors import InvalidRequest
 from chainrule_server.grpc_status import unary
-from chainrule_server.jobs.scheduler import Scheduler
+from chainrule_server.jobs.worker_sharing import WorkerSharing
 from chainrule_server.workers.departure import Departure
 from chainrule_server.workers.registry import WorkerRecord
 
@@ -20,11 +20,11 @@ from chainrule_server.workers.registry import WorkerRecord
 class ClusterService(cluster_service_pb2_grpc.ClusterServiceServicer):
     """Who computes."""
 
-    scheduler: Scheduler
+    sharing: WorkerSharing
 
     @unary
     async def ListWorkers(self, request: api.ListWorkersRequest) -> api.ListWorkersResponse:  # noqa: ARG002, N802
-        workers = [self._message(record) for record in self.scheduler.workers.book.connected.values()]
+        workers = [self._message(record) for record in self.sharing.pool.registry.connected.values()]
         return api.ListWorkersResponse(workers=workers)
 
     @unary
@@ -32,7 +32,7 @@ class ClusterService(cluster_service_pb2_grpc.ClusterServiceServicer):
         missing = [(name, "is missing") for name in ("worker", "details") if not getattr(request, name).strip()]
         if missing:
             raise InvalidRequest(missing)
-        self.scheduler.report_loss(request.worker, Departure(job_pb2.LOSS_REASON_PROCESS_ENDED, request.details))
+        self.sharing.report_departure(request.worker, Departure(job_pb2.LOSS_REASON_PROCESS_ENDED, request.details))
         return api.ReportWorkerEndResponse()
 
     def _message(self, record: WorkerRecord) -> api.Worker:
@@ -43,7 +43,7 @@ class ClusterService(cluster_service_pb2_grpc.ClusterServiceServicer):
             address=record.address,
             host=hello.host,
             process_id=hello.process_id,
-            transport=self.scheduler.workers.transport_of(record.name),
+            transport=self.sharing.pool.transport_of(record.name),
             connect_time=Timestamp(seconds=int(seconds), nanos=int(fraction * 1e9)),
             silent_s=lease.silent_s,
             lease_s=lease.lease_s,
@@ -53,7 +53,7 @@ class ClusterService(cluster_service_pb2_grpc.ClusterServiceServicer):
             numba=hello.numba,
             processor=hello.processor,
         )
-        training = self.scheduler.training_of(record.name)
+        training = self.sharing.training_of(record.name)
         if training is not None:
             shards = training.shards_of(record.name)
             worker.job_id, worker.first_shard, worker.shard_count = training.job_id, shards.start, len(shards)

@@ -21,7 +21,7 @@ from chainrule.transport.wire_codec import RawPart, Request
 from chainrule.v1 import job_pb2
 from chainrule.v1 import worker_service_pb2 as pb
 from chainrule_server.errors import LeaseExpired
-from chainrule_server.jobs.scheduler import Scheduler
+from chainrule_server.jobs.worker_sharing import WorkerSharing
 from chainrule_server.workers.departure import CONNECTION_LOST, Departure
 
 log = logging.getLogger(__name__)
@@ -33,7 +33,7 @@ LOOK_INTERVAL_S = 0.2
 class ConnectedWorker:
     """local: the connection that was offered, once the worker has taken it up; None where none was offered."""
 
-    scheduler: Scheduler
+    sharing: WorkerSharing
     name: str
     lease: Lease
     local: asyncio.Future[SocketConnection] | None = None
@@ -67,7 +67,7 @@ class ConnectedWorker:
         """Once: another worker may have the name afterwards."""
         if not self._has_left:
             self._has_left = True
-            self.scheduler.leave(self.name, self._loss)
+            self.sharing.pool.leave(self.name, self._loss)
 
     async def _join(self) -> None:
         connection = None
@@ -79,25 +79,25 @@ class ConnectedWorker:
         if connection is not None:
             self._socket = SocketLink(connection, stream=self.stream, received=self._receive, lost=self._unlink)
         if not self._has_left:
-            self.scheduler.join(self.name, self._socket or self.stream)
+            self.sharing.pool.join(self.name, self._socket or self.stream)
 
     async def _watch(self) -> None:
         while not self._has_left:
             await asyncio.sleep(LOOK_INTERVAL_S)
-            owes, is_first = self.scheduler.owes(self.name)
+            owes, is_first = self.sharing.owes(self.name)
             self.lease.look(time.monotonic(), owes=owes, is_first=is_first)
             why = self.lease.why_expired()
             if why:
-                where = self.scheduler.where(self.name)
+                where = self.sharing.where(self.name)
                 self._cut_off(LeaseExpired(f"{why}; its lease of {self.lease.lease_s:g} s is over{where}"))
             else:
-                self.scheduler.look_after(self.name)
+                self.sharing.look_after(self.name)
 
     def _unlink(self, reason: str) -> None:
         """The local link is lost; if the worker isn't, it goes on with the stream."""
         if not self._has_left:
             log.info("worker %s shares memory no longer: %s", self.name, reason, extra=self._event("worker_unlinked"))
-            self.scheduler.relink(self.name, self.stream)
+            self.sharing.pool.relink(self.name, self.stream)
 
     async def _read(self, requests: AsyncIterator[Request]) -> None:
         try:
@@ -126,7 +126,7 @@ class ConnectedWorker:
             return
         self.lease.works()
         try:
-            self.scheduler.receive(self.name, request)
+            self.sharing.route_message(self.name, request)
         except Exception as error:
             if not isinstance(error, ServiceError):
                 extra = self._event("message_failed")

@@ -17,7 +17,7 @@ from chainrule_server.data.data_set_store import SCHEME
 from chainrule_server.data.uploads import Uploads
 from chainrule_server.errors import InvalidRequest, WrongState
 from chainrule_server.grpc_status import unary
-from chainrule_server.jobs.scheduler import Scheduler
+from chainrule_server.jobs.registry import JobRegistry
 
 # Hashing reads the whole file; more at a time would only share the disk.
 MAX_FINISHING = 2
@@ -26,9 +26,9 @@ PART_TIMEOUT_S = 60.0
 
 @dataclass
 class DataService(data_service_pb2_grpc.DataServiceServicer):
-    """Uploads and data sets. scheduler: knows which data sets are needed."""
+    """Uploads and data sets. jobs: they know which data sets are needed."""
 
-    scheduler: Scheduler
+    jobs: JobRegistry
     uploads: Uploads
     _turn: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MAX_FINISHING))
 
@@ -78,7 +78,7 @@ class DataService(data_service_pb2_grpc.DataServiceServicer):
     async def DeleteDataSet(self, request: api.DeleteDataSetRequest) -> api.DeleteDataSetResponse:  # noqa: N802
         record = self.uploads.data_sets.find(request.data_set)
         uri = SCHEME + record.sha256
-        needing = [job for job in self.scheduler.book.all() if not job.is_final and job.spec.data.uri == uri]
+        needing = [job for job in self.jobs.all() if not job.is_final and job.spec.data.uri == uri]
         if needing:
             more = f" and {len(needing) - 1} more" if len(needing) > 1 else ""
             raise WrongState(

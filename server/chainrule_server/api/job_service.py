@@ -47,7 +47,7 @@ class JobService(job_service_pb2_grpc.JobServiceServicer):
 
     @unary
     async def ListJobs(self, request: api.ListJobsRequest) -> api.ListJobsResponse:  # noqa: N802
-        return page((self._listed(job) for job in self.scheduler.book.all()), request)
+        return page((self._listed(job) for job in self.scheduler.jobs.all()), request)
 
     @streaming
     async def WatchJob(self, request: api.WatchJobRequest) -> AsyncIterator[api.WatchJobResponse]:  # noqa: N802
@@ -115,7 +115,7 @@ class JobService(job_service_pb2_grpc.JobServiceServicer):
             yield api.ReadMetricsResponse(rows=(_metric_row(row) for row in part))
 
     def _find(self, job_id: str) -> Job:
-        return self.scheduler.book.find(job_id)
+        return self.scheduler.jobs.find(job_id)
 
     def _message(self, job: Job) -> job_pb2.Job:
         return job.message(now_s=time.monotonic(), storage_trouble=self.scheduler.archive.journal.trouble)

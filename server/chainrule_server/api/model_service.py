@@ -10,8 +10,9 @@ from typing import TypeVar
 from chainrule.v1 import model_service_pb2 as api
 from chainrule.v1 import model_service_pb2_grpc
 from chainrule_server.grpc_status import unary
+from chainrule_server.jobs.archive import Archive
 from chainrule_server.jobs.model_versions import ModelVersions
-from chainrule_server.jobs.scheduler import Scheduler
+from chainrule_server.jobs.registry import JobRegistry
 from chainrule_server.models.cancellation import Stop
 from chainrule_server.models.explanation import explain
 from chainrule_server.models.prediction import predict
@@ -26,12 +27,13 @@ Answer = TypeVar("Answer")
 class ModelService(model_service_pb2_grpc.ModelServiceServicer):
     """What a trained model answers."""
 
-    scheduler: Scheduler
+    jobs: JobRegistry
+    archive: Archive
     _turn: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MAX_COMPUTATIONS))
 
     @unary
     async def Predict(self, request: api.PredictRequest) -> api.PredictResponse:  # noqa: N802
-        job = self.scheduler.book.find(request.job_id)
+        job = self.jobs.find(request.job_id)
         source = await self._versions.find(job, request.version)
         response = await self._compute(lambda stop: predict(source.model(), request, stop))
         response.job_id = job.job_id
@@ -39,11 +41,11 @@ class ModelService(model_service_pb2_grpc.ModelServiceServicer):
 
     @unary
     async def Explain(self, request: api.ExplainRequest) -> api.ExplainResponse:  # noqa: N802
-        job = self.scheduler.book.find(request.job_id)
+        job = self.jobs.find(request.job_id)
         source = await self._versions.find(job, request.version)
         # Reading the rows of an ended job again is work as well, and waits for its turn.
         async with self._turn:
-            rows = await self.scheduler.archive.with_rows(job) if _needs_rows(request) else None
+            rows = await self.archive.with_rows(job) if _needs_rows(request) else None
         response = await self._compute(lambda stop: explain(source.model(), request, rows, stop))
         response.job_id = job.job_id
         return response
@@ -52,21 +54,21 @@ class ModelService(model_service_pb2_grpc.ModelServiceServicer):
     async def ExplainReduction(  # noqa: N802
         self, request: api.ExplainReductionRequest
     ) -> api.ExplainReductionResponse:
-        job = self.scheduler.book.find(request.job_id)
+        job = self.jobs.find(request.job_id)
         source = await self._versions.find(job, request.version)
         async with self._turn:
-            rows = await self.scheduler.archive.with_rows(job)
+            rows = await self.archive.with_rows(job)
         response = await self._compute(lambda stop: explain_reduction(source.model(), request, rows, stop))
         response.job_id = job.job_id
         return response
 
     @unary
     async def ListCheckpoints(self, request: api.ListCheckpointsRequest) -> api.ListCheckpointsResponse:  # noqa: N802
-        return await self._versions.listed(self.scheduler.book.find(request.job_id))
+        return await self._versions.listed(self.jobs.find(request.job_id))
 
     @property
     def _versions(self) -> ModelVersions:
-        return ModelVersions(self.scheduler.archive)
+        return ModelVersions(self.archive)
 
     async def _compute(self, work: Callable[[Stop], Answer]) -> Answer:
         """The answer of a thread, which stops early where the caller has gone or its deadline has passed."""

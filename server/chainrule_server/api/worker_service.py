@@ -16,7 +16,7 @@ from chainrule_server.api.connected_worker import HELLO_TIMEOUT_S, ConnectedWork
 from chainrule_server.api.job_service import PART_BYTES
 from chainrule_server.errors import PermissionDenied
 from chainrule_server.grpc_status import peer, streaming
-from chainrule_server.jobs.scheduler import Scheduler
+from chainrule_server.jobs.worker_sharing import WorkerSharing
 
 SESSION_BYTES = 16
 
@@ -25,7 +25,7 @@ SESSION_BYTES = 16
 class WorkerService(worker_service_pb2_grpc.WorkerServiceServicer):
     """What workers call. local_links: None where memory is never shared."""
 
-    scheduler: Scheduler
+    sharing: WorkerSharing
     local_links: LocalLinks | None = None
     # The name of each connected worker by its session.
     _sessions: dict[bytes, str] = field(default_factory=dict)
@@ -38,9 +38,9 @@ class WorkerService(worker_service_pb2_grpc.WorkerServiceServicer):
             raise ProtocolError(f"a worker says hello within {HELLO_TIMEOUT_S:g} s") from None
         if isinstance(first, RawPart) or not first.HasField("hello"):
             raise ProtocolError("a worker's stream begins with hello")
-        worker = self.scheduler.register(first.hello, address=peer.get())
+        worker = self.sharing.pool.register(first.hello, address=peer.get())
         name, lease_s = worker.name, worker.lease.lease_s
-        connected = ConnectedWorker(self.scheduler, name, worker.lease)
+        connected = ConnectedWorker(self.sharing, name, worker.lease)
         session = secrets.token_bytes(SESSION_BYTES)
         self._sessions[session] = name
         try:
@@ -62,7 +62,7 @@ class WorkerService(worker_service_pb2_grpc.WorkerServiceServicer):
         worker = self._sessions.get(request.session)
         if worker is None:
             raise PermissionDenied("ReadShard is for workers: the session isn't that of a Train stream that is open")
-        job = self.scheduler.shard_source(request.job_id, request.shard, worker=worker)
+        job = self.sharing.shard_source(request.job_id, request.shard, worker=worker)
         rows = job.shard(request.shard, validation=request.validation)
         rows_in_part = max(1, PART_BYTES // max(1, 4 * rows.features.shape[1]))
         for start in range(0, len(rows.targets), rows_in_part):

@@ -13,7 +13,7 @@ from chainrule_server.errors import WrongState
 from chainrule_server.jobs.archive import Archive
 from chainrule_server.jobs.job import Job
 from chainrule_server.jobs.job_life import Phase
-from chainrule_server.jobs.worker_sharing import Sharing
+from chainrule_server.jobs.worker_sharing import WorkerSharing
 from chainrule_server.training.training import Training
 
 log = logging.getLogger(__name__)
@@ -25,7 +25,7 @@ class Pausing:
     """One change of a job after the other. share: has the workers shared anew."""
 
     archive: Archive
-    sharing: Sharing
+    sharing: WorkerSharing
     share: Callable[[], None]
 
     async def pause(self, job: Job) -> None:

@@ -51,7 +51,7 @@ class Submission:
             return prepared, takes
 
     def _made_before(self, request_id: str, request_sha256: str) -> Job | None:
-        return self.scheduler.book.of_request(checked_request_id(request_id), request_sha256)
+        return self.scheduler.jobs.of_request(checked_request_id(request_id), request_sha256)
 
     @asynccontextmanager
     async def _prepared(self, spec: job_pb2.JobSpec) -> AsyncIterator[tuple[PreparedJob, api.JobEstimate]]:
@@ -73,7 +73,7 @@ class Submission:
     def _start(self, job_id: str) -> tuple[str, Path]:
         """The whole id of a job to start from, and its model's file. Raises InvalidSpec."""
         try:
-            job = self.scheduler.book.find(job_id)
+            job = self.scheduler.jobs.find(job_id)
         except NotFound as error:
             raise InvalidSpec([("model.start.job", str(error))]) from None
         if job.model_path is None:

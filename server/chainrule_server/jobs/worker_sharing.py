@@ -8,37 +8,126 @@ lost its job changes at once: there is no step's end to wait for.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from google.rpc import code_pb2, status_pb2
+
+from chainrule.holding.errors import ProtocolError
+from chainrule.process.logs import log_event
+from chainrule.transport.wire_codec import RawPart, Request
 from chainrule.v1 import job_pb2
+from chainrule_server.errors import NotFound, OutOfRange, PermissionDenied
 from chainrule_server.jobs.allocation import Claim, allocate, in_line
 from chainrule_server.jobs.job import Job
 from chainrule_server.jobs.job_life import Phase
+from chainrule_server.jobs.registry import JobRegistry
+from chainrule_server.preparation.prepared_job import PreparedJob
+from chainrule_server.training.result import TrainingFailed
 from chainrule_server.training.training import Training
+from chainrule_server.workers.departure import Departure
 from chainrule_server.workers.kinds import kind_of, sets_of_like
 from chainrule_server.workers.pool import WorkerPool
 from chainrule_server.workers.waiting import Waiting
 
+log = logging.getLogger(__name__)
 TURN, WORKERS = job_pb2.WAITING_REASON_TURN, job_pb2.WAITING_REASON_WORKERS
 
 
 @dataclass
-class Sharing:
+class WorkerSharing:
     """The jobs that run, with the workers that each holds; a job that is still being read in has some laid by.
 
-    note_event: keeps an event of a job."""
+    jobs: all of the server. note_event: keeps an event of a job. share_anew: has the workers shared by the jobs'
+    scheduler, as something has changed. end: a job has succeeded or failed, which is the scheduler's to store."""
 
     pool: WorkerPool
+    jobs: JobRegistry
     note_event: Callable[[str, job_pb2.JobEvent], None]
+    share_anew: Callable[[], None]
+    end: Callable[[Job, job_pb2.JobState], None]
     running: dict[str, Job] = field(default_factory=dict)
     _held: dict[str, tuple[str, ...]] = field(default_factory=dict)
     # Who serves which job.
     _serves: dict[str, Job] = field(default_factory=dict)
 
-    def job_of(self, worker: str) -> Job | None:
-        """The job that a worker serves."""
-        return self._serves.get(worker)
+    def training_of(self, worker: str) -> Training | None:
+        """The training that a worker serves; it may hold no shards of it now."""
+        job = self._serves.get(worker)
+        training = None if job is None else job.training
+        return training if training is not None and worker in training.roster.seated else None
+
+    def owes(self, worker: str) -> tuple[bool, bool]:
+        """Whether a worker has something to do for its job, and whether that is the first since it was assigned."""
+        training = self.training_of(worker)
+        return (False, False) if training is None else training.owes(worker)
+
+    def where(self, worker: str) -> str:
+        """Where the job of a worker is, in words that end a sentence; empty without one."""
+        training = self.training_of(worker)
+        return "" if training is None else f"; job {training.job_id} is at step {training.state.step + 1}"
+
+    def departed(self, worker: str, why: Departure) -> None:
+        """A worker is gone: its job's watchers are to know why."""
+        training = self.training_of(worker)
+        if training is not None:
+            self.note_event(training.job_id, why.event(worker))
+
+    def report_departure(self, worker: str, why: Departure) -> None:
+        """Somebody saw how a worker that is gone ended. Raises NotFound where no job that goes on is concerned."""
+        job_id = self.pool.registry.last_job(worker)
+        if job_id is None or self.jobs.find(job_id).is_final:
+            raise NotFound(f"no job that goes on has had a worker {worker[:64]!r}")
+        self.note_event(job_id, why.event(worker))
+
+    def shard_source(self, job_id: str, shard: int, *, worker: str) -> PreparedJob:
+        """The prepared rows of a running job, for a worker that was given the shard.
+
+        Raises NotFound, OutOfRange, PermissionDenied."""
+        job = self.running.get(job_id)
+        if job is None or job.prepared is None:
+            raise NotFound(f"job {job_id!r} is not running")
+        if shard >= job.spec.training.shards:
+            raise OutOfRange(f"job {job_id} has {job.spec.training.shards} shards, counted from 0; got {shard}")
+        if job.training is None or not job.training.may_read(worker, shard):
+            raise PermissionDenied(f"shard {shard} of job {job_id} is not among those of worker {worker}")
+        return job.prepared
+
+    def route_message(self, worker: str, request: Request) -> None:
+        """Pass a worker's message on to the training that it serves, and send what comes of it.
+
+        Raises ProtocolError, WorkerFailed, which end the worker's stream."""
+        job = self._serves.get(worker)
+        training = None if job is None else job.training
+        if isinstance(request, RawPart):
+            if training is not None:
+                training.receive_part(worker, request)
+                self.flush(training)
+            return
+        kind = request.WhichOneof("message")
+        if kind not in ("ready", "partial_sum", "failure"):
+            raise ProtocolError(f"a worker's stream goes on with ready, part, partial_sum or failure, not {kind}")
+        if job is None or training is None:
+            return
+        try:
+            # A worker that has just changed its job may still answer for the one before.
+            if kind == "ready" and request.ready.job_id == training.job_id:
+                training.ready(worker, request.ready)
+            elif kind == "partial_sum" and request.partial_sum.job_id == training.job_id:
+                training.receive(worker, request.partial_sum)
+            elif kind == "failure" and request.failure.job_id == training.job_id:
+                training.receive_failure(worker, request.failure)
+        except TrainingFailed as error:
+            log.warning("job %s failed: %s", job.job_id, error, extra=log_event("job_failed", job=job.job_id))
+            job.error = status_pb2.Status(code=code_pb2.FAILED_PRECONDITION, message=str(error))
+            self.end(job, job_pb2.JOB_STATE_FAILED)
+            return
+        self.flush(training)
+        if training.result is not None:
+            self.end(job, job_pb2.JOB_STATE_SUCCEEDED)
+        elif training.is_held and not training.is_ordered:
+            self.share_anew()
 
     def add(self, job: Job) -> None:
         """A job runs from now on; it gets workers when they are shared the next time."""
@@ -68,7 +157,7 @@ class Sharing:
 
     def look_after(self, worker: str) -> None:
         """Let others help a worker that is late, or the shards of its job move where that makes its steps shorter."""
-        job = self.job_of(worker)
+        job = self._serves.get(worker)
         if job is None or job.training is None:
             return
         if job.training.look_after():
@@ -132,7 +221,7 @@ class Sharing:
 
     def _kinds(self, backend: str) -> dict[str, str]:
         """What each worker that can be given jobs computes with."""
-        connected = self.pool.book.connected
+        connected = self.pool.registry.connected
         return {name: kind_of(connected[name].hello, backend=backend) for name in self.pool.joined}
 
     def _claim(self, job: Job, kinds: Mapping[str, str]) -> Claim:
@@ -176,7 +265,7 @@ class Sharing:
             job.pace.restart()
         self._tell(job, training, self._kinds(job.spec.training.backend))
         for name in after:
-            self.pool.book.computes_for(name, job.job_id)
+            self.pool.registry.computes_for(name, job.job_id)
         self.pool.give_up_memory(training.without_room)
 
     def _tell(self, job: Job, training: Training, kinds: Mapping[str, str]) -> None:

@@ -46,7 +46,7 @@ class LogCounter(logging.Handler):
 
 def families(scheduler: Scheduler, logged: LogCounter) -> list[Metric]:
     """Every metric now. To be called on the scheduler's event loop."""
-    jobs = scheduler.book.all()
+    jobs = scheduler.jobs.all()
     for job in jobs:
         if job.training is not None:
             job.training.costs.add_up()
@@ -56,7 +56,7 @@ def families(scheduler: Scheduler, logged: LogCounter) -> list[Metric]:
         *_of_checkpoints(scheduler.archive.totals),
         *_of_jobs(jobs),
         GaugeMetricFamily(
-            "chainrule_workers_connected", "Workers that can be given jobs.", value=scheduler.worker_count
+            "chainrule_workers_connected", "Workers that can be given jobs.", value=len(scheduler.workers.joined)
         ),
         GaugeMetricFamily(
             "chainrule_store_failing",

@@ -1,10 +1,14 @@
-"""The workers that are connected, and the link by which each is reached. It knows nothing of jobs."""
+"""The workers that are connected, and the link by which each is reached.
+
+It knows nothing of jobs: whoever shares the workers among them is told of every change by `departed` and `changed`.
+"""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from chainrule.holding.links import Link
 from chainrule.process.logs import log_event
@@ -16,13 +20,23 @@ from chainrule_server.workers.seat import Outgoing, Seat
 log = logging.getLogger(__name__)
 
 
+class Changed(Protocol):
+    """What is called when those that can be given jobs are others."""
+
+    def __call__(self, *, relinked: Container[str] = ()) -> None:
+        """relinked: who is reached by another link from now on."""
+
+
 @dataclass
 class WorkerPool:
     """Workers by name, in the order in which they came. None: registered, but not joined yet."""
 
     links: dict[str, Link | None] = field(default_factory=dict)
     # Who they are, and when each was last heard of.
-    book: WorkerRegistry = field(default_factory=WorkerRegistry)
+    registry: WorkerRegistry = field(default_factory=WorkerRegistry)
+    # Called when those that can be given jobs are others; before that `departed`, with who is gone, and why.
+    changed: Changed = lambda **_: None
+    departed: Callable[[str, Departure], None] = lambda *_: None
 
     @property
     def joined(self) -> list[str]:
@@ -40,23 +54,22 @@ class WorkerPool:
             "worker %s came (process %d, numpy %s, %s)", name, hello.process_id, hello.numpy_version, hello.blas,
             extra=log_event("worker_came", worker=name, process_id=hello.process_id),
         )  # fmt: skip
-        return self.book.add(name, hello, address)
+        return self.registry.add(name, hello, address)
 
-    def join(self, name: str, link: Link) -> bool:
-        """A registered worker can be given jobs, by this link; whether it is still there."""
+    def join(self, name: str, link: Link) -> None:
+        """A registered worker can be given jobs, by this link. Nothing happens where it is gone."""
         if name not in self.links:
-            return False
+            return
         self.links[name] = link
         how = "sharing memory" if link.shares_memory else "over gRPC"
         log.info("worker %s joined, %s", name, how, extra=log_event("worker_joined", worker=name))
-        return True
+        self.changed()
 
-    def relink(self, name: str, link: Link) -> bool:
-        """A worker is reached by another link from now on; whether it had joined."""
-        if self.links.get(name) is None:
-            return False
-        self.links[name] = link
-        return True
+    def relink(self, name: str, link: Link) -> None:
+        """A worker is reached by another link from now on. Nothing happens where it hadn't joined."""
+        if self.links.get(name) is not None:
+            self.links[name] = link
+            self.changed(relinked=(name,))
 
     def transport_of(self, name: str) -> str:
         """How a worker's vectors travel: 'grpc' or 'shared-memory'; empty until it has joined."""
@@ -65,19 +78,23 @@ class WorkerPool:
             return ""
         return "shared-memory" if link.shares_memory else "grpc"
 
-    def leave(self, name: str, loss: Departure = CONNECTION_LOST) -> bool:
-        """A worker is gone; whether it had joined."""
+    def leave(self, name: str, why: Departure = CONNECTION_LOST) -> None:
+        """A worker is gone."""
         if name not in self.links:
-            return False
-        log.info("worker %s left: %s", name, loss.details, extra=log_event("worker_left", worker=name))
-        self.book.remove(name)
-        return self.links.pop(name) is not None
+            return
+        self.departed(name, why)
+        log.info("worker %s left: %s", name, why.details, extra=log_event("worker_left", worker=name))
+        self.registry.remove(name)
+        if self.links.pop(name) is not None:
+            self.changed()
 
     def seats(self, names: Iterable[str]) -> list[Seat]:
         """The seats of those that have joined."""
         found = ((name, self.links.get(name)) for name in names)
         return [
-            Seat(name, link.shares_memory, self.book.connected[name].hello) for name, link in found if link is not None
+            Seat(name, link.shares_memory, self.registry.connected[name].hello)
+            for name, link in found
+            if link is not None
         ]
 
     def give_up_memory(self, names: Iterable[str]) -> None:

@@ -351,7 +351,7 @@ def test_a_job_file_is_checked_without_a_job(server: RunningServer, capsys: Any)
     assert answer["estimate"]["parameter_count"] == 176
     assert call("submit", EXAMPLES / "two_layer.toml", "--validate-only") == 0
     assert "valid; nothing was started" in capsys.readouterr().out
-    assert server.run(server.scheduler.book.all) == []
+    assert server.run(server.scheduler.jobs.all) == []
 
 
 def test_a_version_of_a_model_is_downloaded_predicted_and_explained_by_its_step(

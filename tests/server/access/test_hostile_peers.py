@@ -115,7 +115,7 @@ def test_a_worker_reads_the_shards_that_it_was_given_and_nobody_else_any(server:
 def test_a_worker_that_says_alive_but_reads_no_shard_loses_it_after_one_lease_and_not_after_ten(
     server: RunningServer,
 ) -> None:
-    server.scheduler.workers.book.lease_s = 2.0
+    server.scheduler.workers.registry.lease_s = 2.0
     job = server.submit(prepared(regression_spec()))
     with peer(server) as (hangs, say):
         said: list[grpc.RpcError] = []
@@ -233,7 +233,7 @@ def test_a_client_that_never_reads_what_it_downloads_holds_no_model_in_the_serve
     job = prepared(wide)
     training = train_with_plain_workers(job, worker_count=1)
     scheduler = Scheduler(JobRegistry(lambda: "id"), Archive(tmp_path))
-    scheduler.book.add(Job("runs", wide, 0.0, job, state=job_pb2.JOB_STATE_RUNNING, training=training))
+    scheduler.jobs.add(Job("runs", wide, 0.0, job, state=job_pb2.JOB_STATE_RUNNING, training=training))
     service = JobService(scheduler, Submission(scheduler, None, DataSetStore(tmp_path), ObjectStorage()))
     request = api.DownloadModelRequest(
         job_id="runs", version=model_pb2.ModelVersion(named=model_pb2.NAMED_VERSION_LAST)

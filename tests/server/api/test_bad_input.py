@@ -277,14 +277,14 @@ def test_a_create_that_is_cancelled_makes_no_job(tried: Tried, monkeypatch: pyte
         return prepared(spec)
 
     monkeypatch.setattr(tried.server.scheduler.archive, "prepare", slow)
-    before = len(tried.server.run(tried.server.scheduler.book.all))
+    before = len(tried.server.run(tried.server.scheduler.jobs.all))
     request = job_service_pb2.CreateJobRequest(spec=regression_spec())
     with pytest.raises(grpc.RpcError) as caught:
         tried.server.jobs.CreateJob(request, timeout=0.2)
     assert caught.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
     assert len(begun) == 1
     time.sleep(0.8)
-    assert len(tried.server.run(tried.server.scheduler.book.all)) == before
+    assert len(tried.server.run(tried.server.scheduler.jobs.all)) == before
 
 
 def wait_until(holds: Any, *, timeout_s: float = 10.0) -> None:

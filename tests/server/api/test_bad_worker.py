@@ -52,7 +52,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
 
 def running_job(server: RunningServer) -> str:
     """The id of a job that runs, or would with a worker: a new one where a worker's messages have ended the last."""
-    for job in server.run(server.scheduler.book.all):
+    for job in server.run(server.scheduler.jobs.all):
         if not job.is_final and not job.life.is_over:
             return job.job_id
     return server.submit(prepared(regression_spec())).job_id

@@ -94,7 +94,7 @@ def test_a_disk_that_refuses_keeps_the_job_until_another_ends(
 
 def test_its_model_goes_too(server: RunningServer) -> None:
     job_id = cancelled(server)
-    job = server.run(lambda: server.scheduler.book.find(job_id))
+    job = server.run(lambda: server.scheduler.jobs.find(job_id))
     job.model_path = server.folder / "model.safetensors"
     job.model_path.write_bytes(b"a model")
     delete(server, job_id)

@@ -288,7 +288,7 @@ def test_a_running_jobs_current_parameters_answer(server: RunningServer, monkeyp
 
     def running() -> Job:
         job = Job("running", done.spec, 1.0, done.prepared)
-        server.scheduler.book.add(job)
+        server.scheduler.jobs.add(job)
         job.training = done.training
         job.become(job_pb2.JOB_STATE_RUNNING)
         return job

@@ -23,7 +23,7 @@ def test_a_job_that_is_only_checked_is_answered_whole_and_never_started(server: 
     counts = answer.estimate
     assert (counts.parameter_count, counts.feature_count, counts.class_count) == (4, 3, 0)
     assert (counts.row_count, counts.validation_row_count, counts.total_steps) == (32, 8, 8)
-    assert server.run(server.scheduler.book.all) == []
+    assert server.run(server.scheduler.jobs.all) == []
 
 
 def test_what_is_wrong_is_found_down_to_shapes(server: RunningServer) -> None:

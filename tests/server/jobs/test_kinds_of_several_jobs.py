@@ -30,8 +30,8 @@ class Cluster:
         self.scheduler = Scheduler(JobRegistry(lambda: f"job-{next(numbers)}"), Archive(folder, folder / "checkpoints"))
 
     def join(self, name: str, *, kind: str) -> None:
-        self.scheduler.register(pb.Hello(name=name, numpy_version=kind))
-        self.scheduler.join(name, StreamLink())
+        self.scheduler.workers.register(pb.Hello(name=name, numpy_version=kind))
+        self.scheduler.workers.join(name, StreamLink())
 
     async def submit(self, *, min_workers: int = 1) -> Job:
         spec = regression_spec()
@@ -107,7 +107,7 @@ def test_a_job_all_whose_like_are_gone_waits_though_others_are_free(
         cluster.join("like", kind="1")
         job = await cluster.submit()
         cluster.join("odd", kind="2")
-        cluster.scheduler.leave("like")
+        cluster.scheduler.workers.leave("like")
         assert members(job) == ()
         assert waiting_for(job).startswith("workers: odd may compute other bits than those before, and get no shards")
         cluster.join("late", kind="1")

@@ -50,13 +50,13 @@ class Kept:
 
     def add(self, state: job_pb2.JobState, *steps: int, training: Training | None = None) -> Job:
         """The job, in this state, with the checkpoints of these steps."""
-        job_id = self.server.run(self.server.scheduler.book.new_id)
+        job_id = self.server.run(self.server.scheduler.jobs.new_id)
         job = Job(job_id, self.prepared.spec, 0.0, self.prepared, data_sha256="rows", state=state, training=training)
         job.progress.total_steps, job.progress.step = self.prepared.total_steps, max(steps, default=0)
         folder = CheckpointFolder(self.folder / job_id)
         for step in steps:
             folder.write(self.captured[step])
-        self.server.run(lambda: self.server.scheduler.book.add(job))
+        self.server.run(lambda: self.server.scheduler.jobs.add(job))
         return job
 
     def download(self, job: Job, version: model_pb2.ModelVersion | None, path: Path) -> Path:

@@ -195,7 +195,7 @@ def test_a_job_starts_from_another_jobs_result(server: RunningServer) -> None:
     assert created.spec.model.start.job == source.job_id
     assert server.jobs.CreateJob(request, timeout=TIMEOUT_S).job.job_id == created.job_id
     assert source.model_path is not None
-    job = server.scheduler.book.find(created.job_id)
+    job = server.scheduler.jobs.find(created.job_id)
     assert job.prepared is not None
     expected = load_file(source.model_path)
     assert all(np.array_equal(value, expected[name]) for name, value in first(job.prepared).items())
