@@ -28,7 +28,6 @@ from chainrule.v1 import worker_service_pb2 as pb
 from chainrule_server.access.connection_limits import MAX_CONNECTIONS, MIN_CONNECTIONS, connection_limit
 from chainrule_server.api.job_service import JobService
 from chainrule_server.data.data_set_store import DataSetStore
-from chainrule_server.data.object_storage import ObjectStorage
 from chainrule_server.jobs.archive import Archive
 from chainrule_server.jobs.job import Job
 from chainrule_server.jobs.registry import JobRegistry
@@ -234,7 +233,7 @@ def test_a_client_that_never_reads_what_it_downloads_holds_no_model_in_the_serve
     training = train_with_plain_workers(job, worker_count=1)
     scheduler = Scheduler(JobRegistry(lambda: "id"), Archive(tmp_path))
     scheduler.jobs.add(Job("runs", wide, 0.0, job, state=job_pb2.JOB_STATE_RUNNING, training=training))
-    service = JobService(scheduler, Submission(scheduler, None, DataSetStore(tmp_path), ObjectStorage()))
+    service = JobService(scheduler, Submission(scheduler, DataSetStore(tmp_path)))
     request = api.DownloadModelRequest(
         job_id="runs", version=model_pb2.ModelVersion(named=model_pb2.NAMED_VERSION_LAST)
     )
