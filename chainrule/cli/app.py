@@ -1,56 +1,92 @@
-"""The command `chainrule`. It only declares commands and options; chainrule.cli.commands holds what they do.
+"""The command `chainrule`. Each command stands whole, options and what it does, in a module of chainrule.cli.commands.
 
-gRPC is imported inside the commands, so that `chainrule --help` is quick.
+A module is imported when one of its commands is run, so that `chainrule --help` is quick: it loads no gRPC.
 """
 
 from __future__ import annotations
 
+import importlib
 import os
-import signal
 import sys
-from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 
-from chainrule.cli.datasets import app as datasets
 from chainrule.cli.failures import FAILED, OUTPUT_CLOSED, WRONG_INPUT, CommandFailed, interrupted, report, wrong_input
-from chainrule.cli.history import app as history
-from chainrule.cli.jobs import app as jobs
-from chainrule.cli.models import app as models
-from chainrule.cli.options import (
-    DATA_FILES,
-    DEFAULT_SERVER,
-    DataRoot,
-    JobFile,
-    Json,
-    Output,
-    Server,
-    Settings,
-    Transport,
-)
-from chainrule.cli.processes import app as processes
-from chainrule.cli.security import add_security_options, certificates, token
+from chainrule.cli.security import add_security_options
 from chainrule.cli.streams import let_go_of_streams, prepare_streams
 from chainrule.errors import ChainruleError
 
+# Of each command the module of chainrule.cli.commands that declares it, and the first sentence of its help.
+COMMANDS = {
+    "train": ("train", "Train a job on this machine: start a server and N workers, write the model, end them all."),
+    "sweep": ("sweep", "Train the jobs of a file's [sweep], show them in one table, and write the best model."),
+    "graph": ("graph", "Draw a job's computation graph with the forward and backward values of one example."),
+    "check": ("check", "Hold a job's gradients against central differences, on rows of its data."),
+    "init": ("init", "Write a commented job file for a data file: its columns are looked at, and a model is proposed."),
+    "doctor": ("doctor", "Look for what is wrong with this machine and say how to mend it: exit code 0, or 1."),
+    "datasets": ("datasets", "Upload, list and delete a server's data sets."),
+    "server": ("processes", "Run a parameter server until ctrl-C or SIGTERM."),
+    "worker": ("processes", "Run a worker of a server, or several, until ctrl-C or SIGTERM."),
+    "submit": ("jobs", "Put a job in a server's queue."),
+    "list": ("jobs", "List a server's jobs, the latest first."),
+    "health": ("health", "Tell whether a server is serving: exit code 0, or 1."),
+    "workers": (
+        "workers",
+        "List the workers that are connected: where they run, what they compute, when they were last heard of.",
+    ),
+    "status": ("jobs", "Show how far a job is."),
+    "watch": ("jobs", "Follow a job to its end; with --json, a line for each change."),
+    "cancel": ("jobs", "End a job; its last parameters are kept."),
+    "pause": ("jobs", "Let a job give its workers to others, and keep what it has until it is resumed."),
+    "resume": ("jobs", "Put a paused job back in the queue."),
+    "delete": ("jobs", "Forget a job that has ended, its model on the server included."),
+    "download": (
+        "models",
+        "Write a job's model to a safetensors file: the result, or another version of the parameters.",
+    ),
+    "checkpoints": ("models", "List the versions of a job's model: checkpoints, the last and the best."),
+    "predict": (
+        "models",
+        "Print a model's prediction for each row of a table, as CSV or, with --json, a line of JSON for each.",
+    ),
+    "explain": (
+        "models",
+        "Show every node's forward and backward value, of a finished job's model or of one that is being trained.",
+    ),
+    "export": ("export", "Write a model for other programs: as ONNX, as arrays, or as a picture of its graph."),
+    "wait": ("history", "Wait for a job's end."),
+    "logs": ("history", "Print what happened to a job, a line for each event: states, workers, checkpoints, restarts."),
+    "metrics": (
+        "history",
+        "Print a job's losses and measures as CSV, also while it runs; or write them for a spreadsheet or TensorBoard.",
+    ),
+    "certificates": ("certificates", "Make a private authority and certificates for TLS; renew and show them."),
+    "token": ("tokens", "Make tokens, by which a server knows who calls."),
+}
+
+
+class _LazyGroup(typer.core.TyperGroup):
+    """A group that lists commands by the table, and imports a command's module when one is run or asked for help."""
+
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**attributes)
+        self.commands = {name: typer.core.TyperCommand(name, help=text) for name, (_, text) in COMMANDS.items()}
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
+        name, _, rest = super().resolve_command(ctx, args)
+        return name, None if name is None else command_of(name), rest
+
+
 app = typer.Typer(
     name="chainrule",
+    cls=_LazyGroup,
     help="Write a loss as a formula; a parameter server trains it on many workers, with the same bits as on one.",
     epilog="Exit codes: 0 succeeded, 1 failed, 2 wrong input, 130 interrupted, 141 nobody reads the output, "
     "143 SIGTERM; of 'chainrule wait' also 3 cancelled, 124 the job goes on.",
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-
-app.add_typer(datasets, name="datasets")
-app.add_typer(processes)
-app.add_typer(jobs)
-app.add_typer(models)
-app.add_typer(history)
-
-app.add_typer(certificates, name="certificates")
-app.add_typer(token, name="token")
 
 
 @app.callback(invoke_without_command=True)
@@ -61,169 +97,6 @@ def _options(version: Annotated[bool, typer.Option("--version", help="Print the 
         found = installed_version()
         typer.echo(f"chainrule {found}" if found else "chainrule, not installed")
         raise typer.Exit
-
-
-def _let_sigint_end_it() -> None:
-    # A shell starts background commands with SIGINT ignored; then ctrl-C or kill -INT could never end the cluster.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
-@app.command()
-def train(
-    job_file: JobFile,
-    workers: Annotated[
-        int | None, typer.Option("--workers", "-w", metavar="N", help="How many worker processes; else 2.")
-    ] = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the same job where ctrl-C interrupted it, to the same bits.")
-    ] = False,
-    output: Output = None,
-    data_root: DataRoot = None,
-    transport: Transport = "auto",
-    trace: Annotated[
-        Path | None,
-        typer.Option("--trace", metavar="FILE", help="Write the last steps as a trace for Chrome or Perfetto."),
-    ] = None,
-    settings: Settings = None,
-    as_json: Json = False,
-) -> None:
-    """Train a job on this machine: start a server and N workers, write the model, end them all."""
-    from chainrule.cli.commands.train import Training
-
-    _let_sigint_end_it()
-    Training(
-        job_file,
-        workers,
-        output,
-        as_json,
-        data_root=data_root,
-        transport=transport,
-        trace=trace,
-        settings=settings or (),
-        resume=resume,
-    ).run()
-
-
-@app.command()
-def sweep(
-    job_file: JobFile,
-    workers: Annotated[
-        int | None,
-        typer.Option("--workers", "-w", metavar="N", help="On a local cluster of N workers, and not on a server."),
-    ] = None,
-    output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", metavar="FILE", help="The best model; models/NAME-sweep-ID.safetensors else."),
-    ] = None,
-    data_root: DataRoot = None,
-    cancel: Annotated[bool, typer.Option("--cancel", help="End the jobs of this sweep that go on.")] = False,
-    settings: Settings = None,
-    server: Server = DEFAULT_SERVER,
-    as_json: Json = False,
-) -> None:
-    """Train the jobs of a file's [sweep], show them in one table, and write the best model."""
-    from chainrule.cli.commands import sweep as command
-
-    _let_sigint_end_it()
-    command.sweep(
-        server,
-        job_file,
-        workers=workers,
-        output=output,
-        data_root=data_root,
-        cancel=cancel,
-        settings=settings or (),
-        as_json=as_json,
-    )
-
-
-@app.command()
-def graph(
-    job_file: JobFile,
-    output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="FILE", help="Ends in .svg, .html, .dot, .mmd or .png.")
-    ],
-    row: Annotated[int, typer.Option("--row", metavar="I", help="The example: a row of the data, from 0.")] = 0,
-    parameters: Annotated[
-        Path | None,
-        typer.Option("--parameters", metavar="MODEL.safetensors", help="A trained model; else the first parameters."),
-    ] = None,
-    data_root: DataRoot = None,
-    settings: Settings = None,
-    as_json: Json = False,
-) -> None:
-    """Draw a job's computation graph with the forward and backward values of one example."""
-    from chainrule.cli.commands.graph import graph as draw
-
-    draw(
-        job_file,
-        output,
-        row=row,
-        parameters=parameters,
-        as_json=as_json,
-        data_root=data_root,
-        settings=settings or (),
-    )
-
-
-@app.command()
-def check(
-    job_file: JobFile,
-    workers: Annotated[
-        int | None,
-        typer.Option("--workers", "-w", metavar="N", help="Also check what a cluster of N workers reduces."),
-    ] = None,
-    row_count: Annotated[
-        int | None, typer.Option("--row-count", metavar="R", help="Rows to check; a microbatch where none is given.")
-    ] = None,
-    data_root: DataRoot = None,
-    settings: Settings = None,
-    as_json: Json = False,
-) -> None:
-    """Hold a job's gradients against central differences, on rows of its data."""
-    from chainrule.cli.commands.check import Check
-
-    # As in train: a shell starts background commands with SIGINT ignored.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    Check(
-        job_file=job_file,
-        worker_count=workers,
-        row_count=row_count,
-        as_json=as_json,
-        data_root=data_root,
-        settings=settings or (),
-    ).run()
-
-
-@app.command()
-def init(
-    data_file: Annotated[Path, typer.Argument(metavar="DATA", help=f"A {DATA_FILES} file.")],
-    target: Annotated[
-        str | None, typer.Option("--target", metavar="COLUMN", help="What to predict; else the last column.")
-    ] = None,
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="JOB.toml", help="Else beside the data file.")
-    ] = None,
-    as_json: Json = False,
-) -> None:
-    """Write a commented job file for a data file: its columns are looked at, and a model is proposed."""
-    from chainrule.cli.commands.init import init as write_job
-
-    write_job(data_file, target=target, output=output, as_json=as_json)
-
-
-@app.command()
-def doctor(
-    server: Annotated[
-        str | None,
-        typer.Option("--server", metavar="HOST:PORT", envvar="CHAINRULE_SERVER", help="A server that must answer."),
-    ] = None,
-    as_json: Json = False,
-) -> None:
-    """Look for what is wrong with this machine and say how to mend it: exit code 0, or 1."""
-    from chainrule.cli.commands.doctor import diagnose
-
-    diagnose(server or DEFAULT_SERVER, is_named=server is not None, as_json=as_json)
 
 
 def main() -> NoReturn:
@@ -245,33 +118,21 @@ def main() -> NoReturn:
     sys.exit(code)
 
 
-def narrowed(whole: typer.Typer, name: str) -> typer.Typer:
-    """The app with the command or group of this name alone, or the whole app where there is none.
-
-    Making all of its commands takes as long as many of them: 0.06 s."""
-    groups = [each for each in whole.registered_groups if each.name == name]
-    parts = [whole, *(each.typer_instance for each in whole.registered_groups if not each.name)]
-    commands = [
-        each
-        for part in parts
-        if part is not None
-        for each in part.registered_commands
-        if each.callback is not None and (each.name or each.callback.__name__.replace("_", "-")) == name
-    ]
-    if not groups and not commands:
-        return whole
-    found = typer.Typer(rich_markup_mode=None)
-    found.info, found.registered_callback = whole.info, whole.registered_callback
-    found.registered_groups, found.registered_commands = groups, commands
-    return found
+def command_of(name: str) -> Any:
+    """The command or group of this name with all of its options, its module imported."""
+    module = importlib.import_module(f"chainrule.cli.commands.{COMMANDS[name][0]}")
+    whole = typer.Typer(rich_markup_mode=None)
+    whole.add_typer(module.app)
+    group = typer.main.get_group(whole)
+    add_security_options(group)
+    return group.commands[name]
 
 
 def run(arguments: list[str]) -> int:
     """Run one command line; return its exit code. Failures are printed, never raised."""
     as_json = "--json" in arguments
     try:
-        command = typer.main.get_command(narrowed(app, arguments[0] if arguments else ""))
-        add_security_options(command)
+        command = typer.main.get_command(app)
         code = command.main(arguments or ["--help"], prog_name="chainrule", standalone_mode=False)
     except CommandFailed as failure:
         return report(failure, as_json=as_json)

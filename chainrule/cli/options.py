@@ -15,6 +15,9 @@ Server = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")]
 JobId = Annotated[str, typer.Argument(metavar="JOB", help="The job's id, or its first 4 characters or more.")]
+JobOrModel = Annotated[
+    str, typer.Argument(metavar="JOB", help="A job's id, or a model file: MODEL.safetensors needs no server.")
+]
 JobFile = Annotated[Path, typer.Argument(metavar="JOB.toml", help="The job file.")]
 Settings = Annotated[
     list[str] | None,
@@ -44,3 +47,9 @@ Output = Annotated[
         "--output", "-o", metavar="FILE", help="The model file; models/NAME-JOB.safetensors where none is given."
     ),
 ]
+# Which version of a job's model.
+Step = Annotated[
+    int | None, typer.Option("--step", metavar="N", help="The parameters after this step, where they are kept.")
+]
+Best = Annotated[bool, typer.Option("--best", help="Those with the lowest validation loss that is known.")]
+Last = Annotated[bool, typer.Option("--last", help="The last ones, also of a job that runs.")]

@@ -1,7 +1,4 @@
-"""The commands `chainrule certificates` and `chainrule token`, and the options by which every command is known.
-
-As in chainrule.cli.app, what a command does is in chainrule.cli.commands, imported when it runs.
-"""
+"""The options that say who calls and whom a server lets in, which every command that talks to a server takes."""
 
 from __future__ import annotations
 
@@ -13,7 +10,6 @@ from typing import Annotated, Any
 
 import typer
 
-from chainrule.cli.options import Json
 from chainrule.security.credentials import (
     CA_VARIABLE,
     CERTIFICATE_VARIABLE,
@@ -23,20 +19,6 @@ from chainrule.security.credentials import (
     TOKEN_FILE_VARIABLE,
     TOKENS_VARIABLE,
 )
-
-certificates = typer.Typer(
-    help="Make a private authority and certificates for TLS; renew and show them.", no_args_is_help=True
-)
-token = typer.Typer(help="Make tokens, by which a server knows who calls.", no_args_is_help=True)
-
-Folder = Annotated[Path, typer.Argument(metavar="DIR", help="The folder of the authority and its certificates.")]
-Hosts = Annotated[
-    list[str] | None,
-    typer.Option("--host", metavar="HOST", help="A name or address that the server is reached by; may be repeated."),
-]
-Days = Annotated[int, typer.Option("--days", metavar="D", help="How long certificates live; the authority: 10 years.")]
-DEFAULT_FOLDER = Path("certificates")
-DEFAULT_DAYS = 365
 
 
 def add_security_options(command: Any) -> None:
@@ -156,46 +138,3 @@ def _protection(
     ] = False,
 ) -> None:
     """The options of a server; the rest as above."""
-
-
-@certificates.command("create")
-def create_certificates(
-    folder: Folder = DEFAULT_FOLDER, hosts: Hosts = None, days: Days = DEFAULT_DAYS, as_json: Json = False
-) -> None:
-    """Make an authority and certificates for the server, workers and clients; keys that are there stay."""
-    from chainrule.cli.commands import certificates as command
-
-    command.create(folder, hosts=hosts or [], days=days, as_json=as_json)
-
-
-@certificates.command("renew")
-def renew_certificates(
-    folder: Folder = DEFAULT_FOLDER, hosts: Hosts = None, days: Days = DEFAULT_DAYS, as_json: Json = False
-) -> None:
-    """Replace all certificates but the authority's by new ones, for the same hosts or those given."""
-    from chainrule.cli.commands import certificates as command
-
-    command.renew(folder, hosts=hosts or [], days=days, as_json=as_json)
-
-
-@certificates.command("show")
-def show_certificates(folder: Folder = DEFAULT_FOLDER, as_json: Json = False) -> None:
-    """Show the certificates of a folder and when they expire."""
-    from chainrule.cli.commands import certificates as command
-
-    command.show(folder, as_json=as_json)
-
-
-@token.command("create")
-def create_token(
-    name: Annotated[str, typer.Option("--name", help="Whose token it is.")],
-    role: Annotated[str, typer.Option("--role", help="client, worker, observer or admin: what it may do.")],
-    tokens: Annotated[
-        Path | None, typer.Option("--tokens", metavar="FILE", help="The server's file of tokens, to add it to.")
-    ] = None,
-    as_json: Json = False,
-) -> None:
-    """Print a new token, once, and its line for the server's file of tokens."""
-    from chainrule.cli.commands import tokens as command
-
-    command.create(name=name, role=role, tokens=tokens, as_json=as_json)

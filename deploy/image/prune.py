@@ -27,7 +27,7 @@ LOADED = """
 import sys
 import rich.live, rich.progress, rich.table
 import pyarrow.compute, pyarrow.csv, pyarrow.dataset, pyarrow.feather, pyarrow.fs, pyarrow.parquet
-import chainrule.cli.app, chainrule_server.__main__, chainrule_worker.__main__
+import chainrule.cli.app, chainrule.cli.commands.processes, chainrule_server.__main__, chainrule_worker.__main__
 from sklearn import datasets
 for load in ("breast_cancer", "diabetes", "digits", "iris", "wine"):
     getattr(datasets, f"load_{load}")()

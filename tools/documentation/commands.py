@@ -8,7 +8,7 @@ from typing import Any
 
 import typer
 
-from chainrule.cli.app import app
+from chainrule.cli.app import COMMANDS, app, command_of
 
 WIDTH = 110
 
@@ -24,14 +24,15 @@ def commands_page() -> str:
         str(root.epilog or ""),
         "",
     ]
-    for name, command in _commands(root, "chainrule"):
+    for name, command in _commands({name: command_of(name) for name in COMMANDS}, "chainrule"):
         context = command.context_class(command, info_name=name, terminal_width=WIDTH, max_content_width=WIDTH)
         lines += [f"## {name}", "", "```text", inspect.cleandoc(command.get_help(context)), "```", ""]
     return "\n".join(lines)
 
 
-def _commands(group: Any, name: str) -> Iterator[tuple[str, Any]]:
-    """Every command below a group, with its whole name."""
-    for word, child in group.commands.items():
+def _commands(commands: dict[str, Any], group: str) -> Iterator[tuple[str, Any]]:
+    """Every command of a group and below it, with its whole name."""
+    for word, child in commands.items():
+        name = f"{group} {word}"
         if not child.hidden:
-            yield from _commands(child, f"{name} {word}") if hasattr(child, "commands") else [(f"{name} {word}", child)]
+            yield from _commands(child.commands, name) if hasattr(child, "commands") else [(name, child)]

@@ -16,10 +16,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Annotated, Any
 
+import typer
+
+from chainrule.cli.commands.machine import let_sigint_end_it
 from chainrule.cli.commands.train import DEFAULT_SHARDS, POLL_INTERVAL_S, check_success
 from chainrule.cli.failures import FAILED, CommandFailed, interrupted, wrong_input
+from chainrule.cli.options import DataRoot, JobFile, Json, Settings
 from chainrule.cli.output import print_json, print_line, print_note
 from chainrule.client.blocking.client import Client
 from chainrule.client.job_text import FINAL_STATES
@@ -30,11 +34,32 @@ from chainrule.spec.job_file import load_job_file
 from chainrule.text import one_line, table_lines, workers
 from chainrule.v1 import job_pb2
 
+app = typer.Typer()
+
 CHECK_TIMEOUT_S = 600.0
 STEP_TIMEOUT_S = 300.0
 LAST_WORDS_TIMEOUT_S = 2.0
 
 Results = dict[str, Any]
+
+
+@app.command()
+def check(
+    job_file: JobFile,
+    workers: Annotated[
+        int | None,
+        typer.Option("--workers", "-w", metavar="N", help="Also check what a cluster of N workers reduces."),
+    ] = None,
+    row_count: Annotated[
+        int | None, typer.Option("--row-count", metavar="R", help="Rows to check; a microbatch where none is given.")
+    ] = None,
+    data_root: DataRoot = None,
+    settings: Settings = None,
+    as_json: Json = False,
+) -> None:
+    """Hold a job's gradients against central differences, on rows of its data."""
+    let_sigint_end_it()
+    Check(job_file, workers, row_count, as_json, data_root, settings or ()).run()
 
 
 @dataclass

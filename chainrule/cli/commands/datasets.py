@@ -7,11 +7,14 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
+from typing import Annotated
 
+import typer
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
 from chainrule.cli.failures import interrupted, wrong_input
+from chainrule.cli.options import DATA_FILES, DEFAULT_SERVER, Json, Server
 from chainrule.cli.output import print_json, print_line, print_table
 from chainrule.client.blocking.client import Client
 from chainrule.client.job_text import fields_of
@@ -19,14 +22,28 @@ from chainrule.text import one_line, size
 from chainrule.v1 import data_service_pb2 as api
 from chainrule.v1 import job_pb2
 
+app = typer.Typer(name="datasets", help="Upload, list and delete a server's data sets.", no_args_is_help=True)
+DataSet = Annotated[
+    str, typer.Argument(metavar="DATASET", help="A name, a SHA-256, or its first 8 characters or more.")
+]
+
 PLAIN_INTERVAL_S = 5.0
 SHOWN_DIGITS = 12
 FILE_SCHEME = "file:"
 DATA_SET_SCHEME = "dataset:"
 
 
-def upload(server: str, file: Path, *, name: str, as_json: bool) -> None:
-    """Send a file to the server and print what it became. Raises CommandFailed, also where it is interrupted."""
+@app.command()
+def upload(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help=f"A {DATA_FILES} file, or a .safetensors model.")],
+    name: Annotated[
+        str, typer.Option("--name", help="Its name on the server; the file's own where none is given.")
+    ] = "",
+    server: Server = DEFAULT_SERVER,
+    as_json: Json = False,
+) -> None:
+    """Send a file to a server, for jobs' data.uri (or model.start.model) = "dataset:NAME". Interrupted, the same
+    command goes on."""
     with Client(server) as client:
         data_set = upload_file(client, file, name=name)
     if as_json:
@@ -37,8 +54,15 @@ def upload(server: str, file: Path, *, name: str, as_json: bool) -> None:
         print_line(f'{one_line(str(file))} is data set {data_set.sha256[:SHOWN_DIGITS]}; in a job: {key} = "{uri}"')
 
 
-def list_data_sets(server: str, *, name_prefix: str, as_json: bool) -> None:
-    """Print the server's data sets with a name that begins so, the latest first."""
+@app.command("list")
+def list_data_sets(
+    name_prefix: Annotated[
+        str, typer.Option("--name", metavar="PREFIX", help="Only data sets with a name that begins so.")
+    ] = "",
+    server: Server = DEFAULT_SERVER,
+    as_json: Json = False,
+) -> None:
+    """List a server's data sets, the latest first."""
     with Client(server) as client:
         data_sets = client.list_data_sets(name_prefix=name_prefix)
     if as_json:
@@ -54,8 +78,9 @@ def list_data_sets(server: str, *, name_prefix: str, as_json: bool) -> None:
     print_table(rows)
 
 
-def delete(server: str, data_set: str, *, as_json: bool) -> None:
-    """Delete a data set."""
+@app.command()
+def delete(data_set: DataSet, server: Server = DEFAULT_SERVER, as_json: Json = False) -> None:
+    """Delete a data set that no job needs any more."""
     with Client(server) as client:
         sha256 = client.delete_data_set(data_set)
     if as_json:

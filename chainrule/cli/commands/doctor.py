@@ -6,27 +6,37 @@ import os
 import time
 from dataclasses import asdict
 from pathlib import Path
+from typing import Annotated
 
+import typer
 from threadpoolctl import threadpool_info
 
 from chainrule.cli.failures import FAILED, CommandFailed
+from chainrule.cli.options import DEFAULT_SERVER, Json
 from chainrule.cli.output import print_json, print_line
 from chainrule.errors import AddressError, ServerError
-from chainrule.process import doctor
+from chainrule.process import doctor as checks
 from chainrule.process.available_memory import available_memory_bytes
 from chainrule.process.doctor import Finding
 from chainrule.process.lifecycle import available_processors
 from chainrule.text import one_line, table_lines
 from chainrule.transport.local_link.listener import why_unsupported
 
+app = typer.Typer()
+
 MARKS = {"ok": "ok", "warning": "!", "wrong": "wrong"}
 
 
-def diagnose(server: str, *, is_named: bool, as_json: bool) -> None:
-    """Print every finding. is_named: the user named the server, so that it must answer.
-
-    Raises CommandFailed where something is wrong."""
-    findings = [*machine(), *connection(server, is_named=is_named)]
+@app.command()
+def doctor(
+    server: Annotated[
+        str | None,
+        typer.Option("--server", metavar="HOST:PORT", envvar="CHAINRULE_SERVER", help="A server that must answer."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Look for what is wrong with this machine and say how to mend it: exit code 0, or 1."""
+    findings = [*_machine(), *_connection(server or DEFAULT_SERVER, is_named=server is not None)]
     wrong = ", ".join(each.check for each in findings if each.state == "wrong")
     fields = {"is_well": not wrong, "findings": [asdict(each) for each in findings]}
     if not as_json:
@@ -42,25 +52,25 @@ def diagnose(server: str, *, is_named: bool, as_json: bool) -> None:
         print_json(fields)
 
 
-def machine() -> list[Finding]:
+def _machine() -> list[Finding]:
     """What there is to say of this machine alone."""
     import numpy  # noqa: F401 - threadpoolctl sees the BLAS library once it is loaded
 
     home = Path(os.environ.get("CHAINRULE_HOME") or Path.home() / ".chainrule")
     return [
-        doctor.python_version(),
-        *doctor.packages(),
-        doctor.blas(threadpool_info(), os.environ),
-        doctor.blas_threads(os.environ),
-        doctor.processors(available_processors()),
-        doctor.memory(available_memory_bytes()),
-        doctor.shared_memory(why_unsupported()),
-        doctor.clock(time.time()),
-        doctor.folder("home", home),
+        checks.python_version(),
+        *checks.packages(),
+        checks.blas(threadpool_info(), os.environ),
+        checks.blas_threads(os.environ),
+        checks.processors(available_processors()),
+        checks.memory(available_memory_bytes()),
+        checks.shared_memory(why_unsupported()),
+        checks.clock(time.time()),
+        checks.folder("home", home),
     ]
 
 
-def connection(server: str, *, is_named: bool) -> list[Finding]:
+def _connection(server: str, *, is_named: bool) -> list[Finding]:
     """What stands between this machine and a server."""
     from chainrule.client.blocking.client import Client
     from chainrule.client.channel import checked_address
@@ -70,8 +80,8 @@ def connection(server: str, *, is_named: bool) -> list[Finding]:
     except AddressError as error:
         return [Finding("server", "wrong", str(error), "name it as HOST:PORT")]
     host, _, port = address.rpartition(":")
-    findings = [doctor.proxies(os.environ, host)]
-    listening = doctor.port(host.strip("[]"), int(port))
+    findings = [checks.proxies(os.environ, host)]
+    listening = checks.port(host.strip("[]"), int(port))
     if not is_named and listening.found.startswith("nothing"):
         return [*findings, listening]
     try:

@@ -7,9 +7,13 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Annotated
 
-from chainrule.cli.commands.models import MODEL_SUFFIX, is_model_file
+import typer
+
+from chainrule.cli.commands.models import MODEL_SUFFIX, is_model_file, version_of
 from chainrule.cli.failures import WRONG_INPUT, CommandFailed, given_as, wrong_input
+from chainrule.cli.options import DEFAULT_SERVER, Best, JobOrModel, Json, Last, Server, Step
 from chainrule.cli.output import print_json, print_line
 from chainrule.client.blocking.client import Client
 from chainrule.client.model_output import check_output
@@ -22,6 +26,8 @@ from chainrule.export.picture import write_model_picture
 from chainrule.graph_picture.file import SUFFIXES as PICTURES
 from chainrule.graph_picture.file import check_picture_file
 
+app = typer.Typer()
+
 WRITERS: dict[str, Callable[[ModelFile, Path], None]] = {
     ".onnx": write_onnx,
     ".npz": write_npz,
@@ -29,8 +35,23 @@ WRITERS: dict[str, Callable[[ModelFile, Path], None]] = {
 }
 
 
-def export(server: str, job_or_model: str, output: Path, *, version: Version | None = None, as_json: bool) -> None:
-    """Write a model of a job, or of a model file, to `output`. Raises CommandFailed, ServerError."""
+@app.command()
+def export(
+    job_or_model: JobOrModel,
+    output: Annotated[
+        Path,
+        typer.Option(
+            "--output", "-o", metavar="FILE", help=".onnx, .npz, .safetensors, .svg, .html, .dot, .mmd or .png."
+        ),
+    ],
+    step: Step = None,
+    best: Best = False,
+    last: Last = False,
+    server: Server = DEFAULT_SERVER,
+    as_json: Json = False,
+) -> None:
+    """Write a model for other programs: as ONNX, as arrays, or as a picture of its graph."""
+    version = version_of(step, best=best, last=last)
     suffix = output.suffix.lower()
     if suffix not in (*WRITERS, MODEL_SUFFIX):
         endings = ", ".join((MODEL_SUFFIX, *WRITERS))

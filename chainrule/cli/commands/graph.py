@@ -7,14 +7,15 @@ The example comes from a process of the server's code, which alone reads and pre
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+import typer
 from numpy.typing import NDArray
 
 from chainrule.cli.failures import given_as
+from chainrule.cli.options import DataRoot, JobFile, Json, Settings
 from chainrule.cli.output import print_json, print_line
 from chainrule.graph_picture.file import check_picture_file, write_picture
 from chainrule.graph_picture.picture import Picture
@@ -23,25 +24,30 @@ from chainrule.spec.job_file import load_job_file
 from chainrule.text import one_line
 from chainrule.v1 import job_pb2
 
+app = typer.Typer()
+
 EXAMPLE_TIMEOUT_S = 60.0
 
 
+@app.command()
 def graph(
-    job_file: Path,
-    output: Path,
-    *,
-    row: int,
-    parameters: Path | None,
-    as_json: bool,
-    data_root: Path | None = None,
-    settings: Sequence[str] = (),
+    job_file: JobFile,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="FILE", help="Ends in .svg, .html, .dot, .mmd or .png.")
+    ],
+    row: Annotated[int, typer.Option("--row", metavar="I", help="The example: a row of the data, from 0.")] = 0,
+    parameters: Annotated[
+        Path | None,
+        typer.Option("--parameters", metavar="MODEL.safetensors", help="A trained model; else the first parameters."),
+    ] = None,
+    data_root: DataRoot = None,
+    settings: Settings = None,
+    as_json: Json = False,
 ) -> None:
-    """Draw the loss of a job for one row of its data. data_root: the job file's folder where it is None.
-
-    Raises CommandFailed, JobFileError or InvalidJob."""
+    """Draw a job's computation graph with the forward and backward values of one example."""
     with given_as("--output"):
         check_picture_file(output)
-    spec = load_job_file(job_file, settings)
+    spec = load_job_file(job_file, settings or ())
     example = read_example(spec, row=row, parameters=parameters, data_root=data_root or job_file.parent)
     picture = picture_of_job(spec, example, row=row, parameters=parameters)
     with given_as("--output"):

@@ -5,19 +5,24 @@ from __future__ import annotations
 import os
 
 import grpc
+import typer
 
 from chainrule.cli.failures import FAILED, CommandFailed
+from chainrule.cli.options import DEFAULT_SERVER, Json, Server
 from chainrule.cli.output import print_json, print_table
 from chainrule.client.channel import channel_options, checked_address
 from chainrule.client.health import service_health
 from chainrule.security.credentials import Credentials
 from chainrule.security.secure_channel import open_channel
 
+app = typer.Typer()
+
 TIMEOUT_S = 20.0
 
 
-def health(server: str, *, as_json: bool) -> None:
-    """Print whether the server and its services are serving. Raises CommandFailed where one isn't, ServerError."""
+@app.command()
+def health(server: Server = DEFAULT_SERVER, as_json: Json = False) -> None:
+    """Tell whether a server is serving: exit code 0, or 1."""
     credentials = Credentials.from_environment(os.environ)
     try:
         with open_channel(checked_address(server), credentials, channel_options(repeats=False)) as channel:

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from chainrule.cli.commands.train import check_success
 from chainrule.cli.failures import FAILED, CommandFailed, interrupted, wrong_input
+from chainrule.cli.options import DEFAULT_SERVER, JobId, Json, Server
 from chainrule.cli.output import print_json, print_line, print_note
 from chainrule.client.blocking.client import Client
 from chainrule.client.job_text import event_line, fields_of, state_name
@@ -16,13 +20,24 @@ from chainrule.export.tensorboard import TensorBoardMissing, write_events
 from chainrule.text import one_line
 from chainrule.v1 import job_pb2
 
+app = typer.Typer()
+
 # What `chainrule wait` says besides the codes of all commands; the second is that of timeout(1).
 CANCELLED = 3
 TIMED_OUT = 124
 
 
-def metrics(server: str, job_id: str, output: Path | None, *, tensorboard: Path | None, as_json: bool) -> None:
-    """Print what was measured of a job as CSV or JSON, or write it to a CSV file or as a run of TensorBoard's."""
+@app.command()
+def metrics(
+    job_id: JobId,
+    output: Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE.csv", help="A CSV file.")] = None,
+    tensorboard: Annotated[
+        Path | None, typer.Option("--tensorboard", metavar="DIR", help="The folder of runs that TensorBoard shows.")
+    ] = None,
+    server: Server = DEFAULT_SERVER,
+    as_json: Json = False,
+) -> None:
+    """Print a job's losses and measures as CSV, also while it runs; or write them for a spreadsheet or TensorBoard."""
     with Client(server) as client:
         job = client.get_job(job_id)
         rows = client.read_metrics(job.job_id)
@@ -49,8 +64,14 @@ def metrics(server: str, job_id: str, output: Path | None, *, tensorboard: Path 
         print_line(csv_text(rows).removesuffix("\n"))
 
 
-def logs(server: str, job_id: str, *, follow: bool, as_json: bool) -> None:
-    """Print the job's events, a line each; with `follow` also those to come, until the job ends."""
+@app.command()
+def logs(
+    job_id: JobId,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Also what is to come, until the job ends.")] = False,
+    server: Server = DEFAULT_SERVER,
+    as_json: Json = False,
+) -> None:
+    """Print what happened to a job, a line for each event: states, workers, checkpoints, restarts."""
     with Client(server) as client:
         job_id = client.get_job(job_id).job_id
         try:
@@ -66,8 +87,16 @@ def logs(server: str, job_id: str, *, follow: bool, as_json: bool) -> None:
             raise interrupted(message=f"interrupted; job {job_id} goes on") from None
 
 
-def wait(server: str, job_id: str, *, timeout_s: float | None, as_json: bool) -> None:
-    """Wait for a job's end. Raises CommandFailed where it failed, was cancelled, or goes on after timeout_s."""
+@app.command()
+def wait(
+    job_id: JobId,
+    timeout_s: Annotated[
+        float | None, typer.Option("--timeout-s", metavar="S", min=0.001, help="Give up after so many seconds.")
+    ] = None,
+    server: Server = DEFAULT_SERVER,
+    as_json: Json = False,
+) -> None:
+    """Wait for a job's end. Exit code 0: it succeeded, 1: it failed, 3: it was cancelled, 124: it goes on."""
     with Client(server) as client:
         job = client.get_job(job_id)
         try:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from chainrule.cli.failures import WRONG_INPUT, CommandFailed, wrong_input
-from chainrule.cli.options import DATA_FILES
+from chainrule.cli.options import DATA_FILES, Json
 from chainrule.cli.output import print_json, print_line
 from chainrule.errors import InvalidJob
 from chainrule.local.offline import ask
@@ -16,13 +19,23 @@ from chainrule.spec.job_proposal import ColumnFacts, NoTarget, chosen_target, jo
 from chainrule.text import one_line
 from chainrule.v1 import job_pb2
 
+app = typer.Typer()
+
 LOOK_TIMEOUT_S = 300.0
 
 
-def init(data_file: Path, *, target: str | None, output: Path | None, as_json: bool) -> None:
-    """Look at a data file's columns and write a job file beside it. An existing file is never written over.
-
-    Raises CommandFailed."""
+@app.command()
+def init(
+    data_file: Annotated[Path, typer.Argument(metavar="DATA", help=f"A {DATA_FILES} file.")],
+    target: Annotated[
+        str | None, typer.Option("--target", metavar="COLUMN", help="What to predict; else the last column.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="JOB.toml", help="Else beside the data file.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Write a commented job file for a data file: its columns are looked at, and a model is proposed."""
     if not data_file.is_file():
         raise wrong_input("DATA", f"{data_file}: there is no such file; give a {DATA_FILES} file")
     path = output or data_file.with_suffix(".toml")

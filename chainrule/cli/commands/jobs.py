@@ -2,39 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from chainrule.cli.commands.datasets import upload_files
-from chainrule.cli.commands.train import check_success, default_model_path
+from chainrule.cli.commands.train import check_success
 from chainrule.cli.failures import given_as, interrupted, wrong_input
+from chainrule.cli.options import DEFAULT_SERVER, JobFile, JobId, Json, Server, Settings
 from chainrule.cli.output import print_json, print_line, print_table
 from chainrule.client.blocking.client import Client
 from chainrule.client.blocking.job import followed
 from chainrule.client.job_text import FINAL_STATES, fields_of, job_lines, state_name, state_number
-from chainrule.client.model_requests import Version
 from chainrule.client.progress import ProgressDisplay
 from chainrule.spec.job_file import load_job_file
 from chainrule.text import number, size, time_text
 from chainrule.v1 import job_pb2
 from chainrule.v1 import job_service_pb2 as api
 
+app = typer.Typer()
 
+
+@app.command()
 def submit(
-    server: str,
-    job_file: Path,
-    *,
-    watch: bool,
-    validate_only: bool = False,
-    request_id: str = "",
-    upload: bool = False,
-    settings: Sequence[str] = (),
-    as_json: bool,
+    job_file: JobFile,
+    watch: Annotated[bool, typer.Option("--watch", help="Follow the job to its end.")] = False,
+    validate_only: Annotated[
+        bool, typer.Option("--validate-only", help="Check the job, tell what it takes, and start nothing.")
+    ] = False,
+    request_id: Annotated[
+        str,
+        typer.Option("--request-id", metavar="ID", help="Such as a UUID: the same again makes no second job."),
+    ] = "",
+    upload: Annotated[
+        bool,
+        typer.Option(
+            "--upload",
+            help="Upload the files that data.uri and model.start.model name beside the job file, and train on them.",
+        ),
+    ] = False,
+    settings: Settings = None,
+    server: Server = DEFAULT_SERVER,
+    as_json: Json = False,
 ) -> None:
-    """Put a job in the queue, and follow it to its end where `watch` is set; or only have it checked.
-
-    upload: the files that `data.uri` and `model.start.model` name are uploaded first, unless the server has them."""
-    spec = load_job_file(job_file, settings)
+    """Put a job in a server's queue."""
+    spec = load_job_file(job_file, settings or ())
     with Client(server) as client:
         if upload:
             upload_files(client, spec, job_file.parent)
@@ -50,13 +62,23 @@ def submit(
             print_line(f"job {job.job_id} ({job.spec.name}) is queued; 'chainrule watch {job.job_id}' follows it")
 
 
+@app.command("list")
 def list_jobs(
-    server: str, *, states: Sequence[str] = (), name_prefix: str = "", labels: Sequence[str] = (), as_json: bool
+    states: Annotated[
+        list[str] | None, typer.Option("--state", metavar="STATE", help="Only jobs in this state; may be repeated.")
+    ] = None,
+    name_prefix: Annotated[str, typer.Option("--name", metavar="PREFIX", help="Only jobs whose name begins so.")] = "",
+    labels: Annotated[
+        list[str] | None,
+        typer.Option("--label", metavar="KEY=VALUE", help="Only jobs with this label; may be repeated."),
+    ] = None,
+    server: Server = DEFAULT_SERVER,
+    as_json: Json = False,
 ) -> None:
-    """Print the server's jobs in these states (none: all) with these labels whose names begin so, the latest first."""
-    wanted = [_state(name) for name in states]
+    """List a server's jobs, the latest first."""
+    wanted = [_state(name) for name in states or ()]
     with Client(server) as client:
-        jobs = client.list_jobs(states=wanted, name_prefix=name_prefix, labels=dict(map(_label, labels)))
+        jobs = client.list_jobs(states=wanted, name_prefix=name_prefix, labels=dict(map(_label, labels or ())))
     if as_json:
         print_json({"jobs": [fields_of(job) for job in jobs]})
         return
@@ -82,20 +104,23 @@ def list_jobs(
     print_table(rows)
 
 
-def status(server: str, job_id: str, *, as_json: bool) -> None:
-    """Print how far a job is."""
+@app.command()
+def status(job_id: JobId, server: Server = DEFAULT_SERVER, as_json: Json = False) -> None:
+    """Show how far a job is."""
     with Client(server) as client:
         _print(client.get_job(job_id), as_json=as_json)
 
 
-def watch(server: str, job_id: str, *, as_json: bool) -> None:
-    """Follow a job to its end."""
+@app.command()
+def watch(job_id: JobId, server: Server = DEFAULT_SERVER, as_json: Json = False) -> None:
+    """Follow a job to its end; with --json, a line for each change."""
     with Client(server) as client:
         _follow(client, job_id, as_json=as_json)
 
 
-def cancel(server: str, job_id: str, *, as_json: bool) -> None:
-    """End a job."""
+@app.command()
+def cancel(job_id: JobId, server: Server = DEFAULT_SERVER, as_json: Json = False) -> None:
+    """End a job; its last parameters are kept."""
     with Client(server) as client:
         job = client.cancel_job(job_id)
     if as_json:
@@ -106,8 +131,9 @@ def cancel(server: str, job_id: str, *, as_json: bool) -> None:
         print_line(f"job {job.job_id} is being cancelled; it ends with its current step")
 
 
-def pause(server: str, job_id: str, *, as_json: bool) -> None:
-    """Pause a job."""
+@app.command()
+def pause(job_id: JobId, server: Server = DEFAULT_SERVER, as_json: Json = False) -> None:
+    """Let a job give its workers to others, and keep what it has until it is resumed."""
     with Client(server) as client:
         job = client.pause_job(job_id)
     if as_json:
@@ -117,7 +143,8 @@ def pause(server: str, job_id: str, *, as_json: bool) -> None:
         print_line(f"job {job.job_id} is paused after step {job.progress.step}; {goes_on}")
 
 
-def resume(server: str, job_id: str, *, as_json: bool) -> None:
+@app.command()
+def resume(job_id: JobId, server: Server = DEFAULT_SERVER, as_json: Json = False) -> None:
     """Put a paused job back in the queue."""
     with Client(server) as client:
         job = client.resume_job(job_id)
@@ -127,27 +154,15 @@ def resume(server: str, job_id: str, *, as_json: bool) -> None:
         print_line(f"job {job.job_id} is {state_name(job.state).lower()}; 'chainrule watch {job.job_id}' follows it")
 
 
-def delete(server: str, job_id: str, *, as_json: bool) -> None:
-    """Forget an ended job and its model."""
+@app.command()
+def delete(job_id: JobId, server: Server = DEFAULT_SERVER, as_json: Json = False) -> None:
+    """Forget a job that has ended, its model on the server included."""
     with Client(server) as client:
         job_id = client.delete_job(job_id)
     if as_json:
         print_json({"job": job_id, "deleted": True})
     else:
         print_line(f"job {job_id} is deleted, and its model on the server too")
-
-
-def download(server: str, job_id: str, output: Path | None, *, version: Version | None = None, as_json: bool) -> None:
-    """Write a job's model to a file."""
-    with Client(server) as client:
-        if output is None:
-            job = client.get_job(job_id)
-            job_id, output = job.job_id, default_model_path(job)
-        path = client.download_model(job_id, output, version=version)
-    if as_json:
-        print_json({"job": job_id, "model_path": str(path), "size_bytes": path.stat().st_size})
-    else:
-        print_line(str(path))
 
 
 def _follow(client: Client, job_id: str, *, as_json: bool) -> None:

@@ -1,6 +1,8 @@
-"""What the commands that start a cluster here say of the machine before they do."""
+"""What the commands that start a cluster here do before they do."""
 
 from __future__ import annotations
+
+import signal
 
 from chainrule.cli.failures import FAILED, CommandFailed, wrong_input
 from chainrule.cli.output import print_note
@@ -15,3 +17,8 @@ def look_at_machine(*, worker_count: int, transport: str) -> None:
         if each.state == "wrong":
             raise CommandFailed(FAILED, [("", f"{each.check}: {each.found}; {each.mend}")], reason="PREFLIGHT")
         print_note(preflight.told(each))
+
+
+def let_sigint_end_it() -> None:
+    """Let ctrl-C and kill -INT end the cluster: a shell starts background commands with SIGINT ignored."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)

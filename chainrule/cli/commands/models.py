@@ -9,12 +9,16 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Annotated
 
+import typer
 from google.protobuf import struct_pb2
 
 from chainrule.cli.commands.model_data import data_of
 from chainrule.cli.commands.rows_file import RowsFile, open_rows
+from chainrule.cli.commands.train import default_model_path
 from chainrule.cli.failures import WRONG_INPUT, CommandFailed, given_as, wrong_input
+from chainrule.cli.options import DEFAULT_SERVER, Best, JobId, JobOrModel, Json, Last, Output, Server, Step
 from chainrule.cli.output import print_json, print_line, print_note, print_table
 from chainrule.client.blocking.client import Client
 from chainrule.client.job_text import fields_of
@@ -28,6 +32,8 @@ from chainrule.local.offline import ask
 from chainrule.text import one_line, time_text
 from chainrule.v1 import job_pb2, model_pb2
 from chainrule.v1 import model_service_pb2 as api
+
+app = typer.Typer()
 
 MODEL_SUFFIX = ".safetensors"
 MODEL_TIMEOUT_S = 300.0
@@ -53,8 +59,32 @@ def is_model_file(job_or_model: str) -> bool:
     return False
 
 
-def checkpoints(server: str, job_id: str, *, as_json: bool) -> None:
-    """Print the versions of a job's model that can be had."""
+@app.command()
+def download(
+    job_id: JobId,
+    output: Output = None,
+    step: Step = None,
+    best: Best = False,
+    last: Last = False,
+    server: Server = DEFAULT_SERVER,
+    as_json: Json = False,
+) -> None:
+    """Write a job's model to a safetensors file: the result, or another version of the parameters."""
+    version = version_of(step, best=best, last=last)
+    with Client(server) as client:
+        if output is None:
+            job = client.get_job(job_id)
+            job_id, output = job.job_id, default_model_path(job)
+        path = client.download_model(job_id, output, version=version)
+    if as_json:
+        print_json({"job": job_id, "model_path": str(path), "size_bytes": path.stat().st_size})
+    else:
+        print_line(str(path))
+
+
+@app.command()
+def checkpoints(job_id: JobId, server: Server = DEFAULT_SERVER, as_json: Json = False) -> None:
+    """List the versions of a job's model: checkpoints, the last and the best."""
     with Client(server) as client:
         found = client.list_checkpoints(job_id)
     if as_json:
@@ -75,21 +105,30 @@ def _loss(checkpoint: model_pb2.Checkpoint) -> str:
     return f"{checkpoint.validation_loss:.6g}" if checkpoint.HasField("validation_loss") else ""
 
 
+@app.command()
 def predict(
-    server: str,
-    job_or_model: str,
-    file: Path,
-    *,
-    header: bool,
-    version: Version | None = None,
-    strict: bool = False,
-    as_json: bool,
+    job_or_model: JobOrModel,
+    file: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FILE",
+            help="Raw features, in any form that trains: .csv, .parquet, .npz, …; - is standard input.",
+        ),
+    ],
+    header: Annotated[
+        bool, typer.Option("--header/--no-header", help="Whether the first line names the columns.")
+    ] = True,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Refuse a category that no training row had, not only warn of it.")
+    ] = False,
+    step: Step = None,
+    best: Best = False,
+    last: Last = False,
+    server: Server = DEFAULT_SERVER,
+    as_json: Json = False,
 ) -> None:
-    """Print a prediction for each row of a file ('-': standard input), as CSV or as lines of JSON.
-
-    job_or_model: a job of the server, or a model file, for which no server is needed. header: whether the first line
-    names the columns. version: of a job's model. strict: whether categories that no training row had are refused.
-    Raises CommandFailed, with the file's lines in its problems."""
+    """Print a model's prediction for each row of a table, as CSV or, with --json, a line of JSON for each."""
+    version = version_of(step, best=best, last=last)
     unknown = UnknownCategories()
     with (
         _predictor(server, job_or_model, version) as (ask_model, data),
@@ -113,19 +152,35 @@ def predict(
         print_note(f"warning: {text}")
 
 
+@app.command()
 def explain(
-    server: str,
-    job_id: str,
-    *,
-    row: int | None,
-    shard: int | None = None,
-    output: Path | None,
-    version: Version | None = None,
-    as_json: bool,
+    job_id: JobId,
+    row: Annotated[
+        int | None,
+        typer.Option("--row", metavar="I", help="The example: a row of the job's data; 0 where none is given."),
+    ] = None,
+    shard: Annotated[
+        int | None,
+        typer.Option("--shard", metavar="I", help="Instead: this shard's next microbatch, counted from 0."),
+    ] = None,
+    reduced: Annotated[
+        bool, typer.Option("--reduced", help="Instead: the next step's gradient, reduced over all shards.")
+    ] = False,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="FILE", help="A picture: .svg, .html, .dot, .mmd or .png."),
+    ] = None,
+    step: Step = None,
+    best: Best = False,
+    last: Last = False,
+    server: Server = DEFAULT_SERVER,
+    as_json: Json = False,
 ) -> None:
-    """Draw a model's graph for a row of its job's data, or a shard's microbatch, or print the nodes.
-
-    Raises CommandFailed."""
+    """Show every node's forward and backward value, of a finished job's model or of one that is being trained."""
+    version = version_of(step, best=best, last=last)
+    if reduced:
+        _explain_reduction(server, job_id, others=(row, shard, output), version=version, as_json=as_json)
+        return
     if output is not None:
         with given_as("--output"):
             check_picture_file(output)
@@ -157,7 +212,7 @@ def explain(
         _print_boxes(picture)
 
 
-def explain_reduction(
+def _explain_reduction(
     server: str, job_id: str, *, others: Sequence[object], version: Version | None = None, as_json: bool
 ) -> None:
     """Print the next step's gradient: each subtree of shards, then each parameter. Raises CommandFailed.

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import typer
 from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from chainrule.cli.commands.machine import look_at_machine
+from chainrule.cli.commands.machine import let_sigint_end_it, look_at_machine
 from chainrule.cli.failures import FAILED, CommandFailed, interrupted, wrong_input
+from chainrule.cli.options import DEFAULT_SERVER, DataRoot, JobFile, Json, Server, Settings
 from chainrule.cli.output import print_json, print_line, print_note
 from chainrule.client.blocking.client import Client
 from chainrule.client.blocking.connection import take_steps
@@ -27,24 +29,31 @@ from chainrule.spec.sweep import LABEL, Sweep, sweep_of_table
 from chainrule.text import number
 from chainrule.v1 import job_pb2
 
+app = typer.Typer()
 
+
+@app.command()
 def sweep(
-    server: str,
-    job_file: Path,
-    *,
-    workers: int | None,
-    output: Path | None,
-    data_root: Path | None,
-    cancel: bool,
-    as_json: bool,
-    settings: Sequence[str] = (),
+    job_file: JobFile,
+    workers: Annotated[
+        int | None,
+        typer.Option("--workers", "-w", metavar="N", help="On a local cluster of N workers, and not on a server."),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="FILE", help="The best model; models/NAME-sweep-ID.safetensors else."),
+    ] = None,
+    data_root: DataRoot = None,
+    cancel: Annotated[bool, typer.Option("--cancel", help="End the jobs of this sweep that go on.")] = False,
+    settings: Settings = None,
+    server: Server = DEFAULT_SERVER,
+    as_json: Json = False,
 ) -> None:
-    """Train all jobs of a sweep and download the best model. workers: of a local cluster, None: on the server.
-
-    cancel: end the jobs of this sweep instead. Raises CommandFailed, JobFileError, ServerError."""
+    """Train the jobs of a file's [sweep], show them in one table, and write the best model."""
+    let_sigint_end_it()
     if workers is not None and cancel:
         raise wrong_input("--cancel", "is for jobs on a server; a local cluster's end with it")
-    found = sweep_of_table(with_settings(load_table(job_file), settings))
+    found = sweep_of_table(with_settings(load_table(job_file), settings or ()))
     path = output or DEFAULT_FOLDER / f"{found.name}-sweep-{found.sweep_id}.safetensors"
     if not cancel:
         check_output(path)

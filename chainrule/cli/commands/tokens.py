@@ -6,26 +6,40 @@ import fcntl
 import os
 import secrets
 from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from chainrule.cli.failures import wrong_input
+from chainrule.cli.options import Json
 from chainrule.cli.output import print_json, print_line, print_note
 from chainrule.errors import CredentialsError
 from chainrule.security.tokens import Holder, TokenError, new_token, read_holders, sha256_of
 
+app = typer.Typer(name="token", help="Make tokens, by which a server knows who calls.", no_args_is_help=True)
 
-def create(*, name: str, role: str, tokens: Path | None, as_json: bool) -> None:
-    """Print a new token, once: nobody can read it again. Its line goes into the file, or is printed too."""
-    token = new_token(secrets.token_urlsafe)
+
+@app.command("create")
+def create_token(
+    name: Annotated[str, typer.Option("--name", help="Whose token it is.")],
+    role: Annotated[str, typer.Option("--role", help="client, worker, observer or admin: what it may do.")],
+    tokens: Annotated[
+        Path | None, typer.Option("--tokens", metavar="FILE", help="The server's file of tokens, to add it to.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Print a new token, once, and its line for the server's file of tokens."""
+    new = new_token(secrets.token_urlsafe)
     try:
-        holder = Holder(name, role, sha256_of(token))
+        holder = Holder(name, role, sha256_of(new))
     except TokenError as error:
         raise wrong_input("--name" if str(error).startswith("a name") else "--role", str(error)) from None
     if tokens is not None:
         _append(tokens, holder)
     if as_json:
-        print_json({"name": name, "role": role, "token": token, "line": holder.line})
+        print_json({"name": name, "role": role, "token": new, "line": holder.line})
         return
-    print_line(token)
+    print_line(new)
     if tokens is None:
         print_note(f"the server's --tokens file needs this line: {holder.line}")
     else:

@@ -10,11 +10,14 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import typer
 
 from chainrule.cli.commands.kept_run import KeptRun, NotKept
-from chainrule.cli.commands.machine import look_at_machine
+from chainrule.cli.commands.machine import let_sigint_end_it, look_at_machine
 from chainrule.cli.failures import FAILED, CommandFailed, interrupted, wrong_input
+from chainrule.cli.options import DataRoot, JobFile, Json, Output, Settings, Transport
 from chainrule.cli.output import print_json, print_line, print_note
 from chainrule.client.blocking.client import Client
 from chainrule.client.job_text import FINAL_STATES, fields_of, result_lines, state_name
@@ -37,12 +40,49 @@ from chainrule.spec.job_file import load_job_file
 from chainrule.text import duration, workers
 from chainrule.v1 import job_pb2
 
+app = typer.Typer()
+
 # What job.proto says of a job that doesn't set `shards`.
 DEFAULT_SHARDS = 8
 DEFAULT_WORKERS = 2
 TRANSPORTS = ("auto", "grpc", "shared-memory")
 POLL_INTERVAL_S = 0.1
 LAST_WORDS_TIMEOUT_S = 2.0
+
+
+@app.command()
+def train(
+    job_file: JobFile,
+    workers: Annotated[
+        int | None, typer.Option("--workers", "-w", metavar="N", help="How many worker processes; else 2.")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the same job where ctrl-C interrupted it, to the same bits.")
+    ] = False,
+    output: Output = None,
+    data_root: DataRoot = None,
+    transport: Transport = "auto",
+    trace: Annotated[
+        Path | None,
+        typer.Option("--trace", metavar="FILE", help="Write the last steps as a trace for Chrome or Perfetto."),
+    ] = None,
+    settings: Settings = None,
+    as_json: Json = False,
+) -> None:
+    """Train a job on this machine: start a server and N workers, write the model, end them all."""
+    let_sigint_end_it()
+    training = Training(
+        job_file,
+        workers,
+        output,
+        as_json,
+        data_root=data_root,
+        transport=transport,
+        trace=trace,
+        settings=settings or (),
+        resume=resume,
+    )
+    training.run()
 
 
 @dataclass

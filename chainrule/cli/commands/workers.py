@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import typer
+
+from chainrule.cli.options import DEFAULT_SERVER, Json, Server
 from chainrule.cli.output import print_json, print_line, print_table
 from chainrule.client.blocking.client import Client
 from chainrule.client.job_text import fields_of
 from chainrule.v1 import cluster_service_pb2 as api
 
+app = typer.Typer()
+
 HEADER = ("WORKER", "HOST", "PROCESS", "TRANSPORT", "JOB", "SHARDS", "ROWS/S", "SILENT", "COMPUTES WITH")
 
 
-def list_workers(server: str, *, as_json: bool) -> None:
-    """Print the server's workers, in the order in which they came."""
+@app.command()
+def workers(server: Server = DEFAULT_SERVER, as_json: Json = False) -> None:
+    """List the workers that are connected: where they run, what they compute, when they were last heard of."""
     with Client(server) as client:
-        workers = client.list_workers()
+        found = client.list_workers()
     if as_json:
-        print_json({"workers": [fields_of(worker) for worker in workers]})
-    elif not workers:
+        print_json({"workers": [fields_of(worker) for worker in found]})
+    elif not found:
         print_line(f"no worker is connected; 'chainrule worker --server {server}' starts one")
     else:
-        print_table([HEADER, *map(_row, workers)])
+        print_table([HEADER, *map(_row, found)])
 
 
 def _row(worker: api.Worker) -> tuple[str, ...]:

@@ -198,10 +198,7 @@ def test_a_limit_that_is_no_number_is_refused(capsys: pytest.CaptureFixture[str]
 
 
 def test_the_command_has_every_limit_of_the_server() -> None:
-    from typer.main import get_command
+    from chainrule.cli.app import command_of
 
-    from chainrule.cli.app import app
-
-    server = get_command(app).commands["server"]  # type: ignore[attr-defined]
-    known = {option for parameter in server.params for option in parameter.opts}
+    known = {option for parameter in command_of("server").params for option in parameter.opts}
     assert {f"--{each.name.replace('_', '-')}" for each in dataclasses.fields(Limits)} <= known
