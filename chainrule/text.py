@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 # A column of a table isn't cut to less.
 LEAST_COLUMN = 8
@@ -18,6 +19,19 @@ def one_line(text: str) -> str:
     """The text with everything that isn't printable written as an escape, line breaks as spaces."""
     joined = " ".join(part for part in text.splitlines() if part.strip())
     return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in joined)
+
+
+def json_line(value: Any) -> str:
+    """One line of JSON. Whatever isn't printable is an escape there too, as characters that a terminal obeys, or that
+    turn the direction of what follows: the same text to whoever parses it."""
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+    return "".join(each if each.isprintable() else json.dumps(each)[1:-1] for each in text)
+
+
+def harmless(text: str) -> str:
+    """The text, which may have several lines, with every character but line ends and tabs that isn't printable as an
+    escape."""
+    return "".join(each if each in "\n\t\xa0" or each.isprintable() else ascii(each)[1:-1] for each in text)
 
 
 def number(value: float, digits: int = 6) -> str:

@@ -6,7 +6,6 @@ Exit codes: 0 succeeded, 1 failed, 2 wrong input, 130 interrupted, 141 nobody re
 from __future__ import annotations
 
 import contextlib
-import json
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,7 +26,7 @@ from chainrule.errors import (
     ServerError,
     problem_line,
 )
-from chainrule.text import one_line
+from chainrule.text import json_line, one_line
 
 FAILED = 1
 WRONG_INPUT = 2
@@ -104,7 +103,7 @@ def report(failure: CommandFailed, *, as_json: bool) -> int:
             "problems": [{"path": path, "message": message} for path, message in failure.problems],
         }
         try:
-            sys.stdout.write(json.dumps({**failure.fields, "error": error}, ensure_ascii=False) + "\n")
+            sys.stdout.write(json_line({**failure.fields, "error": error}) + "\n")
             sys.stdout.flush()
         except CommandFailed as unwritten:
             # The exit code stays that of what went wrong first.

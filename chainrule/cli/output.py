@@ -6,7 +6,6 @@ characters or a second line along.
 
 from __future__ import annotations
 
-import json
 import math
 import shutil
 import sys
@@ -15,14 +14,14 @@ from typing import Any
 
 from google.protobuf.descriptor import FieldDescriptor
 
-from chainrule.text import one_line, table_lines
+from chainrule.text import harmless, json_line, one_line, table_lines
 
 _NUMBERS = (FieldDescriptor.CPPTYPE_DOUBLE, FieldDescriptor.CPPTYPE_FLOAT)
 
 
 def print_line(text: str = "") -> None:
-    """A line on standard output."""
-    sys.stdout.write(text + "\n")
+    """A line on standard output, or several: what a name brings along that isn't printable is written as an escape."""
+    sys.stdout.write(harmless(text) + "\n")
     sys.stdout.flush()
 
 
@@ -35,7 +34,7 @@ def print_table(rows: Sequence[Sequence[str]]) -> None:
 
 def print_json(value: Mapping[str, Any]) -> None:
     """One line of JSON on standard output; NaN and infinity, which JSON lacks, become null."""
-    print_line(json.dumps(_finite(value), ensure_ascii=False, allow_nan=False))
+    print_line(json_line(_finite(value)))
 
 
 def print_note(text: str) -> None:

@@ -11,6 +11,15 @@ from chainrule.errors import ModelFileError
 
 # Where the commands put models whose place nobody names.
 DEFAULT_FOLDER = Path("models")
+# With an id and an ending it is still within the 255 bytes of a file's name.
+MOST_NAME_BYTES = 100
+
+
+def safe_name(text: str) -> str:
+    """A part of a file's name, from what came over the network: no separator and nothing that isn't printable, so that
+    nobody but the user says in which folder a file is. A name that our own server allows stays as it is."""
+    kept = "".join(each if each.isprintable() and each not in "/\\:" else "_" for each in text)
+    return kept.encode()[:MOST_NAME_BYTES].decode(errors="ignore") or "_"
 
 
 def check_output(path: Path) -> None:

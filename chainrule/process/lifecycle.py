@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import os
 import queue
+import select
 import signal
 import sys
 import threading
@@ -29,9 +30,10 @@ def limit_blas_threads() -> None:
 
 
 def stop_event(*, exit_with_stdin: bool) -> asyncio.Event:
-    """An event that is set by SIGTERM, by SIGINT and, if asked for, by the end of standard input.
+    """An event that is set by SIGTERM, by SIGINT and, if asked for, by the end of standard input or of our parent.
 
-    A parent that holds the other end of standard input takes its children with it, even when it is killed."""
+    A parent that holds the other end of standard input takes its children with it, even when it is killed, and even
+    where a process that it forked lives on and holds that end too."""
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -45,7 +47,23 @@ def stop_event(*, exit_with_stdin: bool) -> asyncio.Event:
                 stop.set()
 
         loop.add_reader(descriptor, on_input)
+        parent = _parent()
+        if parent is not None:
+
+            def on_end() -> None:
+                loop.remove_reader(parent)
+                os.close(parent)
+                stop.set()
+
+            loop.add_reader(parent, on_end)
     return stop
+
+
+def _parent() -> int | None:
+    """A descriptor that becomes readable when our parent has ended; None where the system has none."""
+    with contextlib.suppress(AttributeError, OSError):
+        return os.pidfd_open(os.getppid())
+    return None
 
 
 def available_processors(*, root: Path = Path("/")) -> int:
@@ -127,6 +145,12 @@ class StopSignal:
 
 
 def _signal_at_end_of_stdin() -> None:
-    while os.read(sys.stdin.fileno(), 4096):
+    """The same as `stop_event` for a process without an event loop: SIGTERM to itself."""
+    stdin, parent = sys.stdin.fileno(), _parent()
+    ends = select.poll()
+    for descriptor in (stdin, parent):
+        if descriptor is not None:
+            ends.register(descriptor, select.POLLIN)
+    while all(ready != parent and os.read(ready, 4096) for ready, _ in ends.poll()):
         pass
     os.kill(os.getpid(), signal.SIGTERM)

@@ -117,7 +117,7 @@ def main() -> int:
         metavar="PATH",
         help="a Unix socket by which workers in other containers share memory, too; without it only in this one",
     )
-    parser.add_argument("--exit-with-stdin", action="store_true", help="end when standard input ends")
+    parser.add_argument("--exit-with-stdin", action="store_true", help="end when standard input or our parent ends")
     add_limit_options(parser)
     add_log_options(parser)
     arguments = parser.parse_args()
@@ -150,6 +150,8 @@ def main() -> int:
 
 async def _serve(arguments: argparse.Namespace) -> int:
     raise_descriptor_limit()
+    # Whatever this process writes is its user's alone: data sets and models lie in its home.
+    os.umask(0o077)
     stop = stop_event(exit_with_stdin=arguments.exit_with_stdin)
     try:
         certificate, authentication = protection_of(arguments)

@@ -37,7 +37,7 @@ def main() -> int:
         default="auto",
         help="auto: share memory with a server on this machine, and otherwise use gRPC alone",
     )
-    parser.add_argument("--exit-with-stdin", action="store_true", help="end when standard input ends")
+    parser.add_argument("--exit-with-stdin", action="store_true", help="end when standard input or our parent ends")
     add_log_options(parser)
     arguments = parser.parse_args()
     if not arguments.server.startswith("unix:") and not arguments.server.rpartition(":")[2].isdigit():

@@ -15,6 +15,7 @@ from chainrule.cli.output import print_json, print_line, print_note
 from chainrule.client.blocking.client import Client
 from chainrule.client.job_text import event_line, fields_of, state_name
 from chainrule.client.metric_table import csv_text, table
+from chainrule.client.model_output import safe_name
 from chainrule.errors import JobNotEnded, ServerError
 from chainrule.export.tensorboard import TensorBoardMissing, write_events
 from chainrule.text import one_line
@@ -45,7 +46,7 @@ def metrics(
     if output is not None:
         written["csv_path"] = _written("--output", output, lambda: _write(output, csv_text(rows)))
     if tensorboard is not None:
-        run = tensorboard / f"{job.spec.name}-{job.job_id}"
+        run = tensorboard / f"{safe_name(job.spec.name)}-{safe_name(job.job_id)}"
         started_s = job.start_time.seconds + job.start_time.nanos / 1e9
         try:
             path = _written("--tensorboard", run, lambda: write_events(rows, run, otherwise_s=started_s))

@@ -21,7 +21,7 @@ from chainrule.cli.options import DataRoot, JobFile, Json, Output, Settings, Tra
 from chainrule.cli.output import print_json, print_line, print_note
 from chainrule.client.blocking.client import Client
 from chainrule.client.job_text import FINAL_STATES, fields_of, result_lines, state_name
-from chainrule.client.model_output import DEFAULT_FOLDER, check_output
+from chainrule.client.model_output import DEFAULT_FOLDER, check_output, safe_name
 from chainrule.client.progress import ProgressDisplay
 from chainrule.errors import (
     ChainruleError,
@@ -266,7 +266,7 @@ class Training:
 
 def default_model_path(job: job_pb2.Job) -> Path:
     """Where a model goes that the user gave no file for."""
-    return DEFAULT_FOLDER / f"{job.spec.name}-{job.job_id}.safetensors"
+    return DEFAULT_FOLDER / f"{safe_name(job.spec.name)}-{safe_name(job.job_id)}.safetensors"
 
 
 def check_success(job: job_pb2.Job) -> None:

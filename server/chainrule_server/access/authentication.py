@@ -7,6 +7,8 @@ sent is parsed. It knows nothing of jobs; `caller` tells a method by whom it is 
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import contextvars
 import logging
 import time
@@ -45,10 +47,15 @@ class Caller:
 caller: contextvars.ContextVar[Caller | None] = contextvars.ContextVar("caller", default=None)
 
 
+class _Gone(TokenError):
+    """There is no file."""
+
+
 class TokenFile:
     """The tokens' file of the server, read again when it changes. Raises TokenError where it can't be read at first.
 
-    Later a file that can't be read is told in the log, and those who were known stay known."""
+    Later a file that can't be read is told in the log, and those who were known stay known; one that is gone has taken
+    back every token."""
 
     def __init__(self, path: Path, clock_s: Callable[[], float] = time.monotonic) -> None:
         self._path = path
@@ -63,18 +70,25 @@ class TokenFile:
         if now_s - self._looked_s >= LOOK_INTERVAL_S:
             self._looked_s = now_s
             if self._changes.any_new():
-                try:
-                    self._holders = self._read()
-                    log.info("tokens read again: %d", len(self._holders), extra=log_event("tokens_read"))
-                except TokenError as error:
-                    log.error("the tokens stay as they were: %s", error, extra=log_event("tokens_not_read"))
+                self._read_again()
         return self._holders
+
+    def _read_again(self) -> None:
+        try:
+            self._holders = self._read()
+            log.info("tokens read again: %d", len(self._holders), extra=log_event("tokens_read"))
+        except _Gone:
+            self._holders = ()
+            log.warning("the tokens' file %s is gone: no token holds", self._path, extra=log_event("tokens_gone"))
+        except TokenError as error:
+            log.error("the tokens stay as they were: %s", error, extra=log_event("tokens_not_read"))
 
     def _read(self) -> tuple[Holder, ...]:
         try:
             return read_holders(self._path.read_text())
         except OSError as error:
-            raise TokenError(f"the tokens' file {self._path} can't be read: {error.strerror}") from None
+            kind = _Gone if isinstance(error, FileNotFoundError | NotADirectoryError) else TokenError
+            raise kind(f"the tokens' file {self._path} can't be read: {error.strerror}") from None
         except ValueError as error:
             raise TokenError(f"the tokens' file {self._path}: {error}") from None
 
@@ -121,7 +135,8 @@ class Authentication(grpc.aio.ServerInterceptor):
     ) -> Callable[[Any, Any], Awaitable[Any]]:
         async def call(request: Any, context: Any) -> Any:
             await self._admit(method, context)
-            return await behaviour(deserialize(request), context)
+            async with self._while_admitted(method, context):
+                return await behaviour(deserialize(request), context)
 
         return call
 
@@ -130,21 +145,44 @@ class Authentication(grpc.aio.ServerInterceptor):
     ) -> Callable[[Any, Any], AsyncIterator[Any]]:
         async def call(request: Any, context: Any) -> AsyncIterator[Any]:
             await self._admit(method, context)
-            async for response in behaviour(deserialize(request), context):
-                yield response
+            async with self._while_admitted(method, context):
+                async for response in behaviour(deserialize(request), context):
+                    yield response
 
         return call
+
+    @contextlib.asynccontextmanager
+    async def _while_admitted(self, method: str, context: Any) -> AsyncIterator[None]:
+        """A stretch that ends with an abort once its caller may no longer call."""
+        task = asyncio.current_task()
+        if task is None:
+            raise TypeError("a call is answered in a task")
+        watching = _Watching(task, lambda: self._checked(method, context))
+        watching.begin()
+        try:
+            yield
+        except asyncio.CancelledError:
+            if watching.error is None:
+                raise
+            task.uncancel()
+            await abort(context, watching.error)
+        finally:
+            watching.end()
+
+    def _checked(self, method: str, context: Any) -> Caller:
+        """Who calls a method that it may call. Raises Unauthenticated, PermissionDenied."""
+        found = self._who(context.invocation_metadata() or (), context.auth_context())
+        if found.role not in roles_of(method):
+            raise PermissionDenied(
+                f"{found.name!r} has the role {found.role}; {method.rpartition('/')[2]} is for "
+                f"{' and '.join(sorted(roles_of(method)))}: use a token of that role"
+            )
+        return found
 
     async def _admit(self, method: str, context: Any) -> None:
         """Set the caller, or abort the call."""
         try:
-            found = self._who(context.invocation_metadata() or (), context.auth_context())
-            if found.role not in roles_of(method):
-                raise PermissionDenied(
-                    f"{found.name!r} has the role {found.role}; {method.rpartition('/')[2]} is for "
-                    f"{' and '.join(sorted(roles_of(method)))}: use a token of that role"
-                )
-            caller.set(found)
+            caller.set(self._checked(method, context))
         except ServiceError as error:
             now_s = self.clock_s()
             if now_s - self._logged_s >= LOG_INTERVAL_S:
@@ -172,6 +210,42 @@ class Authentication(grpc.aio.ServerInterceptor):
             "the call shows no token; set CHAINRULE_TOKEN_FILE (--token-file) or CHAINRULE_TOKEN to one that "
             "'chainrule token create' made for this server"
         )
+
+
+@dataclass
+class _Watching:
+    """Looks again and again whether a call's caller may still call, and cancels its task once it may not.
+
+    check: raises ServiceError where it may not. error: why the task was cancelled."""
+
+    task: asyncio.Task[Any]
+    check: Callable[[], object]
+    error: ServiceError | None = None
+    _was_refused: bool = False
+    _next: asyncio.TimerHandle | None = None
+
+    def begin(self) -> None:
+        """Look in a moment, and then again."""
+        self._next = asyncio.get_running_loop().call_later(LOOK_INTERVAL_S, self._look)
+
+    def end(self) -> None:
+        """Look no longer."""
+        if self._next is not None:
+            self._next.cancel()
+
+    def _look(self) -> None:
+        try:
+            self.check()
+        except ServiceError as error:
+            # Twice: while a file is being replaced it may be gone for a moment, and a worker would end for that.
+            if self._was_refused:
+                self.error = error
+                self.task.cancel()
+                return
+            self._was_refused = True
+        else:
+            self._was_refused = False
+        self.begin()
 
 
 def _of_certificate(auth_context: Any) -> Caller | None:

@@ -6,24 +6,48 @@ Reflection is there under both of its names: the messages of grpc.reflection.v1 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from chainrule.v1 import cluster_service_pb2, data_service_pb2, job_service_pb2, model_service_pb2, worker_service_pb2
+from chainrule_server.errors import LimitExceeded
+from chainrule_server.grpc_status import abort
 
 SERVICES = tuple(
     service.full_name
     for file in (cluster_service_pb2, job_service_pb2, data_service_pb2, model_service_pb2, worker_service_pb2)
     for service in file.DESCRIPTOR.services_by_name.values()
 )
+# Of Health/Watch, which nobody needs to show who they are for. Whoever asks again and again uses Check.
+MOST_WATCHES = 64
 REFLECTION_V1 = "grpc.reflection.v1.ServerReflection"
+
+
+class LimitedHealth(health.aio.HealthServicer):  # type: ignore[misc]  # grpc_health has no types
+    """The health service whose open streams are counted: each holds memory for as long as a stranger likes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._watches = 0
+
+    async def Watch(self, request: health_pb2.HealthCheckRequest, context: Any) -> None:  # noqa: N802
+        """See the protocol. One stream too many is RESOURCE_EXHAUSTED."""
+        if self._watches >= MOST_WATCHES:
+            message = f"{MOST_WATCHES} streams watch the health of this server, and more it doesn't take; call Check"
+            await abort(context, LimitExceeded(message))
+        self._watches += 1
+        try:
+            await super().Watch(request, context)
+        finally:
+            self._watches -= 1
 
 
 async def add_standard_services(server: grpc.aio.Server) -> health.aio.HealthServicer:
     """Add both to a server. The answer's `enter_graceful_shutdown` makes everything NOT_SERVING."""
-    servicer = health.aio.HealthServicer()
+    servicer = LimitedHealth()
     # "", the server as a whole, is SERVING from the start.
     for name in SERVICES:
         await servicer.set(name, health_pb2.HealthCheckResponse.SERVING)

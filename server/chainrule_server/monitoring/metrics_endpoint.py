@@ -7,22 +7,26 @@ prometheus-client is imported here, in `chainrule_server.monitoring.metrics` and
 from __future__ import annotations
 
 import asyncio
+import io
 import logging
 import socket
 import socketserver
+import sys
 import threading
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, TextIO, cast
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 from prometheus_client import CollectorRegistry, ProcessCollector, make_wsgi_app
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
+from chainrule.process.logs import log_event
 from chainrule_server.jobs.scheduler import Scheduler
 from chainrule_server.monitoring.metrics import LogCounter, families
 from chainrule_server.monitoring.rpc_metrics import RpcMetrics
 
+log = logging.getLogger(__name__)
 PATH = "/metrics"
 # How long the event loop may take to answer, and a client to ask.
 SCRAPE_TIMEOUT_S = 5.0
@@ -53,6 +57,10 @@ class MetricsEndpoint:
             except TimeoutError:
                 start_response("503 Service Unavailable", [("Content-Type", "text/plain; charset=utf-8")])
                 return [f"the server didn't answer within {SCRAPE_TIMEOUT_S:g} s\n".encode()]
+            except Exception as error:
+                log.error("metrics can't be told", exc_info=error, extra=log_event("metrics_failed"))
+                start_response("500 Internal Server Error", [("Content-Type", "text/plain; charset=utf-8")])
+                return [b"an error of the server itself; its log says more\n"]
 
         server_class = _Server6 if ":" in host else _Server
         self._http = make_server(host, port, application, server_class, _Handler)
@@ -90,8 +98,24 @@ class _OnLoop(Collector):
             future.cancel()
 
 
+class _Nowhere(io.TextIOBase):
+    def write(self, text: str) -> int:
+        """It is written nowhere."""
+        return len(text)
+
+
+_NOWHERE = cast(TextIO, _Nowhere())
+
+
 class _Server(socketserver.ThreadingMixIn, WSGIServer):
     daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002
+        """One that asks slowly, or takes no answer, is no error of the server: no traceback, and no line in its log
+        that anybody could repeat as often as they like."""
+        error = sys.exception()
+        if not isinstance(error, OSError):
+            log.error("a request for metrics can't be answered", exc_info=error, extra=log_event("metrics_failed"))
 
 
 class _Server6(_Server):
@@ -100,6 +124,10 @@ class _Server6(_Server):
 
 class _Handler(WSGIRequestHandler):
     timeout = SCRAPE_TIMEOUT_S
+
+    def get_stderr(self) -> TextIO:
+        """Nowhere: wsgiref would write there what a slow client causes. What we cause is logged by the application."""
+        return _NOWHERE
 
     def log_message(self, format: str, *arguments: Any) -> None:  # noqa: A002
         """Not a line for each scrape."""

@@ -6,6 +6,7 @@ import datetime
 import itertools
 import logging
 import os
+import queue
 import re
 import secrets
 from collections.abc import Iterator
@@ -20,12 +21,14 @@ from chainrule import Credentials, Tls
 from chainrule.client.blocking.client import Client
 from chainrule.errors import CredentialsError, NotAllowed, NotAuthenticated, ServerError, ServerUnavailable
 from chainrule.security.tokens import ROLES, Holder, TokenError, holder_of, new_token, read_holders, sha256_of
+from chainrule.transport.wire_codec import open_train
 from chainrule.v1 import job_service_pb2 as api
 from chainrule.v1 import job_service_pb2_grpc
+from chainrule.v1 import worker_service_pb2 as worker_pb
 from chainrule_server.access.authentication import Authentication, TokenFile
 from chainrule_server.access.listening import CannotListen, ReloadingCertificate, TlsFiles, check_exposure, tls_files
 from chainrule_server.access.permissions import PERMISSIONS, roles_of
-from tests.server.in_process import RunningServer, add_data_sets, refusal, regression_spec, running_server
+from tests.server.in_process import RunningServer, add_data_sets, prepared, refusal, regression_spec, running_server
 
 TOKENS = {role: new_token(secrets.token_urlsafe) for role in ROLES}
 TIMEOUT_S = 60.0
@@ -154,6 +157,47 @@ def test_a_token_taken_back_or_added_counts_at_once(tmp_path: Path, caplog: pyte
     time_s = 2.0
     assert [holder.name for holder in file.holders()] == ["new"]
     assert "the tokens stay as they were" in caplog.text
+
+
+def test_with_the_tokens_file_every_token_goes(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    time_s = 0.0
+    path = tokens_file(tmp_path)
+    file = TokenFile(path, clock_s=lambda: time_s)
+    path.unlink()
+    time_s = 1.0
+    assert file.holders() == ()
+    assert "no token holds" in caplog.text
+    tokens_file(tmp_path)
+    time_s = 2.0
+    assert len(file.holders()) == len(TOKENS)
+
+
+@pytest.mark.parametrize("how", ["its line", "the file"])
+@pytest.mark.parametrize("stream", ["Train", "WatchJob"])
+def test_a_token_that_is_taken_back_ends_the_streams_that_are_open(
+    tokens_server: RunningServer, stream: str, how: str
+) -> None:
+    requests: queue.SimpleQueue[worker_pb.TrainRequest | None] = queue.SimpleQueue()
+    if stream == "Train":
+        metadata = [("authorization", f"Bearer {TOKENS['worker']}")]
+        requests.put(worker_pb.TrainRequest(hello=worker_pb.Hello(name="w")))
+        call = open_train(tokens_server.channel)(iter(requests.get, None), metadata=metadata, timeout=TIMEOUT_S)
+    else:
+        metadata = [("authorization", f"Bearer {TOKENS['client']}")]
+        job = tokens_server.submit(prepared(regression_spec()))
+        call = tokens_server.jobs.WatchJob(api.WatchJobRequest(job_id=job.job_id), metadata=metadata, timeout=TIMEOUT_S)
+    next(call)
+    path = tokens_server.folder / "tokens"
+    if how == "the file":
+        path.unlink()
+    else:
+        path.write_text(f"new admin {sha256_of(TOKENS['admin'])}\n")
+    with pytest.raises(grpc.RpcError) as caught:
+        for _ in call:
+            pass
+    requests.put(None)
+    assert caught.value.code() == grpc.StatusCode.UNAUTHENTICATED
+    assert tokens_server.run(lambda: tokens_server.scheduler.worker_count) == 0
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 import grpc
 import pytest
@@ -10,7 +11,7 @@ from google.protobuf import descriptor_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2
 
-from chainrule_server.api.standard_services import SERVICES
+from chainrule_server.api.standard_services import MOST_WATCHES, SERVICES
 from tests.server.in_process import RunningServer
 
 TIMEOUT_S = 60.0
@@ -44,6 +45,30 @@ def test_who_watches_the_health_is_told_that_the_server_stops(server: RunningSer
     asyncio.run_coroutine_threadsafe(stop, server.loop).result(TIMEOUT_S)
     assert next(watch).status == health_pb2.HealthCheckResponse.NOT_SERVING
     watch.cancel()
+
+
+def test_strangers_can_hold_no_more_than_so_many_watches_open(server: RunningServer) -> None:
+    stub = health_pb2_grpc.HealthStub(server.channel)
+    request = health_pb2.HealthCheckRequest(service=SERVICES[0])
+    watches = [stub.Watch(request, timeout=TIMEOUT_S) for _ in range(MOST_WATCHES)]
+    for watch in watches:
+        next(watch)
+    with pytest.raises(grpc.RpcError) as caught:
+        next(stub.Watch(request, timeout=TIMEOUT_S))
+    assert caught.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert status(server, SERVICES[0]) == health_pb2.HealthCheckResponse.SERVING
+    # One that ends makes room for another, in a moment.
+    watches.pop().cancel()
+    deadline_s = time.monotonic() + TIMEOUT_S
+    while True:
+        watch = stub.Watch(request, timeout=TIMEOUT_S)
+        try:
+            next(watch)
+            break
+        except grpc.RpcError:
+            assert time.monotonic() < deadline_s
+    for each in (watch, *watches):
+        each.cancel()
 
 
 def test_a_service_that_is_not_there_is_not_found(server: RunningServer) -> None:
