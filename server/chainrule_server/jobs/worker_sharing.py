@@ -236,8 +236,15 @@ class WorkerSharing:
             priority=job.spec.priority,
             held=self._held.get(job.job_id, ()),
             is_running=job.job_id in self.running,
-            kinds=sets_of_like(kinds, job.worker_kinds, must_be_identical=must_be_identical),
+            kinds=sets_of_like(kinds, self._own_kinds(job, kinds), must_be_identical=must_be_identical),
         )
+
+    def _own_kinds(self, job: Job, kinds: Mapping[str, str]) -> Sequence[str]:
+        """The kind that a job's workers must have: that of its steps; before the first that of those it holds now."""
+        if job.training is None:
+            return ()
+        held = [kinds[name] for name in self._held.get(job.job_id, ()) if name in kinds]
+        return job.training.roster.computed_kinds or held[:1]
 
     def _apply(self, job: Job, names: tuple[str, ...], relinked: Container[str]) -> None:
         training = job.training

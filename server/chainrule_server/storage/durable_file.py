@@ -19,7 +19,7 @@ def write(path: Path, content: bytes) -> None:
 def write_by(path: Path, writer: Callable[[Path], object]) -> None:
     """The same where `writer` writes the file under the temporary name that it is given."""
     if not path.parent.is_dir():
-        path.parent.mkdir(parents=True)
+        path.parent.mkdir(parents=True, exist_ok=True)  # another thread may be quicker
         sync_folder(path.parent.parent)
     temporary = path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY_SUFFIX}")
     with named_at_last(temporary, path):

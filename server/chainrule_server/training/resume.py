@@ -48,7 +48,7 @@ def restore(training: Training, checkpoint: Checkpoint) -> None:
         training.published.restore(checkpoint.published)
     training.stopping, training.best = checkpoint.stopping, checkpoint.best
     training.trained_before_s = checkpoint.trained_s
-    training.roster.kinds = tuple(checkpoint.worker_kinds)
+    training.roster.resume(checkpoint.worker_kinds, step=checkpoint.step)
     progress.step, progress.epoch, progress.loss = checkpoint.step, checkpoint.epoch, checkpoint.loss
     if checkpoint.validation_loss is not None:
         progress.validation_loss = checkpoint.validation_loss

@@ -390,6 +390,7 @@ class Training:
             wire_bytes=self._wire_bytes,
         )
         self._failures.clear()
+        self.roster.has_computed = True
         self.progress.step = self.state.step
         self.progress.loss = float(total.sums[0]) / total.row_count
         return True

@@ -1,7 +1,7 @@
 """Which workers may compute for one job: those that give the same bits, because they compute with the same things.
 
 A kind is a text: numpy, the BLAS library with its kernel, the instructions that numpy uses, and numba for a job whose
-backend that is. The kind that most of a job's first workers have is the job's.
+backend that is. The kind that most of a job's first workers have is the job's, once they have computed a step.
 """
 
 from __future__ import annotations

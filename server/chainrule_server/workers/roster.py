@@ -24,7 +24,8 @@ MOST_TOLD_DOUBLINGS = 6
 
 
 class Roster:
-    """seated: whom the scheduler has given the job. kinds: what has computed for it; its own is the first.
+    """seated: whom the scheduler has given the job. kinds: what has computed for it; its own is the first. Before the
+    first step is committed these are who may compute it: if they go, they have computed nothing, and others may come.
 
     events: what is to be told of the job, until somebody takes it."""
 
@@ -32,6 +33,7 @@ class Roster:
         self.seated: tuple[str, ...] = ()
         self.refused: tuple[str, ...] = ()
         self.kinds: tuple[str, ...] = ()
+        self.has_computed = False
         self.events: list[job_pb2.JobEvent] = []
         self._training = training
         # Under int8 who computes what decides the bits: there it must not depend on time.
@@ -50,12 +52,21 @@ class Roster:
         self.seated = tuple(seat.name for seat in seats)
         self._lagging.intersection_update(self.seated)
         kinds = {seat.name: kind_of(seat.hello, backend=self._training.backend) for seat in seats}
-        admission = admit(kinds, self.kinds, must_be_identical=self._training.require_identical_workers)
+        admission = admit(kinds, self.computed_kinds, must_be_identical=self._training.require_identical_workers)
         self.kinds, self.refused = admission.kinds, admission.refused
         self._tell(admission.events)
         admitted = [seat for seat in seats if seat.name in admission.admitted]
         self._ranges = self._balance.ranges([seat.name for seat in admitted], self._training.shards)
         return admitted, self._ranges
+
+    @property
+    def computed_kinds(self) -> tuple[str, ...]:
+        """The kinds that have computed a step, which those to come must be like; none before the first."""
+        return self.kinds if self.has_computed else ()
+
+    def resume(self, kinds: Sequence[str], *, step: int) -> None:
+        """Go on with what had computed when a checkpoint was taken after so many steps."""
+        self.kinds, self.has_computed = tuple(kinds), step > 0
 
     @property
     def resting(self) -> list[str]:

@@ -106,11 +106,46 @@ def test_a_job_all_whose_like_are_gone_waits_though_others_are_free(
     async def story(cluster: Cluster) -> None:
         cluster.join("like", kind="1")
         job = await cluster.submit()
+        assert job.training is not None
+        job.training.roster.has_computed = True
         cluster.join("odd", kind="2")
         cluster.scheduler.workers.leave("like")
         assert members(job) == ()
         assert waiting_for(job).startswith("workers: odd may compute other bits than those before, and get no shards")
         cluster.join("late", kind="1")
         assert members(job) == ("late",)
+
+    live(story)
+
+
+def test_workers_that_go_before_the_first_step_fix_no_kind(
+    live: Callable[[Story], None],
+) -> None:
+    async def story(cluster: Cluster) -> None:
+        for name in ("x", "y"):
+            cluster.join(name, kind="2")
+        job = await cluster.submit()
+        assert members(job) == ("x", "y")
+        cluster.join("like", kind="1")
+        # Those who are there are not sent away for it.
+        cluster.scheduler.workers.leave("x")
+        assert members(job) == ("y",)
+        cluster.scheduler.workers.leave("y")
+        assert members(job) == ("like",)
+        assert job.worker_kinds == ("numpy 1",)
+
+    live(story)
+
+
+def test_a_job_that_nobody_serves_before_its_first_step_takes_whoever_comes(
+    live: Callable[[Story], None],
+) -> None:
+    async def story(cluster: Cluster) -> None:
+        cluster.join("x", kind="2")
+        job = await cluster.submit()
+        cluster.scheduler.workers.leave("x")
+        assert members(job) == ()
+        cluster.join("like", kind="1")
+        assert members(job) == ("like",)
 
     live(story)

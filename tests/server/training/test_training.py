@@ -347,3 +347,17 @@ def test_an_evaluation_that_a_worker_is_late_with_tells_nothing_of_its_speed(job
     training.receive("late", push(evaluation, shard=1))
     assert training.owes("late") == (False, False)
     assert training.rows_per_second("late") == rows_per_second > 0
+
+
+def test_the_first_committed_step_fixes_the_kind_of_workers(job: PreparedJob) -> None:
+    training = Training("job", job, clock_ns=lambda: 0)
+    training.set_workers([Seat("x", hello=pb.Hello(numpy_version="2"))])
+    assert training.roster.computed_kinds == ()
+    training.set_workers([])
+    training.set_workers([Seat("a", hello=pb.Hello(numpy_version="1"))])
+    training.ready("a", pb.Ready(job_id="job", generation=training.generation))
+    ((_, order),) = orders(training)
+    training.receive("a", push(order, shard=0, shards=2))
+    assert training.roster.computed_kinds == ("numpy 1",)
+    training.set_workers([Seat("x", hello=pb.Hello(numpy_version="2"))])
+    assert training.roster.refused == ("x",)
