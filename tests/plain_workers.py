@@ -79,11 +79,11 @@ def train_with_plain_workers(
 def receive(training: Training, name: str, message: RawPart | pb.PartialSum | pb.Ready) -> None:
     """The server receives a worker's message."""
     if isinstance(message, RawPart):
-        training.receive_part(name, message)
+        training.push_part(name, message)
     elif isinstance(message, pb.Ready):
-        training.ready(name, message)
+        training.report_ready(name, message)
     else:
-        training.receive(name, message)
+        training.push_partial_sum(name, message)
 
 
 class PlainWorkers:
@@ -104,7 +104,7 @@ class PlainWorkers:
         if isinstance(response, bytes):
             response = decode_response(response)
         if isinstance(response, RawPart):
-            self._held[name].receive_part(response)
+            self._held[name].pull_part(response)
             return
         kind = response.WhichOneof("message")
         if kind == "assignment":

@@ -28,7 +28,7 @@ class Exchange(Protocol):
     pushed_bytes: int
     pulled_bytes: int
 
-    def share(self, assignment: pb.Assignment) -> tuple[int, ...]:
+    def describe_memory(self, assignment: pb.Assignment) -> tuple[int, ...]:
         """Describe shared memory in the assignment; the descriptors that go with it."""
 
     def order_messages(
@@ -44,10 +44,10 @@ class Exchange(Protocol):
     def send_ahead(self, start: int) -> bool:
         """Whether the range that begins at `start` is to be sent before the order that it is for; then it must be."""
 
-    def receive_part(self, part: RawPart) -> tuple[Subtree, Vector]:
+    def decode_part(self, part: RawPart) -> tuple[Subtree, Vector]:
         """Take in a part of a partial sum; its subtree, and the vector that it is in now, in its place."""
 
-    def take(self, message: pb.PartialSum, subtree: Subtree) -> Vector:
+    def complete_gradient(self, message: pb.PartialSum, subtree: Subtree) -> Vector:
         """The complete gradient that belongs to a partial sum. It stays as it is until the next order."""
 
 
@@ -66,7 +66,7 @@ class StreamExchange:
         self.pushed_bytes = precision.size_bytes(size) * len(self._gradients)
         self.pulled_bytes = precision.size_bytes(size)
 
-    def share(self, assignment: pb.Assignment) -> tuple[int, ...]:
+    def describe_memory(self, assignment: pb.Assignment) -> tuple[int, ...]:
         """See Exchange: nothing is shared."""
         return ()
 
@@ -98,15 +98,15 @@ class StreamExchange:
         self._pulled.add(start)
         return True
 
-    def receive_part(self, part: RawPart) -> tuple[Subtree, Vector]:
+    def decode_part(self, part: RawPart) -> tuple[Subtree, Vector]:
         """See Exchange."""
         subtree = Subtree(part.first_shard, part.shard_count)
-        return subtree, self._read(subtree, part.offset, part.values)
+        return subtree, self._decode_range(subtree, part.offset, part.values)
 
-    def take(self, message: pb.PartialSum, subtree: Subtree) -> Vector:
+    def complete_gradient(self, message: pb.PartialSum, subtree: Subtree) -> Vector:
         """See Exchange."""
         if message.HasField("vector"):
-            self._read(subtree, message.vector.offset, message.vector.values)
+            self._decode_range(subtree, message.vector.offset, message.vector.values)
         if self._missing[subtree]:
             raise ProtocolError(
                 f"push of {subtree} refused: the elements from {min(self._missing[subtree])} on are missing; "
@@ -117,7 +117,7 @@ class StreamExchange:
     def _miss_all(self) -> None:
         self._missing = {subtree: set(wire.part_starts(self._size)) for subtree in self._gradients}
 
-    def _read(self, subtree: Subtree, offset: int, values: bytes | memoryview) -> Vector:
+    def _decode_range(self, subtree: Subtree, offset: int, values: bytes | memoryview) -> Vector:
         gradient = self._gradients.get(subtree)
         if gradient is None:
             raise ProtocolError(f"push of {subtree} refused: it is not among the worker's subtrees")
@@ -128,13 +128,13 @@ class StreamExchange:
         if offset not in self._missing[subtree]:
             raise ProtocolError(f"push of {subtree} refused: the part at element {offset} came before")
         try:
-            self._decode(offset, values, gradient)
+            self._decode_values(offset, values, gradient)
         except ValueError as error:
             raise ProtocolError(f"push of {subtree} refused: {error}") from error
         self._missing[subtree].discard(offset)
         return gradient
 
-    def _decode(self, offset: int, values: bytes | memoryview, gradient: Vector) -> None:
+    def _decode_values(self, offset: int, values: bytes | memoryview, gradient: Vector) -> None:
         stop = wire.part_stop(offset, self._size)
         if len(values) != self._precision.size_bytes(stop - offset):
             raise ValueError(
@@ -166,7 +166,7 @@ class SharedExchange:
         }
         self.pushed_bytes = self.pulled_bytes = 0
 
-    def share(self, assignment: pb.Assignment) -> tuple[int, ...]:
+    def describe_memory(self, assignment: pb.Assignment) -> tuple[int, ...]:
         """See Exchange."""
         segment = self._parameters.segment
         if segment is None:
@@ -193,11 +193,11 @@ class SharedExchange:
         """See Exchange: it is seen as soon as it is there."""
         return False
 
-    def receive_part(self, part: RawPart) -> tuple[Subtree, Vector]:
+    def decode_part(self, part: RawPart) -> tuple[Subtree, Vector]:
         """See Exchange: there are none."""
         raise ProtocolError("push refused: a part of a vector, where memory is shared")
 
-    def take(self, message: pb.PartialSum, subtree: Subtree) -> Vector:
+    def complete_gradient(self, message: pb.PartialSum, subtree: Subtree) -> Vector:
         """See Exchange."""
         if message.place != self._places[subtree]:
             raise ProtocolError(f"push of {subtree} refused: it is not in the place that was assigned to it")

@@ -37,7 +37,7 @@ class Lease:
     _seen_life: int = 0
     _work_count: int = 0
     _seen_work: int = 0
-    _told_work: int = 0
+    _reported_work: int = 0
     _longest_still_s: float = 0.0
     _is_first: bool = True
     _is_loading: bool = False
@@ -52,11 +52,11 @@ class Lease:
         """An Alive came, with what it counts. is_loading: the worker reads shards."""
         self._life_count += 1
         self._is_loading = is_loading
-        if work_count != self._told_work:
-            self._told_work = work_count
+        if work_count != self._reported_work:
+            self._reported_work = work_count
             self._work_count += 1
 
-    def look(self, now_s: float, *, owes: bool, is_first: bool = False) -> None:
+    def count_time(self, now_s: float, *, owes: bool, is_first: bool = False) -> None:
         """Take in how time has passed. owes: the worker was given something to do and hasn't answered.
 
         is_first: it has answered nothing yet of what it was assigned. While it reads shards that is no excuse."""

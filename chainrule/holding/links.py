@@ -55,7 +55,7 @@ class StreamLink:
 class SocketLink:
     """The local socket: the event loop itself reads and writes it, so no other thread or task stands between.
 
-    received: takes each message. lost: called once, when the link has broken; the worker then goes on with the stream.
+    deliver: takes each message. lost: called once, when the link has broken; the worker then goes on with the stream.
     """
 
     shares_memory = True
@@ -65,15 +65,15 @@ class SocketLink:
         connection: SocketConnection,
         *,
         stream: StreamLink,
-        received: Callable[[pb.TrainRequest], None],
+        deliver: Callable[[pb.TrainRequest], None],
         lost: Callable[[str], None],
     ) -> None:
         self._connection = connection
         self._stream = stream
-        self._received = received
+        self._deliver = deliver
         self._lost = lost
         self._loop = asyncio.get_running_loop()
-        self._loop.add_reader(connection.fileno(), self._read)
+        self._loop.add_reader(connection.fileno(), self._read_socket)
 
     def send(self, response: OutgoingResponse, descriptors: tuple[int, ...] = ()) -> None:
         """See Link."""
@@ -101,13 +101,13 @@ class SocketLink:
             self._loop.remove_writer(self._connection.fileno())
             self._connection.close()
 
-    def _read(self) -> None:
+    def _read_socket(self) -> None:
         try:
             # One only: to ask for a second, which is rarely there, costs more than to be called again.
             message = self._connection.receive_nowait()
             if message is not None:
                 close_all(message.descriptors)  # a worker has none to give
-                self._received(pb.TrainRequest.FromString(message.payload))
+                self._deliver(pb.TrainRequest.FromString(message.payload))
         except (LinkClosed, DecodeError) as error:
             self._fail(str(error))
 

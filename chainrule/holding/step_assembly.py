@@ -39,13 +39,13 @@ class StepAssembly:
         self._prepared: set[int] = set()
         self._published_starts: set[int] = set()
 
-    def part_arrived(self, subtree: Subtree, vector: Vector, start: int) -> memoryview | None:
+    def assemble_part(self, subtree: Subtree, vector: Vector, start: int) -> memoryview | None:
         """The range that begins at `start` is there in `vector`; the values to be pulled, if they are final by that."""
         self._vectors[subtree] = vector
         self._arrived[start] = self._arrived.get(start, 0) + 1
         if self._arrived[start] < len(self._subtrees):
             return None
-        self._prepare(start)
+        self._reduce_and_update(start)
         # With a limit on the norm they are final only when all are.
         if self._update.recipe.clip_norm is not None:
             return None
@@ -53,7 +53,7 @@ class StepAssembly:
         stop = wire.part_stop(start, self._size)
         return self._published.next_values(self._update.buffers.next_parameters, start, stop)
 
-    def arrived(self, subtree: Subtree, vector: Vector) -> None:
+    def assemble_whole(self, subtree: Subtree, vector: Vector) -> None:
         """All of a partial sum is there."""
         self._vectors[subtree] = vector
 
@@ -66,7 +66,7 @@ class StepAssembly:
         if self._prepared:
             for start in wire.part_starts(self._size):
                 if start not in self._prepared:
-                    self._prepare(start)
+                    self._reduce_and_update(start)
         else:
             self._update.prepare_all(self._in_order(), executor=pool, thread_count=thread_count)
             threads = thread_count if self._size >= WORTH_A_THREAD else 1
@@ -78,7 +78,7 @@ class StepAssembly:
         self._published.commit(self._state.parameters)
         return (self._update.reduce_ns - earlier_ns) // threads
 
-    def _prepare(self, start: int) -> None:
+    def _reduce_and_update(self, start: int) -> None:
         self._update.prepare(start, wire.part_stop(start, self._size), self._in_order())
         self._prepared.add(start)
 

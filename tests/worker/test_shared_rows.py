@@ -37,7 +37,7 @@ def assigned(rows: PreparedRows) -> tuple[pb.Assignment, tuple[int, ...]]:
     sizes = [len(each) for each in rows.division.training]
     classes = 2 if rows.targets.dtype == np.int64 else 0
     assignment = pb.Assignment(feature_count=3, class_count=classes, shard_sizes=sizes)
-    return assignment, rows.share(assignment)
+    return assignment, rows.describe_memory(assignment)
 
 
 def test_a_worker_reads_the_shards_that_the_server_has_and_can_not_write_them(rows: PreparedRows) -> None:

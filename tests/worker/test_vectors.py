@@ -180,7 +180,7 @@ def test_a_vector_is_not_written_before_it_has_been_copied() -> None:
 def test_parameters_that_do_not_fit_are_refused(part: RawPart) -> None:
     vectors = OwnVectors([Subtree(0, 1)], SIZE, SlowOutlet())
     with pytest.raises(WrongMessage, match="the parameters from element"):
-        vectors.receive_part(part)
+        vectors.pull_part(part)
 
 
 def test_a_server_s_segments_must_be_two_and_of_the_size_promised() -> None:

@@ -102,9 +102,9 @@ class AssignedJob:
                     held[shard] = read(shard, is_validation)
         computer.training, computer.validation = training, validation
 
-    def receive_part(self, part: RawPart) -> None:
+    def pull_part(self, part: RawPart) -> None:
         """A part of the parameters of the order that follows. Raises WrongMessage where it doesn't fit."""
-        self.vectors.receive_part(part)
+        self.vectors.pull_part(part)
 
     def compute(self, order: pb.Order) -> Iterator[pb.PartialSum]:
         """The partial sum of each maximal subtree, as an order asks for it.

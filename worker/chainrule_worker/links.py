@@ -37,7 +37,7 @@ class Link(Protocol):
 
     transport: str
 
-    def receive(self) -> tuple[Response, tuple[int, ...]]:
+    def next_message(self) -> tuple[Response, tuple[int, ...]]:
         """The next message, and the descriptors that came with it, which are the caller's to close. It waits."""
 
     def send(self, message: Request) -> int:
@@ -58,7 +58,7 @@ class StreamLink:
         self._some_copied = threading.Condition()
         self._call = open_train(channel)(self._messages())
 
-    def receive(self) -> tuple[Response, tuple[int, ...]]:
+    def next_message(self) -> tuple[Response, tuple[int, ...]]:
         """See Link."""
         try:
             return next(self._call), ()
@@ -133,7 +133,7 @@ class SocketLink:
         self._connection = connection
         self._stream = stream
 
-    def receive(self) -> tuple[Response, tuple[int, ...]]:
+    def next_message(self) -> tuple[Response, tuple[int, ...]]:
         """See Link."""
         while True:
             try:

@@ -136,7 +136,7 @@ class Session:
         """Join and serve until the stream is lost. Raises LinkLost, Refused."""
         stream.send(pb.TrainRequest(hello=hello(self.name, wants_local_link=self.transport != "grpc")))
         with self.stop.waiting():
-            welcome, _ = stream.receive()
+            welcome, _ = stream.next_message()
         if isinstance(welcome, RawPart) or not welcome.HasField("welcome"):
             raise Refused(
                 f"{self.address} answers hello with something else; is it a chainrule server of this version?"
@@ -163,7 +163,7 @@ class Session:
             # With a server that has died the stream ends too, but a moment later.
             is_strict = self.transport == "shared-memory"
             if stream.ends_within(STREAM_END_TIMEOUT_S if is_strict else 0.0):
-                stream.receive()  # it raises what the server said
+                stream.next_message()  # it raises what the server said
         if is_strict:
             raise Refused(
                 f"memory is shared with the server at {self.address} no longer: {error}; its log may say more; "
@@ -204,12 +204,12 @@ class Session:
         waiting = self.stop.waiting
         while True:
             with waiting():
-                response, descriptors = link.receive()
+                response, descriptors = link.next_message()
             self._signs.works()
             try:
                 if isinstance(response, RawPart):
                     if current is not None:
-                        current.receive_part(response)
+                        current.pull_part(response)
                     continue
                 kind = response.WhichOneof("message")
                 if kind == "order":

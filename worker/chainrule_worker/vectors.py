@@ -38,7 +38,7 @@ class Outlet(Protocol):
 class Vectors(Protocol):
     """The vectors of one assignment."""
 
-    def receive_part(self, part: RawPart) -> None:
+    def pull_part(self, part: RawPart) -> None:
         """A part of the parameters of an order to come. Raises WrongMessage where it doesn't fit."""
 
     def parameters(self, order: pb.Order) -> Vector:
@@ -94,14 +94,14 @@ class OwnVectors:
         found._parameters = self._parameters
         return found
 
-    def receive_part(self, part: RawPart) -> None:
+    def pull_part(self, part: RawPart) -> None:
         """See Vectors."""
-        self._read(part.values, part.offset)
+        self._decode_range(part.values, part.offset)
 
     def parameters(self, order: pb.Order) -> Vector:
         """See Vectors."""
         if order.HasField("vector"):
-            self._read(order.vector.values, 0)
+            self._decode_range(order.vector.values, 0)
         return self._parameters
 
     def gradient(self, subtree: Subtree) -> Vector:
@@ -140,7 +140,7 @@ class OwnVectors:
         if not self._in_parts:
             answer.vector.values = bytes(self._values(subtree, 0, self._size))
 
-    def _read(self, values: bytes | memoryview, start: int) -> None:
+    def _decode_range(self, values: bytes | memoryview, start: int) -> None:
         try:
             stop = wire.part_stop(start, self._size)
             read_values(self._precision, values, self._parameters[start:stop])
@@ -203,7 +203,7 @@ class SharedVectors:
         self._parameters: dict[int, Vector] = {}
         self._current = 0
 
-    def receive_part(self, part: RawPart) -> None:
+    def pull_part(self, part: RawPart) -> None:
         """See Vectors: there are none."""
         raise WrongMessage("a part of a vector, where memory is shared")
 

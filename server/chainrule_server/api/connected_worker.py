@@ -46,7 +46,7 @@ class ConnectedWorker:
 
     def start(self, requests: AsyncIterator[Request]) -> None:
         """Take in what the worker sends, and let it join once it has chosen its link."""
-        self._tasks = [asyncio.create_task(work) for work in (self._read(requests), self._join(), self._watch())]
+        self._tasks = [asyncio.create_task(work) for work in (self._read_stream(requests), self._join(), self._watch())]
 
     def raise_failure(self) -> None:
         """Raise what ended the stream, if it was an error."""
@@ -77,7 +77,7 @@ class ConnectedWorker:
                 connection = self.local.result()
             self.local.cancel()
         if connection is not None:
-            self._socket = SocketLink(connection, stream=self.stream, received=self._receive, lost=self._unlink)
+            self._socket = SocketLink(connection, stream=self.stream, deliver=self._deliver, lost=self._unlink)
         if not self._has_left:
             self.sharing.pool.join(self.name, self._socket or self.stream)
 
@@ -85,13 +85,13 @@ class ConnectedWorker:
         while not self._has_left:
             await asyncio.sleep(LOOK_INTERVAL_S)
             owes, is_first = self.sharing.owes(self.name)
-            self.lease.look(time.monotonic(), owes=owes, is_first=is_first)
+            self.lease.count_time(time.monotonic(), owes=owes, is_first=is_first)
             why = self.lease.why_expired()
             if why:
                 where = self.sharing.where(self.name)
                 self._cut_off(LeaseExpired(f"{why}; its lease of {self.lease.lease_s:g} s is over{where}"))
             else:
-                self.sharing.look_after(self.name)
+                self.sharing.relieve_stragglers(self.name)
 
     def _unlink(self, reason: str) -> None:
         """The local link is lost; if the worker isn't, it goes on with the stream."""
@@ -99,7 +99,7 @@ class ConnectedWorker:
             log.info("worker %s shares memory no longer: %s", self.name, reason, extra=self._event("worker_unlinked"))
             self.sharing.pool.relink(self.name, self.stream)
 
-    async def _read(self, requests: AsyncIterator[Request]) -> None:
+    async def _read_stream(self, requests: AsyncIterator[Request]) -> None:
         try:
             async for request in requests:
                 if not isinstance(request, RawPart) and request.HasField("link_declined"):
@@ -114,13 +114,13 @@ class ConnectedWorker:
                     self._loss = Departure(job_pb2.LOSS_REASON_STOPPED, reason)
                     return
                 else:
-                    self._receive(request)
+                    self._deliver(request)
         except ServiceError as error:
             self._failure = error
         finally:
             self.stream.close()
 
-    def _receive(self, request: Request | pb.TrainRequest) -> None:
+    def _deliver(self, request: Request | pb.TrainRequest) -> None:
         """Pass a message on. An error ends the stream; until then nothing that the worker owes is waited for."""
         if self._has_left:
             return

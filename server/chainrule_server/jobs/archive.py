@@ -85,9 +85,9 @@ class Archive:
             raise StorageFull(f"the job can't be stored, and wasn't: {error}") from error
         job.last_event = 1
 
-    def note_state(self, job: Job, state: job_pb2.JobState) -> None:
+    def store_state(self, job: Job, state: job_pb2.JobState) -> None:
         """Change a job's state; it is seen once it is on the disk."""
-        self.journal.note(job.record(state), _state_event(job, state), then=lambda: job.become(state))
+        self.journal.append(job.record(state), _state_event(job, state), then=lambda: job.become(state))
 
     def recorder(self, job: Job, checkpoint: Checkpoint | None) -> Recorder | None:
         """What keeps a job's metrics and checkpoints while it trains. checkpoint: that it goes on from."""
@@ -120,7 +120,7 @@ class Archive:
         checkpoint, damaged = await asyncio.to_thread(find)
         for file, reason in damaged:
             event = job_pb2.JobEvent(checkpoint_damaged=job_pb2.CheckpointDamaged(file=file, reason=reason))
-            self.journal.note_event(job.job_id, event, name=f"damaged {file}")
+            self.journal.append_event(job.job_id, event, name=f"damaged {file}")
         return prepared, checkpoint
 
     def checkpoints(self, job: Job) -> CheckpointFolder | None:
@@ -166,7 +166,7 @@ class Archive:
         job.ended_at_s = time.time()
         self._last_end_number += 1
         job.end_number = self._last_end_number
-        self.note_state(job, state)
+        self.store_state(job, state)
         await self.journal.written()
         ended = log_event("job_ended", job=job.job_id, step=job.progress.step, state=job_pb2.JobState.Name(state))
         log.info("job %s: %s", job.job_id, job_pb2.JobState.Name(state), extra=ended)

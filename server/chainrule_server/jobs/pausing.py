@@ -22,11 +22,11 @@ QUEUED, PAUSED = job_pb2.JOB_STATE_QUEUED, job_pb2.JOB_STATE_PAUSED
 
 @dataclass
 class Pausing:
-    """One change of a job after the other. share: has the workers shared anew."""
+    """One change of a job after the other. reallocate: has the workers shared anew."""
 
     archive: Archive
     sharing: WorkerSharing
-    share: Callable[[], None]
+    reallocate: Callable[[], None]
 
     async def pause(self, job: Job) -> None:
         """Let a job give its workers back at its step's end, and keep what it has until `resume`. Idempotent.
@@ -87,7 +87,7 @@ class Pausing:
                 self._go_on(job)
             raise
         finally:
-            self.share()
+            self.reallocate()
 
     def _go_on(self, job: Job) -> None:
         """What it has can't be kept, so it doesn't pause."""
@@ -105,7 +105,7 @@ class Pausing:
             raise WrongState(f"this server writes no checkpoints, so job {job.job_id} can't pause once it runs")
         job.life.become(Phase.LEAVING_OFF)
         training.is_held = True
-        self.share()
+        self.reallocate()
         await job.life.left(Phase.LEAVING_OFF)
         if job.life.is_over:
             raise WrongState(f"job {job.job_id} ended before it could pause")
@@ -119,11 +119,11 @@ class Pausing:
             # Whoever cancelled it meanwhile was faster.
             if job.life.phase is Phase.PAUSED:
                 job.life.become(Phase.QUEUED)
-                self.share()
+                self.reallocate()
 
     async def _becomes(self, job: Job, state: job_pb2.JobState) -> None:
         """Change a job's state, on the disk too."""
-        self.archive.note_state(job, state)
+        self.archive.store_state(job, state)
         await self.archive.journal.written()
         name = job_pb2.JobState.Name(state)
         changed = log_event("job_state_changed", job=job.job_id, step=job.progress.step, state=name)

@@ -65,10 +65,12 @@ class Scheduler:
     _reading: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     def __post_init__(self) -> None:
-        self.archive.journal.told = self._told
-        self.sharing = WorkerSharing(self.workers, self.jobs, self.archive.journal.note_event, self._share, self._end)
-        self.workers.changed, self.workers.departed = self._share, self.sharing.departed
-        self._pausing = Pausing(self.archive, self.sharing, self._share)
+        self.archive.journal.event_stored = self._event_stored
+        self.sharing = WorkerSharing(
+            self.workers, self.jobs, self.archive.journal.append_event, self._reallocate, self._end
+        )
+        self.workers.changed, self.workers.departed = self._reallocate, self.sharing.departed
+        self._pausing = Pausing(self.archive, self.sharing, self._reallocate)
 
     async def submit(self, prepared: PreparedJob, *, request_id: str = "", request_sha256: str = "") -> Job:
         """Put a job in the queue; it is on the disk when it is returned. request_sha256: of the spec as it was sent.
@@ -100,7 +102,7 @@ class Scheduler:
                 self.sharing.add(job)
                 self._begin(job)
         self._forgetting = asyncio.get_running_loop().create_task(self._forget_old())
-        self._share()
+        self._reallocate()
 
     async def pause(self, job: Job) -> None:
         """See Pausing."""
@@ -144,16 +146,16 @@ class Scheduler:
                 for job in self.jobs.all():
                     await job.life.left(Phase.ENDING)
 
-    def _share(self, *, relinked: Container[str] = ()) -> None:
+    def _reallocate(self, *, relinked: Container[str] = ()) -> None:
         """Something has changed: share the workers anew, begin whose turn it is, let go those that are to pause."""
         if self._is_stopping:
             return
         jobs = [job for job in self.jobs.active() if job.life.phase in TAKES_WORKERS]
-        for job in self.sharing.share(jobs, relinked=relinked):
+        for job in self.sharing.allocate_workers(jobs, relinked=relinked):
             self._begin(job)
         is_anyone_gone = [self._pausing.let_go(job) for job in jobs if job.life.phase is Phase.LEAVING_OFF]
         if any(is_anyone_gone):
-            self._share()
+            self._reallocate()
 
     async def _add(self, job: Job) -> Job:
         # One after the other: the order on the disk is the order of the queue.
@@ -164,14 +166,14 @@ class Scheduler:
             self.check_room()
             await self.archive.add(job)
             self.jobs.add(job)
-        self._share()
+        self._reallocate()
         return job
 
     async def _delete(self, job: Job) -> None:
         await self.archive.delete(job)
         self.jobs.remove(job)
 
-    def _told(self, job_id: str, last_event: int) -> None:
+    def _event_stored(self, job_id: str, last_event: int) -> None:
         job = self.jobs.find(job_id)
         job.last_event = last_event
         job.wake()
@@ -179,7 +181,7 @@ class Scheduler:
     def _begin(self, job: Job) -> None:
         """Start a job whose turn it is; one from before a pause or a restart is read in first."""
         if job.prepared is None:
-            job.life.become(Phase.READING, self._take_up(job))
+            job.life.become(Phase.READING, self._read_and_start(job))
         else:
             self._start(job, self._training(job, job.prepared, None))
             self.sharing.seat(job)
@@ -211,14 +213,14 @@ class Scheduler:
             resumed = log_event("job_resumed", job=job.job_id, step=step)
             log.info("job %s (%s) goes on after step %d", job.job_id, job.spec.name, step, extra=resumed)
             event = job_pb2.JobEvent(resumed=job_pb2.Resumed(step=step, was_paused=was_paused))
-            self.archive.journal.note_event(job.job_id, event)
+            self.archive.journal.append_event(job.job_id, event)
         else:
             job.started_at_s = time.time()
             log.info("job %s (%s) starts", job.job_id, job.spec.name, extra=log_event("job_started", job=job.job_id))
         if job.state != RUNNING:
-            self.archive.note_state(job, RUNNING)
+            self.archive.store_state(job, RUNNING)
 
-    async def _take_up(self, job: Job) -> None:
+    async def _read_and_start(self, job: Job) -> None:
         """Read the data and the last checkpoint of a job from before a pause or a restart, and go on with it."""
         try:
             async with self._reading:
@@ -228,7 +230,7 @@ class Scheduler:
                 job.life.become(Phase.QUEUED)
             else:
                 self._start(job, training)
-                self._share()
+                self._reallocate()
         except (InvalidSpec, DataChanged, OSError) as error:
             self._fail(job, code_pb2.FAILED_PRECONDITION, f"it can't go on: {error}")
         except Exception as error:
@@ -246,7 +248,7 @@ class Scheduler:
     def _end(self, job: Job, state: job_pb2.JobState) -> None:
         self.sharing.remove(job)
         job.life.become(Phase.ENDING, self._store_end(job, state))
-        self._share()
+        self._reallocate()
 
     async def _store_end(self, job: Job, state: job_pb2.JobState) -> None:
         try:

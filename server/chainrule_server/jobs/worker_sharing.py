@@ -39,13 +39,13 @@ TURN, WORKERS = job_pb2.WAITING_REASON_TURN, job_pb2.WAITING_REASON_WORKERS
 class WorkerSharing:
     """The jobs that run, with the workers that each holds; a job that is still being read in has some laid by.
 
-    jobs: all of the server. note_event: keeps an event of a job. share_anew: has the workers shared by the jobs'
+    jobs: all of the server. append_event: keeps an event of a job. reallocate: has the workers shared by the jobs'
     scheduler, as something has changed. end: a job has succeeded or failed, which is the scheduler's to store."""
 
     pool: WorkerPool
     jobs: JobRegistry
-    note_event: Callable[[str, job_pb2.JobEvent], None]
-    share_anew: Callable[[], None]
+    append_event: Callable[[str, job_pb2.JobEvent], None]
+    reallocate: Callable[[], None]
     end: Callable[[Job, job_pb2.JobState], None]
     running: dict[str, Job] = field(default_factory=dict)
     _held: dict[str, tuple[str, ...]] = field(default_factory=dict)
@@ -72,14 +72,14 @@ class WorkerSharing:
         """A worker is gone: its job's watchers are to know why."""
         training = self.training_of(worker)
         if training is not None:
-            self.note_event(training.job_id, why.event(worker))
+            self.append_event(training.job_id, why.event(worker))
 
     def report_departure(self, worker: str, why: Departure) -> None:
         """Somebody saw how a worker that is gone ended. Raises NotFound where no job that goes on is concerned."""
         job_id = self.pool.registry.last_job(worker)
         if job_id is None or self.jobs.find(job_id).is_final:
             raise NotFound(f"no job that goes on has had a worker {worker[:64]!r}")
-        self.note_event(job_id, why.event(worker))
+        self.append_event(job_id, why.event(worker))
 
     def shard_source(self, job_id: str, shard: int, *, worker: str) -> PreparedJob:
         """The prepared rows of a running job, for a worker that was given the shard.
@@ -102,7 +102,7 @@ class WorkerSharing:
         training = None if job is None else job.training
         if isinstance(request, RawPart):
             if training is not None:
-                training.receive_part(worker, request)
+                training.push_part(worker, request)
                 self.flush(training)
             return
         kind = request.WhichOneof("message")
@@ -113,11 +113,11 @@ class WorkerSharing:
         try:
             # A worker that has just changed its job may still answer for the one before.
             if kind == "ready" and request.ready.job_id == training.job_id:
-                training.ready(worker, request.ready)
+                training.report_ready(worker, request.ready)
             elif kind == "partial_sum" and request.partial_sum.job_id == training.job_id:
-                training.receive(worker, request.partial_sum)
+                training.push_partial_sum(worker, request.partial_sum)
             elif kind == "failure" and request.failure.job_id == training.job_id:
-                training.receive_failure(worker, request.failure)
+                training.report_failure(worker, request.failure)
         except TrainingFailed as error:
             log.warning("job %s failed: %s", job.job_id, error, extra=log_event("job_failed", job=job.job_id))
             job.error = status_pb2.Status(code=code_pb2.FAILED_PRECONDITION, message=str(error))
@@ -127,7 +127,7 @@ class WorkerSharing:
         if training.result is not None:
             self.end(job, job_pb2.JOB_STATE_SUCCEEDED)
         elif training.is_held and not training.is_ordered:
-            self.share_anew()
+            self.reallocate()
 
     def add(self, job: Job) -> None:
         """A job runs from now on; it gets workers when they are shared the next time."""
@@ -155,15 +155,15 @@ class WorkerSharing:
         if job.training is not None:
             self.flush(job.training)
 
-    def look_after(self, worker: str) -> None:
+    def relieve_stragglers(self, worker: str) -> None:
         """Let others help a worker that is late, or the shards of its job move where that makes its steps shorter."""
         job = self._serves.get(worker)
         if job is None or job.training is None:
             return
-        if job.training.look_after():
+        if job.training.relieve_stragglers():
             self._set(job, job.training, job.training.roster.seated)
         else:
-            self._note_events(job, job.training)
+            self._append_events(job, job.training)
         self.flush(job.training)
 
     def flush(self, training: Training) -> None:
@@ -178,7 +178,7 @@ class WorkerSharing:
         for training in trainings:
             training.outbox.clear()
 
-    def share(self, jobs: Sequence[Job], *, relinked: Container[str] = ()) -> list[Job]:
+    def allocate_workers(self, jobs: Sequence[Job], *, relinked: Container[str] = ()) -> list[Job]:
         """Let every running job have its workers, now or at its step's end; return the queued jobs whose turn it is.
 
         jobs: those that run or wait, in the order of creation. relinked: workers that are reached by another link."""
@@ -215,8 +215,8 @@ class WorkerSharing:
                 begun.append(job)
         for job in running:
             if job.training is not None:
-                self._tell(job, job.training, kinds[job.spec.training.backend])
-        self._say_why(jobs, claims, plan, joined)
+                self._report_refused(job, job.training, kinds[job.spec.training.backend])
+        self._explain_waits(jobs, claims, plan, joined)
         return begun
 
     def _kinds(self, backend: str) -> dict[str, str]:
@@ -268,21 +268,21 @@ class WorkerSharing:
             changed = job_pb2.WorkersChanged(
                 joined=joined, left=left, worker_count=len(after), resting=rests, tried_again=tried_again
             )
-            self.note_event(job.job_id, job_pb2.JobEvent(workers_changed=changed))
+            self.append_event(job.job_id, job_pb2.JobEvent(workers_changed=changed))
             job.pace.restart()
-        self._tell(job, training, self._kinds(job.spec.training.backend))
+        self._report_refused(job, training, self._kinds(job.spec.training.backend))
         for name in after:
             self.pool.registry.computes_for(name, job.job_id)
         self.pool.give_up_memory(training.without_room)
 
-    def _tell(self, job: Job, training: Training, kinds: Mapping[str, str]) -> None:
+    def _report_refused(self, job: Job, training: Training, kinds: Mapping[str, str]) -> None:
         """Tell of a job whose workers' shards move, and who may not compute for it."""
-        training.roster.look_over(kinds)
-        self._note_events(job, training)
+        training.roster.report_refused(kinds)
+        self._append_events(job, training)
 
-    def _note_events(self, job: Job, training: Training) -> None:
+    def _append_events(self, job: Job, training: Training) -> None:
         for event in training.roster.events:
-            self.note_event(job.job_id, event)
+            self.append_event(job.job_id, event)
         training.roster.events.clear()
 
     def _hold(self, job: Job, names: tuple[str, ...]) -> None:
@@ -292,7 +292,7 @@ class WorkerSharing:
         self._held[job.job_id] = names
         self._serves.update(dict.fromkeys(names, job))
 
-    def _say_why(
+    def _explain_waits(
         self, jobs: Sequence[Job], claims: Sequence[Claim], plan: Mapping[str, tuple[str, ...]], joined: Sequence[str]
     ) -> None:
         """Tell each job that has no workers why."""

@@ -47,7 +47,7 @@ def main() -> int:
     answer: dict[str, Any]
     try:
         spec = job_pb2.JobSpec.FromString(sys.stdin.buffer.read())
-        answer, code = look(spec.data, data_root=arguments.data_root), 0
+        answer, code = facts_of(spec.data, data_root=arguments.data_root), 0
     except DecodeError as error:
         answer, code = {"violations": [["", f"standard input is no JobSpec: {error}"]]}, WRONG_INPUT
     except (ColumnError, DataFileError) as error:
@@ -56,7 +56,7 @@ def main() -> int:
     return code
 
 
-def look(data: job_pb2.DataSpec, *, data_root: Path | None) -> dict[str, Any]:
+def facts_of(data: job_pb2.DataSpec, *, data_root: Path | None) -> dict[str, Any]:
     """The columns of a `file:` URI, in the file's order. Raises ColumnError, DataFileError."""
     with ExitStack() as stack:
         names = names_below(data_root, data.uri.removeprefix("file:"), ENDINGS)

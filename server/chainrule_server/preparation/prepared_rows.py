@@ -90,7 +90,7 @@ class PreparedRows:
         stretch = self._stretches[validation][number]
         return ShardRows(self.features[stretch], self.targets[stretch], self.numbers[stretch])
 
-    def share(self, assignment: pb.Assignment) -> tuple[int, ...]:
+    def describe_memory(self, assignment: pb.Assignment) -> tuple[int, ...]:
         """Describe the rows in the assignment of a worker that shares memory; the descriptor that goes with it."""
         if self.file is None or self.file.size_bytes < SHARED_BYTES:
             return ()

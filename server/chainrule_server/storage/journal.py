@@ -1,8 +1,8 @@
 """How the event loop stores things: one thread writes, and all that has gathered meanwhile goes into its next commit.
 
-What is only noted (events, metrics) is written soon; who acknowledges something waits for `written`. An event is told
-to nobody before it is on the disk, so its number can never come to mean another one. A disk without room keeps what is
-noted in memory, and is tried again; no training waits for it.
+What is only appended (events, metrics) is written soon; who acknowledges something waits for `written`. An event is
+told to nobody before it is on the disk, so its number can never come to mean another one. A disk without room keeps
+what is appended in memory, and is tried again; no training waits for it.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class Journal:
     """The store as the event loop uses it. told: called with a job's id and the number of its last stored event."""
 
     def __init__(self, store: Store) -> None:
-        self.told: Callable[[str, int], None] | None = None
+        self.event_stored: Callable[[str, int], None] | None = None
         # Empty while the store can be written.
         self.trouble = ""
         self._is_troubled = asyncio.Event()
@@ -85,18 +85,18 @@ class Journal:
         """What is stored of a job's steps after this one."""
         return await self.run(lambda: self.store.metrics(job_id, after=after))
 
-    def note(self, record: JobRecord, event: job_pb2.JobEvent, *, then: Callable[[], None]) -> None:
+    def append(self, record: JobRecord, event: job_pb2.JobEvent, *, then: Callable[[], None]) -> None:
         """Write a job as it is now, with the event that made it so; `then` is called once both are on the disk."""
         self._noted.records[record.job_id] = record
         self._noted.then.append(then)
-        self.note_event(record.job_id, event)
+        self.append_event(record.job_id, event)
 
-    def note_event(self, job_id: str, event: job_pb2.JobEvent, *, name: str | None = None) -> None:
+    def append_event(self, job_id: str, event: job_pb2.JobEvent, *, name: str | None = None) -> None:
         """Write an event, soon; where it has a name and the job has one of that name already, it is left out."""
         self._noted.events[job_id].append(NamedEvent(stamped(event), name))
         self._write_soon(0.0)
 
-    def note_metrics(self, job_id: str, rows: Sequence[MetricRow]) -> None:
+    def append_metrics(self, job_id: str, rows: Sequence[MetricRow]) -> None:
         """Write what was measured, some time."""
         self._noted.metrics[job_id] += rows
         self._write_soon(METRICS_DELAY_S)
@@ -166,8 +166,8 @@ class Journal:
                 self.trouble = ""
                 self._is_troubled.clear()
                 for job_id, number in last.items():
-                    if self.told is not None:
-                        self.told(job_id, number)
+                    if self.event_stored is not None:
+                        self.event_stored(job_id, number)
                 for call in batch.then:
                     call()
                 delay_s = METRICS_DELAY_S

@@ -129,7 +129,7 @@ class Orders:
         if behind:
             self._ask_for_help(behind)
 
-    def receive_part(self, name: str, part: RawPart) -> None:
+    def collect_part(self, name: str, part: RawPart) -> None:
         """A part of a gradient whose PartialSum is still to come. Parts for an older order are ignored.
 
         Raises ProtocolError."""
@@ -142,12 +142,12 @@ class Orders:
         help_exchange = self.group.backup_tasks.exchange(name, subtree)
         if help_exchange is not None:
             # Ranges are prepared from the vectors of those whose own it is; this one counts as a whole, or not at all.
-            help_exchange.receive_part(part)
+            help_exchange.decode_part(part)
             return
-        subtree, vector = member.exchange.receive_part(part)
+        subtree, vector = member.exchange.decode_part(part)
         if subtree in self._partial_sums:
             return
-        values = self.assembly.part_arrived(subtree, vector, part.offset)
+        values = self.assembly.assemble_part(subtree, vector, part.offset)
         if values is not None:
             self._sent_ahead = True
             receivers = [
@@ -160,7 +160,7 @@ class Orders:
             for receiver in receivers:
                 self.send(receiver, encoded, ())
 
-    def receive(self, name: str, message: pb.PartialSum) -> PartialSum | None:
+    def collect_partial_sum(self, name: str, message: pb.PartialSum) -> PartialSum | None:
         """A worker's partial sum; with the last one, the sum over all shards, without its gradient, which is in the
         assembly. Late ones are ignored; each subtree counts once. Raises ProtocolError, TrainingFailed."""
         member = self.group.members.get(name)
@@ -195,7 +195,7 @@ class Orders:
                 f"push of {subtree} refused: its sums are of {message.row_count} rows, but it has {self._rows[subtree]}"
             )
         if subtree not in self._partial_sums:
-            self._partial_sums[subtree] = self._decode(exchange, subtree, message)
+            self._partial_sums[subtree] = self._decode_partial_sum(exchange, subtree, message)
         if is_own:
             self._answered(member, subtree, now_ns)
         self.costs.arrived(name, message.started_ns, message.finished_ns, now_ns)
@@ -281,9 +281,9 @@ class Orders:
                 self.help_failed(name)
                 continue
             assignment = self.assignment(range(subtree.first, subtree.first + subtree.count))
-            descriptors = exchange.share(assignment) if is_new else ()
+            descriptors = exchange.describe_memory(assignment) if is_new else ()
             if descriptors:
-                descriptors += self.job.rows.share(assignment)
+                descriptors += self.job.rows.describe_memory(assignment)
             order = pb.Order()
             order.CopyFrom(self._order)
             message = pb.Help(assignment=assignment, order=exchange.help_order(order, self.published))
@@ -314,7 +314,7 @@ class Orders:
         if self.is_out and owed and not self.group.backup_tasks.is_helped(owed):
             self._give(name, member)
 
-    def _decode(self, exchange: Exchange, subtree: Subtree, message: pb.PartialSum) -> PartialSum | None:
+    def _decode_partial_sum(self, exchange: Exchange, subtree: Subtree, message: pb.PartialSum) -> PartialSum | None:
         """The numbers of a partial sum; its gradient goes to the step's assembly. None where it has no rows."""
         if message.row_count == 0:
             return None
@@ -322,5 +322,5 @@ class Orders:
         if len(message.sums) != wanted:
             raise ProtocolError(f"push for step {self.state.step + 1} refused: {len(message.sums)} sums, not {wanted}")
         if self.assembly is not None:
-            self.assembly.arrived(subtree, exchange.take(message, subtree))
+            self.assembly.assemble_whole(subtree, exchange.complete_gradient(message, subtree))
         return PartialSum(message.row_count, np.array(list(message.sums)))

@@ -106,7 +106,7 @@ class Recorder:
             if evaluation is not None:
                 loss = float(evaluation.sums[0]) / evaluation.row_count
                 row = replace(row, validation_loss=loss, values=measures_of(training.job, evaluation))
-        self.journal.note_metrics(training.job_id, [row])
+        self.journal.append_metrics(training.job_id, [row])
 
     def _begin(self, training: Training) -> None:
         if self._writing is not None:
@@ -132,13 +132,13 @@ class Recorder:
                 extra=log_event("checkpoint_failed", job=checkpoint.job_id, step=checkpoint.step),
             )  # fmt: skip
             if not self._trouble:
-                self.journal.note_event(checkpoint.job_id, event)
+                self.journal.append_event(checkpoint.job_id, event)
             self._trouble = reason
         else:
             self._trouble = ""
             self.totals.add(size_bytes=size_bytes, duration_s=time.monotonic() - started_s)
             event.checkpoint_written.step, event.checkpoint_written.size_bytes = checkpoint.step, size_bytes
-            self.journal.note_event(checkpoint.job_id, event, name=f"checkpoint of step {checkpoint.step}")
+            self.journal.append_event(checkpoint.job_id, event, name=f"checkpoint of step {checkpoint.step}")
             log.info(
                 "job %s: checkpoint of step %d, %d bytes", checkpoint.job_id, checkpoint.step, size_bytes,
                 extra=log_event(

@@ -89,7 +89,7 @@ class Training:
     # What early stopping knows, and the parameters and statistics of the best epoch, which are never changed.
     stopping: EarlyStoppingState = field(default_factory=EarlyStoppingState)
     best: tuple[Vector, NDArray[np.float64]] | None = None
-    _took_best: bool = False
+    _is_best_restored: bool = False
     # In the processes before this one.
     trained_before_s: float = 0.0
     # No step is begun: workers are about to change, or the job to pause. `set_workers` and `go_on` end it.
@@ -154,7 +154,7 @@ class Training:
     @property
     def parameters_step(self) -> int:
         """The step after which the current parameters were these: with early stopping, at the end, one of before."""
-        return self.best_step if self._took_best else self.state.step
+        return self.best_step if self._is_best_restored else self.state.step
 
     @property
     def best_step(self) -> int:
@@ -189,7 +189,7 @@ class Training:
         self.generation += 1
         self.is_held = False
         self._gathered_at_ns = self.clock_ns()
-        admitted, ranges = self.roster.take(seats)
+        admitted, ranges = self.roster.divide_shards(seats)
         self.costs.keep_clocks({*self.roster.seated})
         before = self._group.members
         self._orders.set_group(WorkerGroup.of(self.job, admitted, ranges, self._memory), generation=self.generation)
@@ -201,14 +201,14 @@ class Training:
             return
         for name, member in self._group.members.items():
             assignment = self._orders.assignment(member.shards)
-            descriptors = member.exchange.share(assignment)
+            descriptors = member.exchange.describe_memory(assignment)
             if descriptors:
-                descriptors += self.job.rows.share(assignment)
+                descriptors += self.job.rows.describe_memory(assignment)
             self._send(name, pb.TrainResponse(assignment=assignment), descriptors)
         self._wire_bytes = self._group.wire_bytes
         self.progress.transport = self._group.transport
 
-    def look_after(self) -> bool:
+    def relieve_stragglers(self) -> bool:
         """See to it that nobody waits for a slow worker: ask others for what it owes, or find that shards are to move,
         or that it is to be tried again. True: then call `set_workers`."""
         now_s = self.clock_ns() / NS_IN_S
@@ -219,7 +219,7 @@ class Training:
         helpers = self._orders.help(late) if late else []
         if helpers:
             step = self.state.step + self.is_between_steps
-            self.roster.note_help(now_s, late, helpers, progress, step=step)
+            self.roster.report_help(now_s, late, helpers, progress, step=step)
         # Who is helped gets its time: only when the order was answered without it, do its shards move.
         settled = {
             name: each
@@ -227,7 +227,7 @@ class Training:
             if each.is_done or self._group.members[name].behind is not None or not self._orders.is_helped(name)
         }
         members = self._group.members
-        return self.roster.look(
+        return self.roster.should_move_shards(
             now_s,
             settled,
             self.lease_of,
@@ -247,7 +247,7 @@ class Training:
         self.costs.add_up()
         return EndedTraining(self.roster.kinds, self.costs, self._orders.first_issued_at_ns)
 
-    def ready(self, name: str, message: pb.Ready) -> None:
+    def report_ready(self, name: str, message: pb.Ready) -> None:
         """A worker holds its shards; once all do, the current order goes out."""
         member = self._group.members.get(name)
         if message.generation != self.generation or member is None or member.ready:
@@ -256,18 +256,18 @@ class Training:
         if self._group.is_ready:
             self._orders.issue()
 
-    def receive_part(self, name: str, part: RawPart) -> None:
+    def push_part(self, name: str, part: RawPart) -> None:
         """See Orders. Raises ProtocolError."""
-        self._orders.receive_part(name, part)
+        self._orders.collect_part(name, part)
 
-    def receive(self, name: str, message: pb.PartialSum) -> None:
+    def push_partial_sum(self, name: str, message: pb.PartialSum) -> None:
         """A worker's partial sum. Late ones are ignored; each counts once. Raises ProtocolError, TrainingFailed."""
         self.roster.heard_of(name)
-        total = self._orders.receive(name, message)
+        total = self._orders.collect_partial_sum(name, message)
         if total is not None:
-            self._complete(total)
+            self._answered(total)
 
-    def receive_failure(self, name: str, failure: pb.Failure) -> None:
+    def report_failure(self, name: str, failure: pb.Failure) -> None:
         """A worker can't go on; one that speaks of an older generation is ignored.
 
         Raises TrainingFailed where that is the job's fault, or workers have failed too often without a step between
@@ -318,9 +318,9 @@ class Training:
         while self.state.step < self.job.total_steps and not self.stopping.should_stop:
             started_at_ns = self.clock_ns()
             total = yield GRADIENT
-            if not self._commit(total):
+            if not self._commit_step(total):
                 total = yield GRADIENT
-                self._commit(total)
+                self._commit_step(total)
             self._step_times_ms.append((self.clock_ns() - started_at_ns) / NS_IN_MS)
             epoch, rest = divmod(self.state.step, self.job.schedule.steps_per_epoch)
             evaluation = None
@@ -332,7 +332,7 @@ class Training:
                     self._observe(self.progress.validation_loss, epoch)
             if self.step_ended is not None:
                 self.step_ended(self, evaluation)
-        self._take_best()
+        self._restore_best()
         if self.job.precision is not FLOAT32:
             # What is reported is what the user gets.
             self._publish_exactly()
@@ -355,11 +355,11 @@ class Training:
         if self.stopping.best_epoch == epoch:
             self.best = self.state.parameters.copy(), self.state.statistics.copy()
 
-    def _take_best(self) -> None:
+    def _restore_best(self) -> None:
         """With early stopping, go back to the parameters of the best epoch."""
         if self.best is not None:
             self.state.parameters[...], self.state.statistics[...] = self.best
-            self._took_best = True
+            self._is_best_restored = True
             self._publish_exactly()
 
     def _publish_exactly(self) -> None:
@@ -367,7 +367,7 @@ class Training:
         # The workers hold those of the last step, or rounded ones.
         self._group.hold_nothing()
 
-    def _commit(self, total: PartialSum) -> bool:
+    def _commit_step(self, total: PartialSum) -> bool:
         """Apply a step. False: its result would not be finite, and the workers are to look where that comes from."""
         if self._orders.assembly is None:
             raise TypeError("a step is committed that was not begun")
@@ -395,7 +395,7 @@ class Training:
         self.progress.loss = float(total.sums[0]) / total.row_count
         return True
 
-    def _complete(self, total: PartialSum) -> None:
+    def _answered(self, total: PartialSum) -> None:
         try:
             self._orders.kind = self._run.send(total)
         except StopIteration:

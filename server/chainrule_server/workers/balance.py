@@ -64,7 +64,7 @@ class Balance:
         counts = share_out(shard_count, [self._ns_per_row.get(name, min(known)) for name in names])
         return {name: shards for name, shards in zip(names, ranges_of(counts), strict=True) if shards}
 
-    def look(
+    def next_move(
         self,
         now_s: float,
         speeds: Mapping[str, Speed],

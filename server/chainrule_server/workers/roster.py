@@ -19,8 +19,8 @@ from chainrule_server.workers.waiting import QUIET_S
 
 LOOK_INTERVAL_S = 0.2
 # Of who is late it is told again after this, then after twice that, and so on.
-TOLD_INTERVAL_S = 60.0
-MOST_TOLD_DOUBLINGS = 6
+EVENT_INTERVAL_S = 60.0
+MOST_EVENT_DOUBLINGS = 6
 
 
 class Roster:
@@ -39,22 +39,22 @@ class Roster:
         # Under int8 who computes what decides the bits: there it must not depend on time.
         factor = 0.0 if PRECISIONS[training.precision].needs_feedback else training.stragglers.factor
         self._balance = Balance(factor)
-        self._told_kinds: set[tuple[str, str]] = set()
+        self._reported_kinds: set[tuple[str, str]] = set()
         self._looked_at_s = 0.0
         # For each worker: when it was told last that it is late, and how often it has been.
-        self._told_late: dict[str, tuple[float, int]] = {}
+        self._reported_late: dict[str, tuple[float, int]] = {}
         self._ranges: dict[str, range] = {}
         # They lost their shards while they owed an answer, and nothing was heard of their work since.
         self._lagging: set[str] = set()
 
-    def take(self, seats: Sequence[Seat]) -> tuple[list[Seat], dict[str, range]]:
+    def divide_shards(self, seats: Sequence[Seat]) -> tuple[list[Seat], dict[str, range]]:
         """Those of the workers that may compute for the job, and the shards of each; some may get none."""
         self.seated = tuple(seat.name for seat in seats)
         self._lagging.intersection_update(self.seated)
         kinds = {seat.name: kind_of(seat.hello, backend=self._training.backend) for seat in seats}
         admission = admit(kinds, self.computed_kinds, must_be_identical=self._training.require_identical_workers)
         self.kinds, self.refused = admission.kinds, admission.refused
-        self._tell(admission.events)
+        self._report(admission.events)
         admitted = [seat for seat in seats if seat.name in admission.admitted]
         self._ranges = self._balance.ranges([seat.name for seat in admitted], self._training.shards)
         return admitted, self._ranges
@@ -73,18 +73,18 @@ class Roster:
         """Who has no shards because it is slow; it is tried again later."""
         return self._balance.resting([name for name in self.seated if name not in self.refused], self._ranges)
 
-    def look_over(self, kinds_by_worker: Mapping[str, str]) -> None:
+    def report_refused(self, kinds_by_worker: Mapping[str, str]) -> None:
         """Take note of who is connected, but may not compute for the job and so is never given to it."""
         if self.kinds:
             must_be_identical = self._training.require_identical_workers
             admission = admit(kinds_by_worker, self.kinds, must_be_identical=must_be_identical)
             self.refused = admission.refused
-            self._tell([event for event in admission.events if event.is_refused])
+            self._report([event for event in admission.events if event.is_refused])
 
-    def _tell(self, events: Sequence[job_pb2.WorkerDiffers]) -> None:
+    def _report(self, events: Sequence[job_pb2.WorkerDiffers]) -> None:
         for event in events:
-            if (event.worker, event.kind) not in self._told_kinds:
-                self._told_kinds.add((event.worker, event.kind))
+            if (event.worker, event.kind) not in self._reported_kinds:
+                self._reported_kinds.add((event.worker, event.kind))
                 self.events.append(job_pb2.JobEvent(worker_differs=event))
 
     def is_due(self, now_s: float) -> bool:
@@ -94,7 +94,7 @@ class Roster:
         self._looked_at_s = now_s
         return True
 
-    def look(
+    def should_move_shards(
         self,
         now_s: float,
         progress: Mapping[str, Progress],
@@ -103,12 +103,12 @@ class Roster:
         speeds: Mapping[str, Speed],
         shard_counts: Mapping[str, int],
     ) -> bool:
-        """Whether shards are to move because a worker is slow, or is to be tried again: then `take` the same again.
+        """Whether shards are to move because a worker is slow, or is to be tried again: then call `divide_shards` anew.
 
         progress: how far each worker with shards is with the current order. speeds, shard_counts: of the same."""
         # Who is silent has a lease that ends; here it is about those who work, but slowly.
         working = {name: each for name, each in progress.items() if each.is_done or _lives(lease_of(name))}
-        move = self._balance.look(now_s, speeds, shard_counts, working)
+        move = self._balance.next_move(now_s, speeds, shard_counts, working)
         others = [name for name in self.seated if name not in self.refused]
         if move is None:
             idle = [name for name in others if name not in speeds and name not in self._lagging]
@@ -122,23 +122,23 @@ class Roster:
         """Who is so late with the current order that others had better compute its part too; silent or not."""
         return [*late(progress, factor=self._balance.factor)]
 
-    def note_help(
+    def report_help(
         self, now_s: float, names: Sequence[str], helpers: Sequence[str], progress: Mapping[str, Progress], *, step: int
     ) -> None:
         """Others are asked for what these late workers owe: an event, ever more rarely for each."""
         others_ns = max(each.took_ns for each in progress.values() if each.is_done)
         for name in names:
-            told_at_s, times = self._told_late.get(name, (-math.inf, 0))
-            if now_s - told_at_s >= TOLD_INTERVAL_S * 2.0 ** min(times - 1, MOST_TOLD_DOUBLINGS):
-                self._told_late[name] = now_s, times + 1
-                told = job_pb2.LateWorkerHelped(
+            reported_at_s, times = self._reported_late.get(name, (-math.inf, 0))
+            if now_s - reported_at_s >= EVENT_INTERVAL_S * 2.0 ** min(times - 1, MOST_EVENT_DOUBLINGS):
+                self._reported_late[name] = now_s, times + 1
+                helped = job_pb2.LateWorkerHelped(
                     late_worker=name,
                     helpers=helpers,
                     step=step,
                     late_s=progress[name].took_ns / 1e9,
                     others_s=others_ns / 1e9,
                 )
-                self.events.append(job_pb2.JobEvent(late_worker_helped=told))
+                self.events.append(job_pb2.JobEvent(late_worker_helped=helped))
 
     def heard_of(self, name: str) -> None:
         """A worker has got something done."""

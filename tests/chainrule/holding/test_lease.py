@@ -15,7 +15,7 @@ def pass_time(lease: Lease, seconds: float, *, owes: bool = True, is_first: bool
     """Look every 0.2 s, without any sign of the worker."""
     end_s = lease.now_s + seconds
     while lease.now_s < end_s - 1e-9:
-        lease.look(min(lease.now_s + LOOK_S, end_s), owes=owes, is_first=is_first)
+        lease.count_time(min(lease.now_s + LOOK_S, end_s), owes=owes, is_first=is_first)
 
 
 def test_a_silent_worker_keeps_its_shards_for_the_lease_and_no_longer() -> None:
@@ -33,7 +33,7 @@ def test_every_sign_of_life_begins_the_lease_anew() -> None:
     for number in range(20):
         pass_time(lease, 9.0, owes=False)
         lease.lives(number)
-        lease.look(lease.now_s + LOOK_S, owes=False)
+        lease.count_time(lease.now_s + LOOK_S, owes=False)
     assert (lease.why_expired(), lease.silent_s) == ("", 0.0)
 
 
@@ -85,7 +85,7 @@ def test_who_reads_shards_gets_as_much_as_for_any_order_and_ten_times_its_longes
     assert slow.patience_s == pytest.approx(PATIENCE * 5, rel=0.1)
     # Once it computes, its first order may take long again.
     slow.lives(5)
-    slow.look(slow.now_s + LOOK_S, owes=True, is_first=True)
+    slow.count_time(slow.now_s + LOOK_S, owes=True, is_first=True)
     assert slow.patience_s == 100.0
 
 
@@ -102,16 +102,16 @@ def test_the_first_order_gets_ten_leases() -> None:
 def test_who_was_taken_for_hanging_gets_twice_the_time_when_it_comes_back() -> None:
     assert [Lease(10.0, 0.0, hangs).patience_s for hangs in (0, 1, 2)] == [100.0, 200.0, 400.0]
     lease = Lease(10.0, 0.0, 1)
-    lease.look(LOOK_S, owes=True, is_first=False)
+    lease.count_time(LOOK_S, owes=True, is_first=False)
     assert lease.patience_s == 20.0
 
 
 def test_a_server_that_stood_still_itself_takes_no_shards_away() -> None:
     lease = Lease(10.0, now_s=0.0)
-    lease.look(3600.0, owes=True)
+    lease.count_time(3600.0, owes=True)
     assert lease.silent_s == LONGEST_LOOK_S
     lease.works()
-    lease.look(3600.2, owes=True)
+    lease.count_time(3600.2, owes=True)
     assert (lease.silent_s, lease.still_s) == (0.0, 0.0)
 
 
@@ -132,7 +132,7 @@ def test_whatever_happens_the_lease_ends_only_after_so_much_silence_or_standstil
             lease.lives(told)
             heard_s = now_s
             worked_s = now_s if told != before else worked_s
-        lease.look(now_s, owes=True)
+        lease.count_time(now_s, owes=True)
         if lease.why_expired():
             assert now_s - heard_s >= lease.lease_s - 1e-6 or now_s - worked_s >= lease.lease_s - 1e-6, f"seed {seed}"
             return

@@ -108,7 +108,7 @@ def test_a_running_job_has_last_and_best_parameters(stopping: Kept, tmp_path: Pa
     training = stopping.training
     # As it was before the end, when it hadn't gone back to the best epoch yet.
     step = max(stopping.captured)
-    training.state.parameters[...], training._took_best = stopping.captured[step].parameters, False
+    training.state.parameters[...], training._is_best_restored = stopping.captured[step].parameters, False
     job = stopping.add(job_pb2.JOB_STATE_RUNNING, training=training)
     last = read_model(stopping.download(job, LAST, tmp_path / "last"))
     best = read_model(stopping.download(job, BEST, tmp_path / "best"))

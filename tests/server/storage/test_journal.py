@@ -46,8 +46,8 @@ def with_journal(test: Callable[[Journal], Awaitable[None]]) -> Store:
 
 def test_what_is_acknowledged_after_written_is_in_the_store() -> None:
     async def test(journal: Journal) -> None:
-        journal.note_event("a", checkpoint(1))
-        journal.note_metrics("a", [MetricRow(1, 0.5)])
+        journal.append_event("a", checkpoint(1))
+        journal.append_metrics("a", [MetricRow(1, 0.5)])
         await journal.written()
         assert [event.checkpoint_written.step for event in journal.store.events("a", after=1)] == [1]
         assert journal.store.metrics("a") == [MetricRow(1, 0.5)]
@@ -58,8 +58,8 @@ def test_what_is_acknowledged_after_written_is_in_the_store() -> None:
 def test_a_state_is_seen_once_it_is_stored_and_not_before() -> None:
     async def test(journal: Journal) -> None:
         seen: list[Any] = []
-        journal.told = lambda job_id, number: seen.append((job_id, number))
-        journal.note(record(RUNNING), became(RUNNING), then=lambda: seen.append(journal.store.jobs()[0].state))
+        journal.event_stored = lambda job_id, number: seen.append((job_id, number))
+        journal.append(record(RUNNING), became(RUNNING), then=lambda: seen.append(journal.store.jobs()[0].state))
         assert seen == []
         await journal.written()
         assert seen == [("a", 2), RUNNING]
@@ -69,7 +69,7 @@ def test_a_state_is_seen_once_it_is_stored_and_not_before() -> None:
 
 def test_closing_stores_what_is_noted() -> None:
     async def test(journal: Journal) -> None:
-        journal.note_metrics("a", [MetricRow(1, 0.5)])
+        journal.append_metrics("a", [MetricRow(1, 0.5)])
 
     store = with_journal(test)
     assert store.metrics("a") == [MetricRow(1, 0.5)]
@@ -88,12 +88,12 @@ def test_a_disk_without_room_loses_nothing_and_repeats_nothing(monkeypatch: pyte
             return write(*arguments, **more)
 
         monkeypatch.setattr(journal.store, "write", failing)
-        journal.note_event("a", checkpoint(1))
-        journal.note_metrics("a", [MetricRow(1, 0.5)])
+        journal.append_event("a", checkpoint(1))
+        journal.append_metrics("a", [MetricRow(1, 0.5)])
         while not journal.trouble:
             await asyncio.sleep(0.001)
-        journal.note_event("a", checkpoint(2))
-        journal.note_metrics("a", [MetricRow(2, 0.25)])
+        journal.append_event("a", checkpoint(2))
+        journal.append_metrics("a", [MetricRow(2, 0.25)])
         async with asyncio.timeout(10):
             await journal.written()
         assert journal.trouble == ""

@@ -127,7 +127,7 @@ def test_metrics_are_read_as_they_are_stored_in_any_number_and_after_any_step(se
     job = create(server, regression_spec())
     stored = [MetricRow(step, step / 8, time_s=1.5) for step in range(1, 2500)]
     stored.append(MetricRow(2500, 0.5, 3, 0.25, {"r2": -0.125, "rmse": 2.0}, 1_700_000_000.25))
-    server.run(lambda: server.scheduler.archive.journal.note_metrics(job.job_id, stored))
+    server.run(lambda: server.scheduler.archive.journal.append_metrics(job.job_id, stored))
     deadline_s = time.monotonic() + TIMEOUT_S
     while not (rows := read_metrics(server, job.job_id)):
         assert time.monotonic() < deadline_s

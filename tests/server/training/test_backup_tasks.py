@@ -74,7 +74,7 @@ def train_at_random(job: PreparedJob, *, worker_count: int, seed: int) -> tuple[
         if training.result is not None:
             return training.result.parameters_sha256, workers.help_count
         now_ns += chosen.choice([MS, 10 * MS, 300 * MS])
-        if training.look_after():
+        if training.relieve_stragglers():
             training.set_workers([Seat(name) for name in names])
             continue
         full = [key for key, queue in queues.items() if queue and chosen.random() < speed[key[1]]]

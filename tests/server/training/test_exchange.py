@@ -50,7 +50,7 @@ def started(job: PreparedJob, *names: str) -> tuple[Training, pb.Order]:
     training = Training("job", job, clock_ns=lambda: 0)
     training.set_workers([Seat(name) for name in names])
     for name in names:
-        training.ready(name, pb.Ready(job_id="job", generation=training.generation))
+        training.report_ready(name, pb.Ready(job_id="job", generation=training.generation))
     return training, order_of(training)
 
 
@@ -95,13 +95,13 @@ def test_parts_come_in_any_order_and_the_step_is_applied_once_all_are_there(job:
     training, order = started(job, "a", "b")
     before = training.state.parameters.copy()
     for start in STARTS[::-1]:
-        training.receive_part("a", part(order, start, shard=0))
-    training.receive("a", push(order, shard=0))
+        training.push_part("a", part(order, start, shard=0))
+    training.push_partial_sum("a", push(order, shard=0))
     for start in STARTS:
-        training.receive_part("b", part(order, start, shard=1, value=3.0))
+        training.push_part("b", part(order, start, shard=1, value=3.0))
     assert training.progress.step == 0
     assert np.array_equal(training.state.parameters, before)
-    training.receive("b", push(order, shard=1))
+    training.push_partial_sum("b", push(order, shard=1))
     assert training.progress.step == 1
     np.testing.assert_allclose(training.state.parameters, before - 0.01 * (4 / 8), rtol=1e-5, atol=1e-6)
 
@@ -109,15 +109,15 @@ def test_parts_come_in_any_order_and_the_step_is_applied_once_all_are_there(job:
 def test_a_range_is_sent_to_every_worker_as_soon_as_all_partial_sums_are_there(job: PreparedJob) -> None:
     training, order = started(job, "a", "b")
     last = STARTS[-1]
-    training.receive_part("a", part(order, last, shard=0))
+    training.push_part("a", part(order, last, shard=0))
     assert training.outbox == []
-    training.receive_part("b", part(order, last, shard=1))
+    training.push_part("b", part(order, last, shard=1))
     assert parts_sent(training) == [("a", last, order.order + 1), ("b", last, order.order + 1)]
     training.outbox.clear()
     for name, shard in (("a", 0), ("b", 1)):
         for start in STARTS[:-1]:
-            training.receive_part(name, part(order, start, shard=shard))
-        training.receive(name, push(order, shard=shard))
+            training.push_part(name, part(order, start, shard=shard))
+        training.push_partial_sum(name, push(order, shard=shard))
     # Each once: what went ahead is not sent again.
     assert [offset for name, offset, _ in parts_sent(training) if name == "a"] == STARTS[:-1]
 
@@ -138,22 +138,22 @@ def test_a_range_is_sent_to_every_worker_as_soon_as_all_partial_sums_are_there(j
 def test_a_part_that_belongs_nowhere_is_refused_and_says_why(job: PreparedJob, wrong: RawPart, message: str) -> None:
     training, order = started(job, "a", "b")
     with pytest.raises(ProtocolError, match=message):
-        training.receive_part("a", wrong._replace(order=order.order))
+        training.push_part("a", wrong._replace(order=order.order))
 
 
 def test_the_same_part_twice_is_refused(job: PreparedJob) -> None:
     training, order = started(job, "a", "b")
-    training.receive_part("a", part(order, STARTS[1], shard=0))
+    training.push_part("a", part(order, STARTS[1], shard=0))
     with pytest.raises(ProtocolError, match="the part at element 262144 came before"):
-        training.receive_part("a", part(order, STARTS[1], shard=0))
+        training.push_part("a", part(order, STARTS[1], shard=0))
 
 
 def test_a_partial_sum_whose_parts_are_missing_is_refused(job: PreparedJob) -> None:
     training, order = started(job, "a", "b")
-    training.receive_part("a", part(order, STARTS[0], shard=0))
-    training.receive_part("a", part(order, STARTS[2], shard=0))
+    training.push_part("a", part(order, STARTS[0], shard=0))
+    training.push_part("a", part(order, STARTS[2], shard=0))
     with pytest.raises(ProtocolError, match=f"the elements from 262144 on are missing; the vector has {SIZE}"):
-        training.receive("a", push(order, shard=0))
+        training.push_partial_sum("a", push(order, shard=0))
 
 
 @pytest.mark.parametrize("late", ["order", "generation", "worker"])
@@ -162,60 +162,60 @@ def test_parts_of_an_older_order_or_generation_or_of_a_worker_without_shards_are
 ) -> None:
     training, order = started(job, "a", "b")
     if late == "order":
-        training.receive_part("a", part(order, STARTS[0], shard=0)._replace(order=order.order - 1))
-        training.receive_part("a", part(order, STARTS[0], shard=0)._replace(order=order.order + 1))
+        training.push_part("a", part(order, STARTS[0], shard=0)._replace(order=order.order - 1))
+        training.push_part("a", part(order, STARTS[0], shard=0)._replace(order=order.order + 1))
     elif late == "generation":
         training.set_workers([Seat("a"), Seat("b")])
-        training.receive_part("a", part(order, STARTS[0], shard=0))
+        training.push_part("a", part(order, STARTS[0], shard=0))
         for name in ("a", "b"):
-            training.ready(name, pb.Ready(job_id="job", generation=training.generation))
-        training.receive_part("a", part(order, STARTS[0], shard=0))
+            training.report_ready(name, pb.Ready(job_id="job", generation=training.generation))
+        training.push_part("a", part(order, STARTS[0], shard=0))
         order = order_of(training)
     else:
-        training.receive_part("c", part(order, STARTS[0], shard=0))
+        training.push_part("c", part(order, STARTS[0], shard=0))
     # None of them counted: the part can still come.
-    training.receive_part("a", part(order, STARTS[0], shard=0))
+    training.push_part("a", part(order, STARTS[0], shard=0))
 
 
 def test_a_push_of_another_number_of_rows_is_refused(job: PreparedJob) -> None:
     training, order = started(job, "a", "b")
     for row_count in (0, 3, 5):
         with pytest.raises(ProtocolError, match=f"its sums are of {row_count} rows, but it has 4"):
-            training.receive("a", push(order, shard=0, row_count=row_count))
+            training.push_partial_sum("a", push(order, shard=0, row_count=row_count))
 
 
 def test_a_push_that_no_order_asked_for_is_refused(job: PreparedJob) -> None:
     training = Training("job", job, clock_ns=lambda: 0)
     training.set_workers([Seat("a")])
     with pytest.raises(ProtocolError, match="no order of this generation"):
-        training.receive("a", push(pb.Order(generation=1), shard=0, shards=2, row_count=8))
+        training.push_partial_sum("a", push(pb.Order(generation=1), shard=0, shards=2, row_count=8))
 
 
 def test_a_part_of_a_subtree_without_rows_is_refused(job: PreparedJob) -> None:
     training, order = started(job, "a", "b")
     for name, shard in (("a", 0), ("b", 1)):
         for start in STARTS:
-            training.receive_part(name, part(order, start, shard=shard))
-        training.receive(name, push(order, shard=shard))
+            training.push_part(name, part(order, start, shard=shard))
+        training.push_partial_sum(name, push(order, shard=shard))
     order = order_of(training)
     assert order.step == 2
     with pytest.raises(ProtocolError, match="no rows in step 2"):
-        training.receive_part("b", part(order, STARTS[0], shard=1))
-    training.receive("b", push(order, shard=1, row_count=0))
+        training.push_part("b", part(order, STARTS[0], shard=1))
+    training.push_partial_sum("b", push(order, shard=1, row_count=0))
     for start in STARTS:
-        training.receive_part("a", part(order, start, shard=0))
-    training.receive("a", push(order, shard=0, row_count=1))
+        training.push_part("a", part(order, start, shard=0))
+    training.push_partial_sum("a", push(order, shard=0, row_count=1))
     assert training.progress.step == 2
 
 
 def test_a_failure_counts_only_from_a_worker_of_this_generation(job: PreparedJob) -> None:
     training, order = started(job, "a", "b")
-    training.receive_failure("c", pb.Failure(generation=order.generation, message="no"))
-    training.receive_failure("a", pb.Failure(generation=order.generation - 1, message="no"))
+    training.report_failure("c", pb.Failure(generation=order.generation, message="no"))
+    training.report_failure("a", pb.Failure(generation=order.generation - 1, message="no"))
     with pytest.raises(WorkerFailed, match="it burns"):
-        training.receive_failure("a", pb.Failure(generation=order.generation, message="it burns"))
+        training.report_failure("a", pb.Failure(generation=order.generation, message="it burns"))
     with pytest.raises(TrainingFailed, match="worker a: no such operation"):
-        training.receive_failure(
+        training.report_failure(
             "a", pb.Failure(generation=order.generation, message="no such operation", is_of_job=True)
         )
 
@@ -241,23 +241,23 @@ def shared() -> SharedExchange:
 )
 def test_a_place_that_was_not_assigned_is_refused(shared: SharedExchange, place: pb.Place) -> None:
     with pytest.raises(ProtocolError, match="not in the place that was assigned to it"):
-        shared.take(pb.PartialSum(place=place), LEFT)
+        shared.complete_gradient(pb.PartialSum(place=place), LEFT)
 
 
 def test_each_subtree_has_a_place_of_its_own_at_a_cache_line(shared: SharedExchange) -> None:
-    left = shared.take(pb.PartialSum(place=pb.Place(segment=1, offset_bytes=0, size_bytes=400)), LEFT)
-    right = shared.take(pb.PartialSum(place=pb.Place(segment=1, offset_bytes=448, size_bytes=400)), RIGHT)
+    left = shared.complete_gradient(pb.PartialSum(place=pb.Place(segment=1, offset_bytes=0, size_bytes=400)), LEFT)
+    right = shared.complete_gradient(pb.PartialSum(place=pb.Place(segment=1, offset_bytes=448, size_bytes=400)), RIGHT)
     assert not np.may_share_memory(left, right)
     assert left.ctypes.data % 64 == right.ctypes.data % 64 == 0
 
 
 def test_a_part_where_memory_is_shared_is_refused(shared: SharedExchange) -> None:
     with pytest.raises(ProtocolError, match="where memory is shared"):
-        shared.receive_part(RawPart(0, memoryview(bytes(400)), 0, 1))
+        shared.decode_part(RawPart(0, memoryview(bytes(400)), 0, 1))
 
 
 def test_a_place_where_parts_were_asked_for_is_refused() -> None:
     stream = StreamExchange([LEFT], 100, FLOAT32)
     stream.order_messages(pb.Order(), None, is_next=False)
     with pytest.raises(ProtocolError, match="the elements from 0 on are missing"):
-        stream.take(pb.PartialSum(place=pb.Place(segment=1, size_bytes=400)), LEFT)
+        stream.complete_gradient(pb.PartialSum(place=pb.Place(segment=1, size_bytes=400)), LEFT)

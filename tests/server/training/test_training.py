@@ -38,7 +38,7 @@ def started(job: PreparedJob, *names: str) -> Training:
     training = Training("job", job, clock_ns=lambda: 0)
     training.set_workers([Seat(name) for name in names])
     for name in names:
-        training.ready(name, pb.Ready(job_id="job", generation=training.generation))
+        training.report_ready(name, pb.Ready(job_id="job", generation=training.generation))
     return training
 
 
@@ -72,11 +72,11 @@ def push(order: pb.Order, *, shard: int, value: float = 1.0, shards: int = 1, ro
 def test_nothing_is_ordered_before_every_worker_is_ready(job: PreparedJob) -> None:
     training = Training("job", job, clock_ns=lambda: 0)
     training.set_workers([Seat("a"), Seat("b")])
-    training.ready("a", pb.Ready(job_id="job", generation=1))
+    training.report_ready("a", pb.Ready(job_id="job", generation=1))
     assert orders(training) == []
     assert training.waiting is not None
     assert training.waiting.words == "b to load shards"
-    training.ready("b", pb.Ready(job_id="job", generation=1))
+    training.report_ready("b", pb.Ready(job_id="job", generation=1))
     assert [name for name, _ in orders(training)] == ["a", "b"]
 
 
@@ -90,13 +90,13 @@ def test_a_step_is_applied_once_all_partial_sums_are_there_and_not_before(job: P
     training = started(job, "a", "b")
     (_, order), _ = orders(training)
     before = training.state.parameters.copy()
-    training.receive("a", push(order, shard=0))
+    training.push_partial_sum("a", push(order, shard=0))
     assert np.array_equal(training.state.parameters, before)
     assert training.waiting is None
     set_clock(training, 2_500_000_000)
     assert training.waiting is not None
     assert training.waiting.words == "partial sums of step 1 from b, for 2.5 s"
-    training.receive("b", push(order, shard=1, value=3.0))
+    training.push_partial_sum("b", push(order, shard=1, value=3.0))
     assert training.progress.step == 1
     np.testing.assert_allclose(training.state.parameters, before - 0.01 * (4 / 8), rtol=1e-6)
 
@@ -104,21 +104,21 @@ def test_a_step_is_applied_once_all_partial_sums_are_there_and_not_before(job: P
 def test_a_repeated_push_counts_once(job: PreparedJob) -> None:
     training = started(job, "a", "b")
     (_, order), _ = orders(training)
-    training.receive("a", push(order, shard=0))
-    training.receive("a", push(order, shard=0, value=100.0))
+    training.push_partial_sum("a", push(order, shard=0))
+    training.push_partial_sum("a", push(order, shard=0, value=100.0))
     assert training.progress.step == 0
     before = training.state.parameters.copy()
-    training.receive("b", push(order, shard=1))
+    training.push_partial_sum("b", push(order, shard=1))
     np.testing.assert_allclose(training.state.parameters, before - 0.01 * (2 / 8), rtol=1e-6)
 
 
 def test_a_late_push_of_a_step_before_is_ignored(job: PreparedJob) -> None:
     training = started(job, "a")
     ((_, first),) = orders(training)
-    training.receive("a", push(first, shard=0, shards=2))
+    training.push_partial_sum("a", push(first, shard=0, shards=2))
     assert training.progress.step == 1
     after = training.state.parameters.copy()
-    training.receive("a", push(first, shard=0, shards=2, value=100.0))
+    training.push_partial_sum("a", push(first, shard=0, shards=2, value=100.0))
     assert training.progress.step == 1
     assert np.array_equal(training.state.parameters, after)
 
@@ -126,14 +126,14 @@ def test_a_late_push_of_a_step_before_is_ignored(job: PreparedJob) -> None:
 def test_a_push_of_an_older_generation_is_ignored_and_the_step_is_ordered_again(job: PreparedJob) -> None:
     training = started(job, "a", "b")
     (_, order), _ = orders(training)
-    training.receive("a", push(order, shard=0))
+    training.push_partial_sum("a", push(order, shard=0))
     training.set_workers([Seat("b")])
-    training.ready("b", pb.Ready(job_id="job", generation=training.generation))
-    training.receive("b", push(order, shard=1))
+    training.report_ready("b", pb.Ready(job_id="job", generation=training.generation))
+    training.push_partial_sum("b", push(order, shard=1))
     assert training.progress.step == 0
     ((_, again),) = orders(training)
     assert (again.step, again.generation) == (order.step, order.generation + 1)
-    training.receive("b", push(again, shard=0, shards=2))
+    training.push_partial_sum("b", push(again, shard=0, shards=2))
     assert training.progress.step == 1
 
 
@@ -151,21 +151,21 @@ def test_a_gradient_of_another_length_is_refused(job: PreparedJob, length: int) 
     message = push(order, shard=0, shards=2)
     message.vector.values = bytes(4 * length)
     with pytest.raises(ProtocolError, match="refused"):
-        training.receive("a", message)
+        training.push_partial_sum("a", message)
 
 
 def test_a_push_for_the_shards_of_another_worker_is_refused(job: PreparedJob) -> None:
     training = started(job, "a", "b")
     (_, order), _ = orders(training)
     with pytest.raises(ProtocolError, match="not its own"):
-        training.receive("a", push(order, shard=1))
+        training.push_partial_sum("a", push(order, shard=1))
 
 
 def test_parameters_that_would_not_be_finite_fail_the_job_and_the_last_good_ones_are_kept(job: PreparedJob) -> None:
     training = started(job, "a")
     ((_, order),) = orders(training)
     before = training.state.parameters.copy()
-    training.receive("a", push(order, shard=0, shards=2, value=float("inf")))
+    training.push_partial_sum("a", push(order, shard=0, shards=2, value=float("inf")))
     assert np.array_equal(training.state.parameters, before)
     # The step is given again, for the worker to find out which shard it comes from; it finds none.
     ((_, again),) = orders(training)
@@ -173,7 +173,7 @@ def test_parameters_that_would_not_be_finite_fail_the_job_and_the_last_good_ones
     assert again.step == order.step == 1
     assert again.HasField("vector")
     with pytest.raises(TrainingFailed, match=r"step 1: .* last good ones are those of step 0"):
-        training.receive("a", push(again, shard=0, shards=2, value=float("inf")))
+        training.push_partial_sum("a", push(again, shard=0, shards=2, value=float("inf")))
     assert np.array_equal(training.state.parameters, before)
 
 
@@ -183,7 +183,7 @@ def test_a_bad_row_is_named_with_step_and_shard(job: PreparedJob) -> None:
     message = push(order, shard=0, shards=2)
     message.not_finite.CopyFrom(pb.NotFinite(shard=1, row=17))
     with pytest.raises(TrainingFailed, match=r"step 1: the loss of row 17 is not finite \(shard 1\)"):
-        training.receive("a", message)
+        training.push_partial_sum("a", message)
 
 
 def helps(training: Training) -> list[tuple[str, pb.Help]]:
@@ -197,9 +197,9 @@ def with_a_late_worker(job: PreparedJob) -> tuple[Training, pb.Order]:
     training = started(job, "a", "late")
     (_, order), _ = orders(training)
     set_clock(training, 10_000_000)
-    training.receive("a", push(order, shard=0))
+    training.push_partial_sum("a", push(order, shard=0))
     set_clock(training, 250_000_000)
-    assert not training.look_after()
+    assert not training.relieve_stragglers()
     return training, order
 
 
@@ -215,7 +215,7 @@ def test_what_a_worker_is_late_with_is_computed_by_another_too_and_its_own_push_
     assert (event.late_worker_helped.late_worker, list(event.late_worker_helped.helpers)) == ("late", ["a"])
     assert training.may_read("a", 1)
     assert not training.may_read("late", 0)
-    training.receive("a", push(order, shard=1, value=3.0))
+    training.push_partial_sum("a", push(order, shard=1, value=3.0))
     assert training.progress.step == 1
     after = training.state.parameters.copy()
     np.testing.assert_allclose(after, before - 0.01 * (4 / 8), rtol=1e-6)
@@ -223,12 +223,12 @@ def test_what_a_worker_is_late_with_is_computed_by_another_too_and_its_own_push_
     sent = [each.response for each in training.outbox if isinstance(each.response, pb.TrainResponse)]
     assert [(each.WhichOneof("message"), training.outbox[0].name) for each in sent] == [("order", "a"), ("help", "a")]
     training.outbox.clear()
-    training.receive("late", push(order, shard=1, value=100.0))
+    training.push_partial_sum("late", push(order, shard=1, value=100.0))
     assert np.array_equal(training.state.parameters, after)
     assert training.owes("late") == (False, False)
     # It is there again: the order after this one goes to both, with all parameters for the one that missed some.
-    training.receive("a", push(sent[0].order, shard=0))
-    training.receive("a", push(sent[0].order, shard=1))
+    training.push_partial_sum("a", push(sent[0].order, shard=0))
+    training.push_partial_sum("a", push(sent[0].order, shard=1))
     assert [(name, each.step, each.HasField("vector")) for name, each in orders(training)] == [
         ("a", 3, True),
         ("late", 3, True),
@@ -238,8 +238,8 @@ def test_what_a_worker_is_late_with_is_computed_by_another_too_and_its_own_push_
 def test_where_the_late_worker_is_first_the_helpers_push_counts_nowhere(job: PreparedJob) -> None:
     training, order = with_a_late_worker(job)
     before = training.state.parameters.copy()
-    training.receive("late", push(order, shard=1, value=3.0))
-    training.receive("a", push(order, shard=1, value=100.0))
+    training.push_partial_sum("late", push(order, shard=1, value=3.0))
+    training.push_partial_sum("a", push(order, shard=1, value=100.0))
     assert training.progress.step == 1
     np.testing.assert_allclose(training.state.parameters, before - 0.01 * (4 / 8), rtol=1e-6)
     assert len(orders(training)) == 2
@@ -250,7 +250,7 @@ def test_who_was_not_asked_for_help_may_not_push_the_shards_of_others(job: Prepa
     given = dict(orders(training))
     assert training.workers == ["a", "b"]
     with pytest.raises(ProtocolError, match="not its own"):
-        training.receive("b", push(given["b"], shard=0))
+        training.push_partial_sum("b", push(given["b"], shard=0))
 
 
 def test_who_has_just_caught_up_is_not_asked_for_help_because_it_lacks_the_parameters(job: PreparedJob) -> None:
@@ -258,58 +258,58 @@ def test_who_has_just_caught_up_is_not_asked_for_help_because_it_lacks_the_param
     training = started(prepare(job.spec), "late", "b", "c")  # with the shards 0 and 1, 2, 3
     first = orders(training)[0][1]
     set_clock(training, 10_000_000)
-    training.receive("b", push(first, shard=2, rows=2))
-    training.receive("c", push(first, shard=3, rows=2))
+    training.push_partial_sum("b", push(first, shard=2, rows=2))
+    training.push_partial_sum("c", push(first, shard=3, rows=2))
     set_clock(training, 250_000_000)
-    training.look_after()
+    training.relieve_stragglers()
     ((helper, _),) = helps(training)
-    training.receive(helper, push(first, shard=0, shards=2, rows=2))
+    training.push_partial_sum(helper, push(first, shard=0, shards=2, rows=2))
     second = orders(training)[0][1]
     assert second.step == 2
-    training.receive("late", push(first, shard=0, shards=2, rows=2))
+    training.push_partial_sum("late", push(first, shard=0, shards=2, rows=2))
     assert training.owes("late") == (False, False)
     set_clock(training, 260_000_000)
-    training.receive("c", push(second, shard=3, rows=2))
+    training.push_partial_sum("c", push(second, shard=3, rows=2))
     set_clock(training, 900_000_000)
-    assert not training.look_after()
+    assert not training.relieve_stragglers()
     assert [name for name, _ in helps(training)] == ["c"]
 
 
 def test_where_nobody_can_help_the_late_worker_is_waited_for_and_given_the_next_order(job: PreparedJob) -> None:
     training, order = with_a_late_worker(job)
-    training.receive("a", push(order, shard=1))
+    training.push_partial_sum("a", push(order, shard=1))
     ((_, second),) = orders(training)
     failure = pb.Failure(job_id="job", generation=training.generation, message="no room", is_of_help=True)
-    training.receive_failure("a", failure)
-    training.receive("a", push(second, shard=0))
+    training.report_failure("a", failure)
+    training.push_partial_sum("a", push(second, shard=0))
     assert training.progress.step == 1
     assert orders(training) == []
-    training.receive("late", push(order, shard=1))
+    training.push_partial_sum("late", push(order, shard=1))
     ((name, again),) = orders(training)
     assert (name, again.step) == ("late", 2)
-    training.receive("late", push(again, shard=1))
+    training.push_partial_sum("late", push(again, shard=1))
     assert training.progress.step == 2
 
 
 def test_shards_move_away_from_a_worker_that_stays_behind(job: PreparedJob) -> None:
     training, order = with_a_late_worker(job)
-    training.receive("a", push(order, shard=1))
+    training.push_partial_sum("a", push(order, shard=1))
     ((_, second),) = orders(training)
     set_clock(training, 260_000_000)
-    training.receive("a", push(second, shard=0))
+    training.push_partial_sum("a", push(second, shard=0))
     set_clock(training, 1_900_000_000)
-    assert not training.look_after()
+    assert not training.relieve_stragglers()
     set_clock(training, 2_200_000_000)
-    assert training.look_after()
+    assert training.relieve_stragglers()
     training.set_workers([Seat("a"), Seat("late")])
     assert training.workers == ["a"]
     assert [event.WhichOneof("event") for event in training.roster.events] == ["late_worker_helped", "shards_moved"]
     # It still owes an answer, so it may still be found to hang.
     assert training.owes("late") == (True, False)
-    training.ready("a", pb.Ready(job_id="job", generation=training.generation))
+    training.report_ready("a", pb.Ready(job_id="job", generation=training.generation))
     ((name, again),) = orders(training)
     assert (name, again.step) == ("a", 2)
-    training.receive("late", push(order, shard=1, value=100.0))
+    training.push_partial_sum("late", push(order, shard=1, value=100.0))
     assert training.owes("late") == (False, False)
     assert training.progress.step == 1
 
@@ -320,9 +320,9 @@ def test_a_silent_worker_is_helped_but_keeps_its_shards_until_its_lease_ends(job
     lease = Lease(10.0, 0.0, silent_s=2.0)
     training.lease_of = {"silent": lease}.get
     set_clock(training, 10_000_000)
-    training.receive("a", push(order, shard=0))
+    training.push_partial_sum("a", push(order, shard=0))
     set_clock(training, 5_000_000_000)
-    assert not training.look_after()
+    assert not training.relieve_stragglers()
     assert [name for name, _ in helps(training)] == ["a"]
 
 
@@ -333,18 +333,18 @@ def test_an_evaluation_that_a_worker_is_late_with_tells_nothing_of_its_speed(job
     step, _ = (order for _, order in orders(training))
     set_clock(training, 10_000_000)
     for shard, name in enumerate(("a", "late")):
-        training.receive(name, push(step, shard=shard, rows=16))
+        training.push_partial_sum(name, push(step, shard=shard, rows=16))
     rows_per_second = training.rows_per_second("late")
     evaluation, _ = (order for _, order in orders(training))
     assert evaluation.kind == pb.ORDER_KIND_EVALUATE_VALIDATION
     set_clock(training, 20_000_000)
-    training.receive("a", push(evaluation, shard=0))
+    training.push_partial_sum("a", push(evaluation, shard=0))
     set_clock(training, 500_000_000)
-    assert not training.look_after()
-    training.receive("a", push(evaluation, shard=1))
+    assert not training.relieve_stragglers()
+    training.push_partial_sum("a", push(evaluation, shard=1))
     assert orders(training)[0][1].kind == pb.ORDER_KIND_GRADIENT
     set_clock(training, 60_000_000_000)
-    training.receive("late", push(evaluation, shard=1))
+    training.push_partial_sum("late", push(evaluation, shard=1))
     assert training.owes("late") == (False, False)
     assert training.rows_per_second("late") == rows_per_second > 0
 

@@ -51,7 +51,7 @@ class Cluster:
 
     def _look(self) -> None:
         counts = {name: len(shards) for name, shards in self.ranges.items()}
-        move = self.balance.look(self.now_s, self.speeds, counts)
+        move = self.balance.next_move(self.now_s, self.speeds, counts)
         if move is not None:
             self.moves.append((self.now_s, move))
         idle = [name for name in self.names if name not in self.ranges]

@@ -14,7 +14,7 @@ PARTIAL_SUMS = job_pb2.WAITING_REASON_PARTIAL_SUMS
 def silent(name: str, *, seconds: float) -> Silent:
     lease = Lease(10.0, now_s=0.0)
     while lease.now_s < seconds - 1e-9:
-        lease.look(min(lease.now_s + 0.1, seconds), owes=True)
+        lease.count_time(min(lease.now_s + 0.1, seconds), owes=True)
     return Silent.of(name, lease)
 
 
