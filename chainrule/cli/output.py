@@ -12,11 +12,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from google.protobuf.descriptor import FieldDescriptor
-
 from chainrule.text import harmless, json_line, one_line, table_lines
-
-_NUMBERS = (FieldDescriptor.CPPTYPE_DOUBLE, FieldDescriptor.CPPTYPE_FLOAT)
 
 
 def print_line(text: str = "") -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import ClassVar, NamedTuple, Protocol
 
 import numpy as np
 
@@ -20,6 +20,26 @@ from chainrule_engine.settings import check_number, make
 State = Mapping[str, Vector]
 
 
+class Step(NamedTuple):
+    """What a rule reads of a step, and where it writes. To update a range a:b, give each array cut to it.
+
+    `out` may be `parameters` itself, and a vector of `out_state` the same one of `state`: then the step is done in
+    place. No other two of the arrays may share memory."""
+
+    number: int
+    """It counts from 1."""
+    learning_rate: float
+    parameters: Vector
+    """(n,) float32, as are gradient, out and each vector of a state."""
+    gradient: Vector
+    """The mean over the batch."""
+    state: State
+    out: Vector
+    out_state: State
+    scratch: Vector
+    """(scratch_rows, n) float32 to work in, whatever it holds."""
+
+
 class UpdateRule(Protocol):
     """An update rule. state_names: the flat vectors that it keeps, zeros at first. scratch_rows: vectors to work in."""
 
@@ -27,26 +47,8 @@ class UpdateRule(Protocol):
     state_names: ClassVar[tuple[str, ...]]
     scratch_rows: ClassVar[int]
 
-    def update(
-        self,
-        parameters: Vector,
-        gradient: Vector,
-        state: State,
-        *,
-        step: int,
-        learning_rate: float,
-        out: Vector,
-        out_state: State,
-        scratch: Vector,
-    ) -> None:
-        """Write the parameters and the state after a step to `out` and `out_state`.
-
-        parameters, gradient, out and each state: (n,) float32; gradient: the mean over the batch. step counts from 1.
-        scratch: (scratch_rows, n) float32, whatever it holds. No vector is allocated. To update a range a:b, give each
-        array cut to it.
-
-        `out` may be `parameters` itself, and a vector of `out_state` the same one of `state`: then the step is done in
-        place. No other two of the arrays may share memory."""
+    def update(self, step: Step) -> None:
+        """Write the parameters and the state after the step to its `out` and `out_state`. No vector is allocated."""
 
 
 @dataclass(frozen=True)
@@ -60,21 +62,10 @@ class Sgd:
     state_names: ClassVar[tuple[str, ...]] = ()
     scratch_rows: ClassVar[int] = 1
 
-    def update(
-        self,
-        parameters: Vector,
-        gradient: Vector,
-        state: State,
-        *,
-        step: int,
-        learning_rate: float,
-        out: Vector,
-        out_state: State,
-        scratch: Vector,
-    ) -> None:
+    def update(self, step: Step) -> None:
         """See UpdateRule."""
-        np.multiply(gradient, np.float32(learning_rate), out=scratch[0])
-        np.subtract(parameters, scratch[0], out=out)
+        np.multiply(step.gradient, np.float32(step.learning_rate), out=step.scratch[0])
+        np.subtract(step.parameters, step.scratch[0], out=step.out)
 
 
 @dataclass(frozen=True)
@@ -92,24 +83,13 @@ class Momentum:
     def __post_init__(self) -> None:
         _check_fraction(momentum=self.momentum)
 
-    def update(
-        self,
-        parameters: Vector,
-        gradient: Vector,
-        state: State,
-        *,
-        step: int,
-        learning_rate: float,
-        out: Vector,
-        out_state: State,
-        scratch: Vector,
-    ) -> None:
+    def update(self, step: Step) -> None:
         """See UpdateRule."""
-        velocity = out_state["velocity"]
-        np.multiply(state["velocity"], np.float32(self.momentum), out=velocity)
-        np.add(velocity, gradient, out=velocity)
-        np.multiply(velocity, np.float32(learning_rate), out=scratch[0])
-        np.subtract(parameters, scratch[0], out=out)
+        velocity = step.out_state["velocity"]
+        np.multiply(step.state["velocity"], np.float32(self.momentum), out=velocity)
+        np.add(velocity, step.gradient, out=velocity)
+        np.multiply(velocity, np.float32(step.learning_rate), out=step.scratch[0])
+        np.subtract(step.parameters, step.scratch[0], out=step.out)
 
 
 @dataclass(frozen=True)
@@ -127,27 +107,16 @@ class Nesterov:
     def __post_init__(self) -> None:
         _check_fraction(momentum=self.momentum)
 
-    def update(
-        self,
-        parameters: Vector,
-        gradient: Vector,
-        state: State,
-        *,
-        step: int,
-        learning_rate: float,
-        out: Vector,
-        out_state: State,
-        scratch: Vector,
-    ) -> None:
+    def update(self, step: Step) -> None:
         """See UpdateRule."""
         momentum = np.float32(self.momentum)
-        velocity = out_state["velocity"]
-        np.multiply(state["velocity"], momentum, out=velocity)
-        np.add(velocity, gradient, out=velocity)
-        np.multiply(velocity, momentum, out=scratch[0])
-        np.add(scratch[0], gradient, out=scratch[0])
-        np.multiply(scratch[0], np.float32(learning_rate), out=scratch[0])
-        np.subtract(parameters, scratch[0], out=out)
+        velocity = step.out_state["velocity"]
+        np.multiply(step.state["velocity"], momentum, out=velocity)
+        np.add(velocity, step.gradient, out=velocity)
+        np.multiply(velocity, momentum, out=step.scratch[0])
+        np.add(step.scratch[0], step.gradient, out=step.scratch[0])
+        np.multiply(step.scratch[0], np.float32(step.learning_rate), out=step.scratch[0])
+        np.subtract(step.parameters, step.scratch[0], out=step.out)
 
 
 @dataclass(frozen=True)
@@ -165,22 +134,11 @@ class Adagrad:
     def __post_init__(self) -> None:
         _check_epsilon(self.epsilon)
 
-    def update(
-        self,
-        parameters: Vector,
-        gradient: Vector,
-        state: State,
-        *,
-        step: int,
-        learning_rate: float,
-        out: Vector,
-        out_state: State,
-        scratch: Vector,
-    ) -> None:
+    def update(self, step: Step) -> None:
         """See UpdateRule."""
-        np.multiply(gradient, gradient, out=scratch[0])
-        np.add(state["squared_sum"], scratch[0], out=out_state["squared_sum"])
-        _scaled_step(parameters, gradient, out_state["squared_sum"], learning_rate, self.epsilon, out, scratch)
+        np.multiply(step.gradient, step.gradient, out=step.scratch[0])
+        np.add(step.state["squared_sum"], step.scratch[0], out=step.out_state["squared_sum"])
+        _scaled_step(step, step.out_state["squared_sum"], self.epsilon)
 
 
 @dataclass(frozen=True)
@@ -200,22 +158,11 @@ class RmsProp:
         _check_fraction(decay=self.decay)
         _check_epsilon(self.epsilon)
 
-    def update(
-        self,
-        parameters: Vector,
-        gradient: Vector,
-        state: State,
-        *,
-        step: int,
-        learning_rate: float,
-        out: Vector,
-        out_state: State,
-        scratch: Vector,
-    ) -> None:
+    def update(self, step: Step) -> None:
         """See UpdateRule."""
-        np.multiply(gradient, gradient, out=scratch[0])
-        _move(state["squared_mean"], scratch[0], self.decay, out_state["squared_mean"], scratch[1])
-        _scaled_step(parameters, gradient, out_state["squared_mean"], learning_rate, self.epsilon, out, scratch)
+        np.multiply(step.gradient, step.gradient, out=step.scratch[0])
+        _move(step.state["squared_mean"], step.scratch[0], self.decay, step.out_state["squared_mean"], step.scratch[1])
+        _scaled_step(step, step.out_state["squared_mean"], self.epsilon)
 
 
 @dataclass(frozen=True)
@@ -237,30 +184,19 @@ class Adam:
         _check_fraction(beta1=self.beta1, beta2=self.beta2)
         _check_epsilon(self.epsilon)
 
-    def update(
-        self,
-        parameters: Vector,
-        gradient: Vector,
-        state: State,
-        *,
-        step: int,
-        learning_rate: float,
-        out: Vector,
-        out_state: State,
-        scratch: Vector,
-    ) -> None:
+    def update(self, step: Step) -> None:
         """See UpdateRule."""
-        first, second = out_state["first_moment"], out_state["second_moment"]
-        _move(state["first_moment"], gradient, self.beta1, first, scratch[0])
-        np.multiply(gradient, gradient, out=scratch[0])
-        _move(state["second_moment"], scratch[0], self.beta2, second, scratch[1])
+        first, second = step.out_state["first_moment"], step.out_state["second_moment"]
+        _move(step.state["first_moment"], step.gradient, self.beta1, first, step.scratch[0])
+        np.multiply(step.gradient, step.gradient, out=step.scratch[0])
+        _move(step.state["second_moment"], step.scratch[0], self.beta2, second, step.scratch[1])
         # The corrections are scalars: √(v / c2) = √v / √c2, so no vector is divided twice.
-        np.sqrt(second, out=scratch[0])
-        np.divide(scratch[0], np.float32(math.sqrt(1 - self.beta2**step)), out=scratch[0])
-        np.add(scratch[0], np.float32(self.epsilon), out=scratch[0])
-        np.multiply(first, np.float32(learning_rate / (1 - self.beta1**step)), out=scratch[1])
-        np.divide(scratch[1], scratch[0], out=scratch[1])
-        np.subtract(parameters, scratch[1], out=out)
+        np.sqrt(second, out=step.scratch[0])
+        np.divide(step.scratch[0], np.float32(math.sqrt(1 - self.beta2**step.number)), out=step.scratch[0])
+        np.add(step.scratch[0], np.float32(self.epsilon), out=step.scratch[0])
+        np.multiply(first, np.float32(step.learning_rate / (1 - self.beta1**step.number)), out=step.scratch[1])
+        np.divide(step.scratch[1], step.scratch[0], out=step.scratch[1])
+        np.subtract(step.parameters, step.scratch[1], out=step.out)
 
 
 @dataclass(frozen=True)
@@ -277,30 +213,10 @@ class AdamW(Adam):
         super().__post_init__()
         check_number(self.weight_decay, setting="optimizer.weight_decay", at_least=0)
 
-    def update(
-        self,
-        parameters: Vector,
-        gradient: Vector,
-        state: State,
-        *,
-        step: int,
-        learning_rate: float,
-        out: Vector,
-        out_state: State,
-        scratch: Vector,
-    ) -> None:
+    def update(self, step: Step) -> None:
         """See UpdateRule."""
-        np.multiply(parameters, np.float32(1 - learning_rate * self.weight_decay), out=out)
-        super().update(
-            out,
-            gradient,
-            state,
-            step=step,
-            learning_rate=learning_rate,
-            out=out,
-            out_state=out_state,
-            scratch=scratch,
-        )
+        np.multiply(step.parameters, np.float32(1 - step.learning_rate * self.weight_decay), out=step.out)
+        super().update(step._replace(parameters=step.out))
 
 
 OPTIMIZERS: dict[str, type[UpdateRule]] = {
@@ -320,21 +236,14 @@ def _move(average: Vector, value: Vector, decay: float, out: Vector, scratch: Ve
     np.add(out, scratch, out=out)
 
 
-def _scaled_step(
-    parameters: Vector,
-    gradient: Vector,
-    squares: Vector,
-    learning_rate: float,
-    epsilon: float,
-    out: Vector,
-    scratch: Vector,
-) -> None:
+def _scaled_step(step: Step, squares: Vector, epsilon: float) -> None:
     """out = parameters - learning_rate · gradient / (√squares + epsilon)."""
+    scratch = step.scratch
     np.sqrt(squares, out=scratch[0])
     np.add(scratch[0], np.float32(epsilon), out=scratch[0])
-    np.multiply(gradient, np.float32(learning_rate), out=scratch[1])
+    np.multiply(step.gradient, np.float32(step.learning_rate), out=scratch[1])
     np.divide(scratch[1], scratch[0], out=scratch[1])
-    np.subtract(parameters, scratch[1], out=out)
+    np.subtract(step.parameters, scratch[1], out=step.out)
 
 
 def _check_fraction(**settings: float) -> None:

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from chainrule_engine.blocks import BLOCK, GRAIN, add_in_order, square_sums
 from chainrule_engine.clipping import clip_by_global_norm, clip_by_value
 from chainrule_engine.finite import NotFinite, is_finite, without_warnings
-from chainrule_engine.optimizers import State, UpdateRule
+from chainrule_engine.optimizers import State, Step, UpdateRule
 from chainrule_engine.parameters import Vector
 from chainrule_engine.penalties import Penalty
 from chainrule_engine.reduction import TreeSum
@@ -264,16 +264,17 @@ class StepUpdate:
             parameters, out, scratch = parameters[first:last], out[first:last], scratch[:, : last - first]
             state = {name: vector[first:last] for name, vector in state.items()}
             next_state = {name: vector[first:last] for name, vector in next_state.items()}
-        self.recipe.rule.update(
-            parameters,
-            gradient,
-            state,
-            step=self.step,
+        step = Step(
+            number=self.step,
             learning_rate=self.learning_rate,
+            parameters=parameters,
+            gradient=gradient,
+            state=state,
             out=out,
             out_state=next_state,
             scratch=scratch,
         )
+        self.recipe.rule.update(step)
         # Even where the gradient is 0 a rule may move a parameter, such as by decoupled weight decay.
         for start, stop in self._frozen(first, last):
             out[start:stop] = parameters[start:stop]

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chainrule_engine.errors import SettingError
-from chainrule_engine.optimizers import OPTIMIZERS, Adam, UpdateRule, make_optimizer
+from chainrule_engine.optimizers import OPTIMIZERS, Adam, Step, UpdateRule, make_optimizer
 from chainrule_engine.parameters import Vector
 
 NAMES = sorted(OPTIMIZERS)
@@ -62,14 +62,16 @@ def trained(
         for first, stop in itertools.pairwise((0, *sorted(cuts), size)):
             part = slice(first, stop)
             rule.update(
-                parameters[part],
-                gradient[part],
-                {name: vector[part] for name, vector in state.items()},
-                step=step,
-                learning_rate=learning_rate,
-                out=out[part],
-                out_state={name: vector[part] for name, vector in out_state.items()},
-                scratch=scratch[:, part],
+                Step(
+                    step,
+                    learning_rate,
+                    parameters[part],
+                    gradient[part],
+                    {name: vector[part] for name, vector in state.items()},
+                    out[part],
+                    {name: vector[part] for name, vector in out_state.items()},
+                    scratch[:, part],
+                )
             )
         parameters, state = out, out_state
     return parameters, state
@@ -120,15 +122,9 @@ def test_a_step_into_a_second_buffer_changes_nothing_that_it_reads(name: str) ->
     state = {kept: np.full(50, 0.5, np.float32) for kept in rule.state_names}
     for vector in (*read, *state.values()):
         vector.setflags(write=False)
-    rule.update(
-        *read,
-        state,
-        step=1,
-        learning_rate=0.1,
-        out=np.empty(50, np.float32),
-        out_state={kept: np.empty(50, np.float32) for kept in rule.state_names},
-        scratch=np.empty((rule.scratch_rows, 50), np.float32),
-    )
+    out, scratch = np.empty(50, np.float32), np.empty((rule.scratch_rows, 50), np.float32)
+    out_state = {kept: np.empty(50, np.float32) for kept in rule.state_names}
+    rule.update(Step(1, 0.1, *read, state, out, out_state, scratch))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -138,7 +134,7 @@ def test_a_step_allocates_no_vector(name: str) -> None:
     state = {kept: np.zeros(size, np.float32) for kept in rule.state_names}
     scratch = np.empty((rule.scratch_rows, size), np.float32)
     tracemalloc.start()
-    rule.update(*vectors, state, step=1, learning_rate=0.1, out=vectors[0], out_state=state, scratch=scratch)
+    rule.update(Step(1, 0.1, *vectors, state, vectors[0], state, scratch))
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < size

@@ -18,7 +18,7 @@ from chainrule_engine.clipping import clip_by_global_norm, clip_by_value, global
 from chainrule_engine.errors import ValueMismatch
 from chainrule_engine.evaluation import updated_statistics
 from chainrule_engine.finite import NotFinite, is_finite
-from chainrule_engine.optimizers import OPTIMIZERS, make_optimizer
+from chainrule_engine.optimizers import OPTIMIZERS, Step, make_optimizer
 from chainrule_engine.parameters import Parameter, ParameterLayout, Vector, sha256_of
 from chainrule_engine.penalties import make_penalties
 from chainrule_engine.reduction import PartialSum, Subtree, TreeSum, finish, maximal_subtrees
@@ -64,10 +64,7 @@ def on_whole_vectors(
     if recipe.clip_norm is not None:
         clip_by_global_norm(gradient, norm=global_norm(gradient), limit=recipe.clip_norm, out=gradient)
     out, out_state = np.empty_like(parameters), {name: np.empty_like(parameters) for name in state}
-    recipe.rule.update(
-        parameters, gradient, state, step=step, learning_rate=recipe.learning_rate, out=out, out_state=out_state,
-        scratch=scratch,
-    )  # fmt: skip
+    recipe.rule.update(Step(step, recipe.learning_rate, parameters, gradient, state, out, out_state, scratch))
     return out, out_state
 
 

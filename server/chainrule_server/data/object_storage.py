@@ -187,8 +187,6 @@ def _errors(scheme: str) -> Iterator[None]:
             raise DataFileError("does not fit on the server's disk, where it is copied to first") from None
         text = next(iter(str(error).splitlines()), type(error).__name__)[:300]
         hint = ""
-        if any(
-            word in text.lower() for word in ("denied", "credential", "authenticat", "unauthorized", "forbidden", "403")
-        ):
+        if any(word in text.lower() for word in REFUSALS):
             hint = f"; the server's environment says who it is: {CREDENTIALS[scheme]}"
         raise DataFileError(f"can't be read: {text}{hint}") from None
