@@ -13,7 +13,7 @@ from chainrule_engine.parameters import Vector
 from chainrule_engine.reduction import PartialSum, Subtree, maximal_subtrees
 from chainrule_server.preparation.prepared_job import PreparedJob
 from chainrule_server.training.training import Training
-from chainrule_server.workers.seat import Seat
+from chainrule_server.workers.worker import Worker
 from chainrule_worker.assigned_job import AssignedJob
 from chainrule_worker.vectors import OwnVectors
 
@@ -67,7 +67,7 @@ def train_with_plain_workers(
 ) -> Training:
     """The server's program with workers that are plain objects here; tests/cluster does it with processes."""
     training = Training("job", job, clock_ns=lambda: 0, restore=restore, step_ended=step_ended)
-    training.set_workers([Seat(f"worker-{number}") for number in range(worker_count)])
+    training.set_workers([Worker(f"worker-{number}") for number in range(worker_count)])
     workers = PlainWorkers(training)
     while training.outbox:
         message = training.outbox.pop(0)

@@ -13,7 +13,7 @@ from chainrule_server.errors import InvalidRequest
 from chainrule_server.grpc_status import unary
 from chainrule_server.jobs.worker_sharing import WorkerSharing
 from chainrule_server.workers.departure import Departure
-from chainrule_server.workers.registry import WorkerRecord
+from chainrule_server.workers.worker import Worker
 
 
 @dataclass
@@ -35,7 +35,7 @@ class ClusterService(cluster_service_pb2_grpc.ClusterServiceServicer):
         self.sharing.report_departure(request.worker, Departure(job_pb2.LOSS_REASON_PROCESS_ENDED, request.details))
         return api.ReportWorkerEndResponse()
 
-    def _message(self, record: WorkerRecord) -> api.Worker:
+    def _message(self, record: Worker) -> api.Worker:
         hello, lease = record.hello, record.lease
         fraction, seconds = math.modf(record.connected_at_s)
         worker = api.Worker(

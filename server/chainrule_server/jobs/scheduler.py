@@ -184,7 +184,7 @@ class Scheduler:
             job.life.become(Phase.READING, self._read_and_start(job))
         else:
             self._start(job, self._training(job, job.prepared, None))
-            self.sharing.seat(job)
+            self.sharing.hand_over(job)
 
     def _training(self, job: Job, prepared: PreparedJob, checkpoint: Checkpoint | None) -> Training:
         """The training of a job, at its beginning or where the checkpoint was taken."""

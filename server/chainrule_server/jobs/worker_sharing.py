@@ -56,7 +56,7 @@ class WorkerSharing:
         """The training that a worker serves; it may hold no shards of it now."""
         job = self._serves.get(worker)
         training = None if job is None else job.training
-        return training if training is not None and worker in training.roster.seated else None
+        return training if training is not None and worker in training.roster.given else None
 
     def owes(self, worker: str) -> tuple[bool, bool]:
         """Whether a worker has something to do for its job, and whether that is the first since it was assigned."""
@@ -149,7 +149,7 @@ class WorkerSharing:
         self._held.clear()
         self._serves.clear()
 
-    def seat(self, job: Job) -> None:
+    def hand_over(self, job: Job) -> None:
         """Let a job that has just begun have the workers that were laid by."""
         self._apply(job, self._held[job.job_id], ())
         if job.training is not None:
@@ -161,7 +161,7 @@ class WorkerSharing:
         if job is None or job.training is None:
             return
         if job.training.relieve_stragglers():
-            self._set(job, job.training, job.training.roster.seated)
+            self._set(job, job.training, job.training.roster.given)
         else:
             self._append_events(job, job.training)
         self.flush(job.training)
@@ -250,7 +250,7 @@ class WorkerSharing:
         training = job.training
         if training is None:
             self._hold(job, names)
-        elif names != training.roster.seated or any(name in relinked for name in names):
+        elif names != training.roster.given or any(name in relinked for name in names):
             self._set(job, training, names)
         elif training.is_held and job.life.phase is Phase.TRAINING:
             # What it was to give is needed no more.
@@ -259,7 +259,7 @@ class WorkerSharing:
     def _set(self, job: Job, training: Training, names: tuple[str, ...]) -> None:
         before, rested = training.workers, training.roster.resting
         self._hold(job, names)
-        training.set_workers(self.pool.seats(names))
+        training.set_workers(self.pool.reached(names))
         after = training.workers
         joined, left = [name for name in after if name not in before], [name for name in before if name not in after]
         if (joined or left) and job.job_id in self.running:

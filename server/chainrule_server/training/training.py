@@ -44,8 +44,8 @@ from chainrule_server.training.result import TrainingFailed, result_of, why_para
 from chainrule_server.training.step_cost import StepCosts
 from chainrule_server.training.worker_group import WorkerGroup
 from chainrule_server.workers.roster import Roster
-from chainrule_server.workers.seat import Outgoing, Seat
 from chainrule_server.workers.waiting import Waiting
+from chainrule_server.workers.worker import Outgoing, Worker
 
 EVALUATE_TRAINING = pb.ORDER_KIND_EVALUATE_TRAINING
 EVALUATE_VALIDATION = pb.ORDER_KIND_EVALUATE_VALIDATION
@@ -184,13 +184,13 @@ class Training:
         """Where the time of the last steps went, from the first order on."""
         return self.costs.spans(origin_ns=self._orders.first_issued_at_ns)
 
-    def set_workers(self, seats: Sequence[Seat]) -> None:
+    def set_workers(self, workers: Sequence[Worker]) -> None:
         """Divide the shards among these workers, in a new generation; any that are more than the shards get none."""
         self.generation += 1
         self.is_held = False
         self._gathered_at_ns = self.clock_ns()
-        admitted, ranges = self.roster.divide_shards(seats)
-        self.costs.keep_clocks({*self.roster.seated})
+        admitted, ranges = self.roster.divide_shards(workers)
+        self.costs.keep_clocks({*self.roster.given})
         before = self._group.members
         self._orders.set_group(WorkerGroup.of(self.job, admitted, ranges, self._memory), generation=self.generation)
         for name in before.keys() - self._group.members.keys():

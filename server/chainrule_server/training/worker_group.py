@@ -15,9 +15,9 @@ from chainrule.transport.local_link.segment import SegmentError
 from chainrule.v1 import job_pb2
 from chainrule_engine.reduction import Subtree, maximal_subtrees
 from chainrule_server.preparation.prepared_job import PreparedJob
-from chainrule_server.workers.seat import Seat
 from chainrule_server.workers.stragglers import Speed
 from chainrule_server.workers.waiting import Silent, Waiting, for_workers
+from chainrule_server.workers.worker import Worker
 
 log = logging.getLogger(__name__)
 # An order younger than this is no reason to say that the job waits.
@@ -63,49 +63,49 @@ class Member:
 class WorkerGroup:
     """Shards divided among workers: those of `ranges`, by their names.
 
-    exchange_of: makes the exchange of a seat for its subtrees."""
+    exchange_of: makes the exchange of a worker for its subtrees."""
 
     def __init__(
         self,
-        seats: Sequence[Seat],
+        workers: Sequence[Worker],
         ranges: Mapping[str, range],
-        exchange_of: Callable[[Seat, list[Subtree]], Exchange],
+        exchange_of: Callable[[Worker, list[Subtree]], Exchange],
     ) -> None:
         self.members: dict[str, Member] = {}
-        self.backup_tasks = BackupTasks(_help_exchanges(self.members, seats, exchange_of))
-        for seat in seats:
-            if seat.name not in ranges:
+        self.backup_tasks = BackupTasks(_help_exchanges(self.members, workers, exchange_of))
+        for worker in workers:
+            if worker.name not in ranges:
                 continue
-            shards = ranges[seat.name]
+            shards = ranges[worker.name]
             subtrees = maximal_subtrees(first=shards.start, stop=shards.stop)
-            exchange = exchange_of(seat, subtrees)
-            lacks_room = seat.shares_memory and not isinstance(exchange, SharedExchange)
-            self.members[seat.name] = Member(shards, subtrees, exchange, lacks_room)
+            exchange = exchange_of(worker, subtrees)
+            lacks_room = worker.shares_memory and not isinstance(exchange, SharedExchange)
+            self.members[worker.name] = Member(shards, subtrees, exchange, lacks_room)
 
     @classmethod
     def of(
-        cls, job: PreparedJob, seats: Sequence[Seat], ranges: Mapping[str, range], memory: ParameterMemory | None
+        cls, job: PreparedJob, workers: Sequence[Worker], ranges: Mapping[str, range], memory: ParameterMemory | None
     ) -> WorkerGroup:
         """The group of a job. memory: where its parameters are; None where memory can't be shared."""
 
-        def exchange_of(seat: Seat, subtrees: list[Subtree]) -> Exchange:
+        def exchange_of(worker: Worker, subtrees: list[Subtree]) -> Exchange:
             size = job.model.layout.size
-            if seat.shares_memory and memory is not None and memory.segment is not None:
+            if worker.shares_memory and memory is not None and memory.segment is not None:
                 try:
                     return SharedExchange(subtrees, size, memory)
                 except SegmentError as error:
-                    extra = log_event("no_shared_memory", worker=seat.name)
-                    log.warning("%s's vectors go over gRPC: %s", seat.name, error, extra=extra)
+                    extra = log_event("no_shared_memory", worker=worker.name)
+                    log.warning("%s's vectors go over gRPC: %s", worker.name, error, extra=extra)
             return StreamExchange(subtrees, size, job.precision)
 
-        return cls(seats, ranges, exchange_of)
+        return cls(workers, ranges, exchange_of)
 
     @classmethod
     def nobody(cls) -> WorkerGroup:
         """A group without workers."""
 
-        def exchange_of(seat: Seat, subtrees: list[Subtree]) -> Exchange:
-            raise TypeError(f"{seat.name} is of no group, so nothing is exchanged for {subtrees}")
+        def exchange_of(worker: Worker, subtrees: list[Subtree]) -> Exchange:
+            raise TypeError(f"{worker.name} is of no group, so nothing is exchanged for {subtrees}")
 
         return cls([], {}, exchange_of)
 
@@ -184,12 +184,12 @@ class WorkerGroup:
 
 
 def _help_exchanges(
-    members: Mapping[str, Member], seats: Sequence[Seat], exchange_of: Callable[[Seat, list[Subtree]], Exchange]
+    members: Mapping[str, Member], workers: Sequence[Worker], exchange_of: Callable[[Worker, list[Subtree]], Exchange]
 ) -> Callable[[str, Subtree], Exchange]:
     """What makes the exchange of a worker that helps, of the kind that it has for its own subtrees.
 
     It doesn't know the group, so that a group, with all its vectors, is free when nobody holds it."""
-    by_name = {seat.name: seat for seat in seats}
+    by_name = {worker.name: worker for worker in workers}
 
     def help_exchange(name: str, subtree: Subtree) -> Exchange:
         shares_memory = isinstance(members[name].exchange, SharedExchange)

@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Container, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from chainrule.holding.links import Link
 from chainrule.process.logs import log_event
 from chainrule.v1 import worker_service_pb2 as pb
 from chainrule_server.workers.departure import CONNECTION_LOST, Departure
-from chainrule_server.workers.registry import WorkerRecord, WorkerRegistry
-from chainrule_server.workers.seat import Outgoing, Seat
+from chainrule_server.workers.registry import WorkerRegistry
+from chainrule_server.workers.worker import Outgoing, Worker
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ class WorkerPool:
         """The workers that can be given jobs."""
         return [name for name, link in self.links.items() if link is not None]
 
-    def register(self, hello: pb.Hello, *, address: str = "") -> WorkerRecord:
+    def register(self, hello: pb.Hello, *, address: str = "") -> Worker:
         """A worker came, with its name made unique."""
         name = base = hello.name or "worker"
         number = 2
@@ -88,11 +88,11 @@ class WorkerPool:
         if self.links.pop(name) is not None:
             self.changed()
 
-    def seats(self, names: Iterable[str]) -> list[Seat]:
-        """The seats of those that have joined."""
+    def reached(self, names: Iterable[str]) -> list[Worker]:
+        """Those of them that have joined, as they are reached now."""
         found = ((name, self.links.get(name)) for name in names)
         return [
-            Seat(name, link.shares_memory, self.registry.connected[name].hello)
+            replace(self.registry.connected[name], shares_memory=link.shares_memory)
             for name, link in found
             if link is not None
         ]

@@ -11,20 +11,10 @@ from dataclasses import dataclass, field
 
 from chainrule.holding.lease import DEFAULT_LEASE_S, Lease
 from chainrule.v1 import worker_service_pb2 as pb
+from chainrule_server.workers.worker import Worker
 
 # Of workers that are gone so many are remembered: for which jobs they computed, and how often they hanged.
 REMEMBERED = 1000
-
-
-@dataclass
-class WorkerRecord:
-    """A connected worker. address: as gRPC writes a peer. connected_at_s: Unix seconds."""
-
-    name: str
-    hello: pb.Hello
-    address: str
-    connected_at_s: float
-    lease: Lease
 
 
 @dataclass
@@ -32,29 +22,29 @@ class WorkerRegistry:
     """By name. lease_s: how long a worker may be silent."""
 
     lease_s: float = DEFAULT_LEASE_S
-    connected: dict[str, WorkerRecord] = field(default_factory=dict)
+    connected: dict[str, Worker] = field(default_factory=dict)
     _jobs: dict[str, str] = field(default_factory=dict)
     _hangs: dict[str, int] = field(default_factory=dict)
     _names: deque[str] = field(default_factory=deque)
 
-    def add(self, name: str, hello: pb.Hello, address: str) -> WorkerRecord:
+    def add(self, name: str, hello: pb.Hello, address: str) -> Worker:
         """A worker came, by a name that no other has now."""
         lease = Lease(self.lease_s, time.monotonic(), self._hangs.get(name, 0))
-        record = WorkerRecord(name, hello, address, time.time(), lease)
-        self.connected[name] = record
-        return record
+        worker = Worker(name, hello=hello, address=address, connected_at_s=time.time(), lease=lease)
+        self.connected[name] = worker
+        return worker
 
     def remove(self, name: str) -> None:
         """It is gone."""
-        record = self.connected.pop(name, None)
-        if record is not None and record.lease.hangs:
+        worker = self.connected.pop(name, None)
+        if worker is not None and worker.lease.hangs:
             self._remember(name)
-            self._hangs[name] = record.lease.hang_count + 1
+            self._hangs[name] = worker.lease.hang_count + 1
 
     def lease_of(self, name: str) -> Lease | None:
         """The lease of a connected worker."""
-        record = self.connected.get(name)
-        return None if record is None else record.lease
+        worker = self.connected.get(name)
+        return None if worker is None else worker.lease
 
     def computes_for(self, name: str, job_id: str) -> None:
         """It was given shards of a job."""

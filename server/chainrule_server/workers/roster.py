@@ -13,9 +13,9 @@ from chainrule.v1 import job_pb2
 from chainrule_engine.precision import PRECISIONS
 from chainrule_server.workers.balance import Balance, event_of
 from chainrule_server.workers.kinds import admit, kind_of
-from chainrule_server.workers.seat import Seat
 from chainrule_server.workers.stragglers import Progress, Speed, late
 from chainrule_server.workers.waiting import QUIET_S
+from chainrule_server.workers.worker import Worker
 
 LOOK_INTERVAL_S = 0.2
 # Of who is late it is told again after this, then after twice that, and so on.
@@ -24,13 +24,13 @@ MOST_EVENT_DOUBLINGS = 6
 
 
 class Roster:
-    """seated: whom the scheduler has given the job. kinds: what has computed for it; its own is the first. Before the
+    """given: whom the scheduler has given the job. kinds: what has computed for it; its own is the first. Before the
     first step is committed these are who may compute it: if they go, they have computed nothing, and others may come.
 
     events: what is to be told of the job, until somebody takes it."""
 
     def __init__(self, training: job_pb2.TrainingSpec) -> None:
-        self.seated: tuple[str, ...] = ()
+        self.given: tuple[str, ...] = ()
         self.refused: tuple[str, ...] = ()
         self.kinds: tuple[str, ...] = ()
         self.has_computed = False
@@ -47,16 +47,16 @@ class Roster:
         # They lost their shards while they owed an answer, and nothing was heard of their work since.
         self._lagging: set[str] = set()
 
-    def divide_shards(self, seats: Sequence[Seat]) -> tuple[list[Seat], dict[str, range]]:
+    def divide_shards(self, workers: Sequence[Worker]) -> tuple[list[Worker], dict[str, range]]:
         """Those of the workers that may compute for the job, and the shards of each; some may get none."""
-        self.seated = tuple(seat.name for seat in seats)
-        self._lagging.intersection_update(self.seated)
-        kinds = {seat.name: kind_of(seat.hello, backend=self._training.backend) for seat in seats}
+        self.given = tuple(worker.name for worker in workers)
+        self._lagging.intersection_update(self.given)
+        kinds = {worker.name: kind_of(worker.hello, backend=self._training.backend) for worker in workers}
         admission = admit(kinds, self.computed_kinds, must_be_identical=self._training.require_identical_workers)
         self.kinds, self.refused = admission.kinds, admission.refused
         self._report(admission.events)
-        admitted = [seat for seat in seats if seat.name in admission.admitted]
-        self._ranges = self._balance.ranges([seat.name for seat in admitted], self._training.shards)
+        admitted = [worker for worker in workers if worker.name in admission.admitted]
+        self._ranges = self._balance.ranges([worker.name for worker in admitted], self._training.shards)
         return admitted, self._ranges
 
     @property
@@ -71,7 +71,7 @@ class Roster:
     @property
     def resting(self) -> list[str]:
         """Who has no shards because it is slow; it is tried again later."""
-        return self._balance.resting([name for name in self.seated if name not in self.refused], self._ranges)
+        return self._balance.resting([name for name in self.given if name not in self.refused], self._ranges)
 
     def report_refused(self, kinds_by_worker: Mapping[str, str]) -> None:
         """Take note of who is connected, but may not compute for the job and so is never given to it."""
@@ -109,7 +109,7 @@ class Roster:
         # Who is silent has a lease that ends; here it is about those who work, but slowly.
         working = {name: each for name, each in progress.items() if each.is_done or _lives(lease_of(name))}
         move = self._balance.next_move(now_s, speeds, shard_counts, working)
-        others = [name for name in self.seated if name not in self.refused]
+        others = [name for name in self.given if name not in self.refused]
         if move is None:
             idle = [name for name in others if name not in speeds and name not in self._lagging]
             return self._balance.forgives(now_s, idle)

@@ -56,7 +56,7 @@ def live(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Story], N
 
 def members(job: Job) -> tuple[str, ...]:
     assert job.training is not None
-    return job.training.roster.seated
+    return job.training.roster.given
 
 
 def waiting_for(job: Job) -> str:

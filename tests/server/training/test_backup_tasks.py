@@ -25,7 +25,7 @@ from chainrule_server.data.data_set import DataSet
 from chainrule_server.preparation.prepare import prepare
 from chainrule_server.preparation.prepared_job import PreparedJob
 from chainrule_server.training.training import Training
-from chainrule_server.workers.seat import Seat
+from chainrule_server.workers.worker import Worker
 from tests.plain_workers import PlainWorkers, receive, train_with_plain_workers
 
 MS = 1_000_000
@@ -66,7 +66,7 @@ def train_at_random(job: PreparedJob, *, worker_count: int, seed: int) -> tuple[
         queues["from", name].append(message)
 
     workers = PlainWorkers(training, deliver)
-    training.set_workers([Seat(name) for name in names])
+    training.set_workers([Worker(name) for name in names])
     for _ in range(100_000):
         for message in training.outbox:
             queues["to", message.name].append(message.response)
@@ -75,7 +75,7 @@ def train_at_random(job: PreparedJob, *, worker_count: int, seed: int) -> tuple[
             return training.result.parameters_sha256, workers.help_count
         now_ns += chosen.choice([MS, 10 * MS, 300 * MS])
         if training.relieve_stragglers():
-            training.set_workers([Seat(name) for name in names])
+            training.set_workers([Worker(name) for name in names])
             continue
         full = [key for key, queue in queues.items() if queue and chosen.random() < speed[key[1]]]
         if full:

@@ -18,7 +18,7 @@ from chainrule_server.data import data_set
 from chainrule_server.data.data_set import DataSet
 from chainrule_server.preparation.prepare import prepare
 from chainrule_server.preparation.prepared_job import PreparedJob
-from chainrule_server.training.training import Seat, Training
+from chainrule_server.training.training import Training, Worker
 from tests.plain_workers import train_with_plain_workers
 from tests.vector_count import counting
 
@@ -49,7 +49,7 @@ def test_over_grpc_the_vectors_are_counted(job: PreparedJob, worker_count: int) 
     with counting(SIZE) as count:
         training = Training("job", job, clock_ns=lambda: 0)
         for _ in range(3):
-            training.set_workers([Seat(f"worker-{number}") for number in range(worker_count)])
+            training.set_workers([Worker(f"worker-{number}") for number in range(worker_count)])
             training.outbox.clear()
         exchanges = [member.exchange for member in training._group.members.values()]
         pushed = sum(len(each._gradients) for each in exchanges if isinstance(each, StreamExchange))
@@ -63,7 +63,7 @@ def test_in_shared_memory_the_bytes_are_counted(job: PreparedJob, worker_count: 
     with counting(SIZE) as count:
         training = Training("job", job, clock_ns=lambda: 0, share_memory=True)
         for _ in range(3):
-            training.set_workers([Seat(f"worker-{number}", shares_memory=True) for number in range(worker_count)])
+            training.set_workers([Worker(f"worker-{number}", shares_memory=True) for number in range(worker_count)])
             training.outbox.clear()
         assert count() == 2 * 2
     page_bytes = os.sysconf("SC_PAGESIZE")
@@ -103,7 +103,7 @@ def test_a_job_that_has_ended_holds_none_and_no_descriptor(job: PreparedJob) -> 
     with counting(SIZE) as count:
         for _ in range(3):
             training = Training("job", job, clock_ns=lambda: 0, share_memory=True)
-            training.set_workers([Seat("worker", shares_memory=True)])
+            training.set_workers([Worker("worker", shares_memory=True)])
             training.set_workers([])
             training.outbox.clear()
             kept.append(training.end())
@@ -118,9 +118,9 @@ def test_a_job_that_has_ended_holds_none_and_no_descriptor(job: PreparedJob) -> 
 @pytest.mark.parametrize("share_memory", [False, True])
 def test_the_vectors_of_workers_that_are_no_more_are_free_at_once(job: PreparedJob, share_memory: bool) -> None:
     training = Training("job", job, clock_ns=lambda: 0, share_memory=share_memory)
-    training.set_workers([Seat("worker", shares_memory=share_memory)])
+    training.set_workers([Worker("worker", shares_memory=share_memory)])
     exchange = weakref.ref(training._group.members["worker"].exchange)
-    training.set_workers([Seat("other", shares_memory=share_memory)])
+    training.set_workers([Worker("other", shares_memory=share_memory)])
     assert exchange() is None
 
 

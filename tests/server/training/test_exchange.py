@@ -20,7 +20,7 @@ from chainrule_server.errors import WorkerFailed
 from chainrule_server.preparation.prepare import prepare
 from chainrule_server.preparation.prepared_job import PreparedJob
 from chainrule_server.training.training import Training, TrainingFailed
-from chainrule_server.workers.seat import Seat
+from chainrule_server.workers.worker import Worker
 
 # Two whole parts and a short one.
 SIZE = 2 * wire.PART_ELEMENTS + 8
@@ -48,7 +48,7 @@ def job(monkeypatch: pytest.MonkeyPatch) -> PreparedJob:
 def started(job: PreparedJob, *names: str) -> tuple[Training, pb.Order]:
     """A training whose workers have their first order."""
     training = Training("job", job, clock_ns=lambda: 0)
-    training.set_workers([Seat(name) for name in names])
+    training.set_workers([Worker(name) for name in names])
     for name in names:
         training.report_ready(name, pb.Ready(job_id="job", generation=training.generation))
     return training, order_of(training)
@@ -165,7 +165,7 @@ def test_parts_of_an_older_order_or_generation_or_of_a_worker_without_shards_are
         training.push_part("a", part(order, STARTS[0], shard=0)._replace(order=order.order - 1))
         training.push_part("a", part(order, STARTS[0], shard=0)._replace(order=order.order + 1))
     elif late == "generation":
-        training.set_workers([Seat("a"), Seat("b")])
+        training.set_workers([Worker("a"), Worker("b")])
         training.push_part("a", part(order, STARTS[0], shard=0))
         for name in ("a", "b"):
             training.report_ready(name, pb.Ready(job_id="job", generation=training.generation))
@@ -186,7 +186,7 @@ def test_a_push_of_another_number_of_rows_is_refused(job: PreparedJob) -> None:
 
 def test_a_push_that_no_order_asked_for_is_refused(job: PreparedJob) -> None:
     training = Training("job", job, clock_ns=lambda: 0)
-    training.set_workers([Seat("a")])
+    training.set_workers([Worker("a")])
     with pytest.raises(ProtocolError, match="no order of this generation"):
         training.push_partial_sum("a", push(pb.Order(generation=1), shard=0, shards=2, row_count=8))
 

@@ -15,7 +15,7 @@ from chainrule_server.preparation.prepare import prepare
 from chainrule_server.preparation.prepared_job import PreparedJob
 from chainrule_server.training.result import TrainingFailed
 from chainrule_server.training.training import Training
-from chainrule_server.workers.seat import Seat
+from chainrule_server.workers.worker import Worker
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def job(monkeypatch: pytest.MonkeyPatch) -> PreparedJob:
 
 def started(job: PreparedJob, *names: str) -> Training:
     training = Training("job", job, clock_ns=lambda: 0)
-    training.set_workers([Seat(name) for name in names])
+    training.set_workers([Worker(name) for name in names])
     for name in names:
         training.report_ready(name, pb.Ready(job_id="job", generation=training.generation))
     return training
@@ -71,7 +71,7 @@ def push(order: pb.Order, *, shard: int, value: float = 1.0, shards: int = 1, ro
 
 def test_nothing_is_ordered_before_every_worker_is_ready(job: PreparedJob) -> None:
     training = Training("job", job, clock_ns=lambda: 0)
-    training.set_workers([Seat("a"), Seat("b")])
+    training.set_workers([Worker("a"), Worker("b")])
     training.report_ready("a", pb.Ready(job_id="job", generation=1))
     assert orders(training) == []
     assert training.waiting is not None
@@ -127,7 +127,7 @@ def test_a_push_of_an_older_generation_is_ignored_and_the_step_is_ordered_again(
     training = started(job, "a", "b")
     (_, order), _ = orders(training)
     training.push_partial_sum("a", push(order, shard=0))
-    training.set_workers([Seat("b")])
+    training.set_workers([Worker("b")])
     training.report_ready("b", pb.Ready(job_id="job", generation=training.generation))
     training.push_partial_sum("b", push(order, shard=1))
     assert training.progress.step == 0
@@ -301,7 +301,7 @@ def test_shards_move_away_from_a_worker_that_stays_behind(job: PreparedJob) -> N
     assert not training.relieve_stragglers()
     set_clock(training, 2_200_000_000)
     assert training.relieve_stragglers()
-    training.set_workers([Seat("a"), Seat("late")])
+    training.set_workers([Worker("a"), Worker("late")])
     assert training.workers == ["a"]
     assert [event.WhichOneof("event") for event in training.roster.events] == ["late_worker_helped", "shards_moved"]
     # It still owes an answer, so it may still be found to hang.
@@ -351,13 +351,13 @@ def test_an_evaluation_that_a_worker_is_late_with_tells_nothing_of_its_speed(job
 
 def test_the_first_committed_step_fixes_the_kind_of_workers(job: PreparedJob) -> None:
     training = Training("job", job, clock_ns=lambda: 0)
-    training.set_workers([Seat("x", hello=pb.Hello(numpy_version="2"))])
+    training.set_workers([Worker("x", hello=pb.Hello(numpy_version="2"))])
     assert training.roster.computed_kinds == ()
     training.set_workers([])
-    training.set_workers([Seat("a", hello=pb.Hello(numpy_version="1"))])
+    training.set_workers([Worker("a", hello=pb.Hello(numpy_version="1"))])
     training.report_ready("a", pb.Ready(job_id="job", generation=training.generation))
     ((_, order),) = orders(training)
     training.push_partial_sum("a", push(order, shard=0, shards=2))
     assert training.roster.computed_kinds == ("numpy 1",)
-    training.set_workers([Seat("x", hello=pb.Hello(numpy_version="2"))])
+    training.set_workers([Worker("x", hello=pb.Hello(numpy_version="2"))])
     assert training.roster.refused == ("x",)

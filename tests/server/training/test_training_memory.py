@@ -6,7 +6,7 @@ import pytest
 
 from chainrule_server.preparation.prepared_job import PreparedJob
 from chainrule_server.training.training import Training
-from chainrule_server.workers.seat import Seat
+from chainrule_server.workers.worker import Worker
 from tests.garbage import left_behind
 from tests.plain_workers import PlainWorkers
 from tests.server.training.test_training import job as job
@@ -17,7 +17,7 @@ def trained(job: PreparedJob, *, share_memory: bool) -> Training:
     workers = PlainWorkers(training)
     # The workers change between the steps, and one of two is helped by the other.
     for names in (("a", "b"), ("a",), ("b", "a")):
-        training.set_workers([Seat(name) for name in names])
+        training.set_workers([Worker(name) for name in names])
         while training.outbox and training.result is None:
             message = training.outbox.pop(0)
             workers.take(message.name, message.response)
@@ -35,8 +35,8 @@ def test_workers_that_are_replaced_leave_nothing_behind(job: PreparedJob) -> Non
     training = Training("job", job, clock_ns=lambda: 0, share_memory=True)
 
     def change() -> None:
-        training.set_workers([Seat("a", shares_memory=True), Seat("b")])
-        training.set_workers([Seat("b"), Seat("c", shares_memory=True)])
+        training.set_workers([Worker("a", shares_memory=True), Worker("b")])
+        training.set_workers([Worker("b"), Worker("c", shares_memory=True)])
         training.outbox.clear()
 
     assert left_behind(change) == []
