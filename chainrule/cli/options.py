@@ -9,7 +9,7 @@ import typer
 
 DEFAULT_SERVER = "127.0.0.1:50051"
 # The files of rows that a job can read.
-DATA_FILES = ".csv, .tsv, .parquet, .arrow, .feather, .npz or .npy"
+DATA_FILES = ".csv, .tsv, .tab, .parquet, .arrow, .feather, .npz or .npy"
 Server = Annotated[
     str, typer.Option("--server", metavar="HOST:PORT", envvar="CHAINRULE_SERVER", help="The server to talk to.")
 ]

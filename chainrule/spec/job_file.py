@@ -31,7 +31,7 @@ from chainrule.v1 import job_pb2
 
 MAX_FILE_BYTES = 1 << 20
 # Of files that are the data of a job, and named for it by mistake.
-_DATA_SUFFIXES = (".csv", ".tsv", ".parquet", ".arrow", ".feather", ".npz", ".npy")
+_DATA_SUFFIXES = (".csv", ".tsv", ".tab", ".parquet", ".arrow", ".feather", ".npz", ".npy")
 
 _INTEGER_BITS = {
     FieldDescriptor.CPPTYPE_INT32: (-(2**31), 2**31 - 1),
@@ -53,7 +53,7 @@ def load_job_file(path: str | Path, settings: Sequence[str] = ()) -> job_pb2.Job
 def load_table(path: str | Path) -> dict[str, Any]:
     """The table that a file is. Raises JobFileError."""
     path = Path(path)
-    if path.suffix in _DATA_SUFFIXES:
+    if path.suffix.lower() in _DATA_SUFFIXES:
         message = f"{path}: is a table by its name, and no job file; 'chainrule init {path}' writes one for it"
         raise JobFileError([("", message)])
     try:

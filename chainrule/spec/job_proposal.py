@@ -8,8 +8,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-# A text column with more values than that says who a row is, and not what it is like.
+# A text column with more values than that says who a row is, and not what it is like; and so does one of which most
+# rows have a value of their own, where there are rows enough to tell.
 MOST_CATEGORIES = 100
+OWN_SHARE = 0.5
+FEWEST_ROWS = 20
 # Whole numbers with so few values may be names of classes.
 FEW_VALUES = 10
 HIDDEN_UNITS = 16
@@ -21,13 +24,15 @@ Kind = Literal["number", "category", "unusable"]
 
 @dataclass(frozen=True)
 class ColumnFacts:
-    """What is known of a column. distinct: how many values. names: the first categories. why: it can't be used."""
+    """What is known of a column, from all rows. distinct: how many values. names: the first categories. why: it can't
+    be used. is_counter: it numbers the rows, one after the other."""
 
     name: str
     kind: Kind
     missing: int = 0
     distinct: int = 0
     is_whole: bool = False
+    is_counter: bool = False
     names: tuple[str, ...] = ()
     why: str = ""
 
@@ -41,9 +46,10 @@ class NoTarget(ValueError):
     """No column can be the target; the message says why and what to do."""
 
 
-def chosen_target(columns: Sequence[ColumnFacts], wanted: str | None) -> ColumnFacts:
-    """The column to predict: the wanted one, else one that is called target, label, class or y, else the last.
+def chosen_target(columns: Sequence[ColumnFacts], wanted: str | None, *, row_count: int) -> ColumnFacts:
+    """The column to predict: the wanted one, else one that is called target, label or y, else the last that can be one.
 
+    What is the same in every row, numbers the rows or holds too many texts is none, unless it is wanted by name.
     Raises NoTarget."""
     by_name = {column.name: column for column in columns}
     if wanted is not None:
@@ -52,10 +58,11 @@ def chosen_target(columns: Sequence[ColumnFacts], wanted: str | None) -> ColumnF
         if by_name[wanted].kind == "unusable":
             raise NoTarget(f"{wanted!r} can't be the target: {by_name[wanted].why}")
         return by_name[wanted]
-    usable = [column for column in columns if column.kind != "unusable"]
+    usable = [column for column in columns if not _why_left_out(column, row_count)]
     if not usable:
-        raise NoTarget("no column holds numbers or categories")
-    named = [column for column in usable if column.name.lower() in ("target", "label", "class", "y")]
+        raise NoTarget("no column holds different numbers or categories; name one with --target")
+    # Not "class": as often it is a feature, such as that of a ticket.
+    named = [column for column in usable if column.name.lower() in ("target", "label", "y")]
     return (named or usable)[-1]
 
 
@@ -67,22 +74,29 @@ def proposal(
     target: ColumnFacts,
     row_count: int,
     file_name: str,
-    csv_format: Mapping[str, str] | None = None,
+    csv_format: Mapping[str, Any] | None = None,
+    has_own_target: bool = False,
 ) -> str:
     """The text of a job file. uri: of the data. file_name: what the job file will be called, for its first comment.
 
-    csv_format: what `data.csv` must say, where the file isn't the usual CSV.
+    csv_format: what `data.csv` must say, where the file isn't the usual CSV. has_own_target: the job doesn't name it.
 
     Raises NoTarget where no feature is left."""
+    if target.distinct <= 1:
+        raise NoTarget(f"{target.name!r} is the same in every row, so there is nothing to learn; choose another column")
     left_out = {column.name: _why_left_out(column, row_count) for column in columns if column is not target}
     excluded = {column: why for column, why in left_out.items() if why}
+    if len(excluded) == len(left_out):
+        # A number of each row is a poor feature, but better than none.
+        numbers = {column.name for column in columns if column.kind == "number" and column.distinct > 1}
+        excluded = {column: why for column, why in excluded.items() if column not in numbers}
     features = [column for column in columns if column is not target and column.name not in excluded]
     if not features:
         raise NoTarget(f"no column but {target.name!r} can be used, so there is nothing to predict it from")
     is_class = target.kind == "category" or _may_be_class(target)
     shards = _shards(row_count)
     lines = [
-        f"# {row_count} rows of {uri}; predicts {_quoted(target.name)} from {len(features)} columns.",
+        f"# {row_count} rows of {uri}, all looked at; predicts {_quoted(target.name)} from {len(features)} columns.",
         "#",
         f"#     chainrule train {file_name} --workers 2",
         "#",
@@ -95,7 +109,7 @@ def proposal(
         "",
         "[data]",
         f"uri = {_quoted(uri)}",
-        f"target = {_quoted(target.name)}",
+        *(["# The file has a target of its own."] if has_own_target else [f"target = {_quoted(target.name)}"]),
     ]
     if csv_format:
         lines.append(f"csv = {{ {', '.join(f'{key} = {_quoted(value)}' for key, value in csv_format.items())} }}")
@@ -184,10 +198,13 @@ def _why_left_out(column: ColumnFacts, row_count: int) -> str:
         return _without_advice(column).rstrip(".")
     if column.distinct <= 1:
         return "it is the same in every row"
-    if column.kind == "category" and column.distinct > MOST_CATEGORIES:
-        return f"{column.distinct} different texts, so it is a name or a remark"
+    own = column.distinct > OWN_SHARE * row_count and row_count >= FEWEST_ROWS
+    if column.kind == "category" and (column.distinct > MOST_CATEGORIES or own):
+        return f"{column.distinct} different texts in {row_count} rows, so it is a name or a remark"
+    if column.is_counter and column.is_whole and row_count >= FEWEST_ROWS:
+        return "it counts the rows, and says nothing of them"
     if column.kind == "number" and column.is_whole and column.distinct == row_count and _is_identifier(column.name):
-        return "a number of its own for each row"
+        return "a number of its own for each row, so it says which row it is"
     return ""
 
 
@@ -198,7 +215,11 @@ def _without_advice(column: ColumnFacts) -> str:
 
 
 def _is_identifier(name: str) -> bool:
-    return re.search(r"(?:^|[_\s-])(?:id|index|number|nr|no|key)$", name.lower()) is not None
+    """Whether a name is one of what tells rows apart, such as "PassengerId", "Unnamed: 0" or "row_names"."""
+    words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
+    ends = r"(?:^|[_\s.-])(?:id|ids|uid|uuid|guid|index|idx|number|num|nr|no|key|rowid|row)$"
+    whole = r"unnamed(?:: \d+)?|row[_ .]?names?|__index_level_\d+__|x\.?1?|id.*"
+    return re.search(ends, words) is not None or re.fullmatch(whole, words) is not None
 
 
 def _shards(row_count: int) -> int:
@@ -211,8 +232,10 @@ def _power_below(number: int) -> int:
     return 1 << max(number, 1).bit_length() - 1
 
 
-def _quoted(text: str) -> str:
-    return json.dumps(text, ensure_ascii=False)
+def _quoted(value: str | Sequence[str]) -> str:
+    """A text, or a list of texts, as TOML has it."""
+    # DEL is the one character that JSON leaves as it is and TOML doesn't take.
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def _listed(names: Sequence[str]) -> str:

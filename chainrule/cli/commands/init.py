@@ -26,7 +26,7 @@ LOOK_TIMEOUT_S = 300.0
 
 @app.command()
 def init(
-    data_file: Annotated[Path, typer.Argument(metavar="DATA", help=f"A {DATA_FILES} file.")],
+    data_file: Annotated[Path, typer.Argument(metavar="DATA", help=f"A {DATA_FILES} file, or a folder of them.")],
     target: Annotated[
         str | None, typer.Option("--target", metavar="COLUMN", help="What to predict; else the last column.")
     ] = None,
@@ -36,9 +36,13 @@ def init(
     as_json: Json = False,
 ) -> None:
     """Write a commented job file for a data file: its columns are looked at, and a model is proposed."""
-    if not data_file.is_file():
-        raise wrong_input("DATA", f"{data_file}: there is no such file; give a {DATA_FILES} file")
-    path = output or data_file.with_suffix(".toml")
+    if not data_file.exists():
+        raise wrong_input("DATA", f"{data_file}: there is no such file; give a {DATA_FILES} file, or a folder of them")
+    if data_file.is_dir():
+        data_file = data_file.resolve()
+        path = output or data_file.with_name(f"{data_file.name}.toml")
+    else:
+        path = output or data_file.with_suffix(".toml")
     folder = path.parent
     # The job file's own folder is what `train` reads files from.
     uri = f"file:{_below(data_file, folder)}"
@@ -58,7 +62,10 @@ def init(
         raise CommandFailed(WRONG_INPUT, problems, reason=error.reason) from None
     columns = [ColumnFacts.of(each) for each in answer["columns"]]
     try:
-        chosen = chosen_target(columns, target)
+        has_own_target = bool(answer.get("has_own_target"))
+        if has_own_target and target not in (None, "target"):
+            raise wrong_input("--target", f"{data_file} has a target of its own, the array 'target'")
+        chosen = columns[-1] if has_own_target else chosen_target(columns, target, row_count=answer["row_count"])
         text = proposal(
             columns,
             uri=uri,
@@ -67,6 +74,7 @@ def init(
             row_count=answer["row_count"],
             file_name=os.fspath(path),
             csv_format=answer.get("csv"),
+            has_own_target=has_own_target,
         )
     except NoTarget as error:
         raise wrong_input("--target", str(error)) from None

@@ -40,7 +40,7 @@ class RowsFile:
 
     def where(self, row: int) -> str:
         """A row, counted from 0 over all requests, for a message: of a CSV file its line."""
-        line = None if self.path.name.endswith(BINARY_ENDINGS) else self._line_of(row)
+        line = None if self.path.name.lower().endswith(BINARY_ENDINGS) else self._line_of(row)
         return f"row {row}" if line is None else f"line {line}"
 
     def _line_of(self, row: int) -> int | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -97,6 +98,13 @@ def choose_features(
     _check_known(spec.exclude, names, field="data.exclude")
     _check_known(spec.categories, known, field="data.categories")
     chosen = tuple(spec.features) or tuple(name for name in names if name not in set(spec.exclude))
+    unnamed = [name for name in chosen if not name.strip()]
+    if unnamed:
+        raise ColumnError(
+            f"column {list(known).index(unnamed[0]) + 1} of {len(known)} has no name (pandas and R write row numbers "
+            f"so); leave it out with data.exclude = [{json.dumps(unnamed[0])}], or give it a name in the file",
+            field="data.exclude",
+        )
     if not chosen:
         raise ColumnError("no column is left to learn from", field="data.exclude" if spec.exclude else "data.uri")
     unused = [name for name in spec.categories if name in names and name not in chosen]
@@ -106,15 +114,16 @@ def choose_features(
 
 
 def check_names(names: Sequence[str]) -> None:
-    """Refuse columns without a name, and two with the same. Raises ColumnError."""
+    """Refuse several columns without a name, and two with the same. One without a name, such as that of the row numbers
+    which pandas and R write, is there as long as nobody learns from it: see `choose_features`. Raises ColumnError."""
     if not names:
         raise ColumnError("the file has no column")
-    for place, name in enumerate(names, start=1):
-        if not name.strip():
-            raise ColumnError(
-                f"column {place} of {len(names)} has no name; give it one in the file (pandas writes its row numbers "
-                "so unless it is told index=False)"
-            )
+    unnamed = [place for place, name in enumerate(names, start=1) if not name.strip()]
+    if len(unnamed) > 1 or len(unnamed) == len(names):
+        raise ColumnError(
+            f"columns {listed([str(place) for place in unnamed])} of {len(names)} have no name; give each one in the "
+            "file, or take them out"
+        )
     if len(set(names)) < len(names):
         twice = next(name for name in names if list(names).count(name) > 1)
         raise ColumnError(f"two columns are named {twice!r}; give each its own name")

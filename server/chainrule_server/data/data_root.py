@@ -91,7 +91,7 @@ def matching(names: Iterable[str], pattern: str, endings: Collection[str]) -> li
     """The names of data files that a pattern means, sorted. Raises DataFileError for none, and for too many."""
     found = sorted(name for name in names if fnmatch.fnmatchcase(name, pattern))
     hidden = tuple(sign for sign in "._" if not pattern.startswith(sign))
-    found = [each for each in found if each.endswith(tuple(endings)) and not each.startswith(hidden)]
+    found = [each for each in found if each.lower().endswith(tuple(endings)) and not each.startswith(hidden)]
     if not found:
         raise DataFileError(f"means no file: nothing here has this form and ends in {', '.join(endings)}")
     if len(found) > MAX_FILES:

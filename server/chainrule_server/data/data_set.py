@@ -19,11 +19,12 @@ from chainrule_server.data import column_choice, sklearn_data
 from chainrule_server.data.columns import Categories, Column, ColumnError, Table, block_slices, in_rows
 from chainrule_server.data.data_root import DataFileError, names_below, open_below
 from chainrule_server.data.data_set_store import DataSetStore
+from chainrule_server.data.endings import ENDINGS, ending_of
 from chainrule_server.data.formats.array_columns import column_of
 from chainrule_server.data.formats.npz_file import array_names, read_npz
 from chainrule_server.data.object_storage import SCHEMES, ObjectStorage
 from chainrule_server.data.size_checks import check_row_count
-from chainrule_server.data.table_files import ENDINGS, open_files
+from chainrule_server.data.table_files import open_files
 from chainrule_server.errors import NotFound
 
 OpenFile = Callable[[str], BinaryIO]
@@ -185,7 +186,7 @@ def _uploaded(reference: str, data_sets: DataSetStore | None) -> tuple[list[str]
 
 
 def _from_files(spec: job_pb2.DataSpec, names: list[str], open_file: OpenFile) -> DataSet | FileRows:
-    if len(names) == 1 and names[0].endswith(".npz"):
+    if len(names) == 1 and ending_of(names[0]) == ".npz":
         with open_file(names[0]) as file:
             # Without such an array each one is a column; the message for a file with neither is that of `read_npz`.
             if not spec.target or "features" in array_names(file):

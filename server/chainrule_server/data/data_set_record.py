@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from chainrule_server.data.table_files import ENDINGS
+from chainrule_server.data.endings import ENDINGS
 from chainrule_server.storage import durable_file
 
 LONGEST_NAME = 200
@@ -102,14 +102,14 @@ class DataSetRecord:
 
 def ending_of(name: str) -> str:
     """The ending that tells how a file is read; '' for another."""
-    return next((ending for ending in UPLOAD_ENDINGS if name.endswith(ending)), "")
+    return next((ending for ending in UPLOAD_ENDINGS if name.lower().endswith(ending)), "")
 
 
 def name_problem(name: str) -> str:
     """What is wrong with the name of a data set, or ''."""
     if not name or len(name) > LONGEST_NAME or not name.isprintable() or "/" in name:
         return f"must be a file's name of at most {LONGEST_NAME} printable characters, got {name[:80]!r}"
-    if not ending_of(name) or name == ending_of(name):
+    if not ending_of(name) or name.lower() == ending_of(name):
         return f"must end in {', '.join(UPLOAD_ENDINGS)}, which tells how the file is read; got {name[:80]!r}"
     return ""
 

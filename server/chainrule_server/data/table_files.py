@@ -12,10 +12,10 @@ from chainrule.v1 import job_pb2
 from chainrule_server.data.column_choice import cell_rules, listed
 from chainrule_server.data.columns import CellFile, Column, ColumnError, Table, TableFile, joined, with_missing
 from chainrule_server.data.data_root import DataFileError
+from chainrule_server.data.endings import ENDINGS, ending_of
 from chainrule_server.data.formats.array_columns import NpyFile, NpzFile, NpzMatrix
 from chainrule_server.data.formats.npz_file import array_names
 
-ENDINGS = (".csv", ".tsv", ".parquet", ".arrow", ".feather", ".npz", ".npy")
 # How the forms that are no text begin.
 BEGINNINGS = {
     b"PAR1": ".parquet",
@@ -98,7 +98,7 @@ def open_files(
     """The files of those names, opened. open_file: opens one by its name. stack: closes them.
 
     Raises DataFileError, ColumnError."""
-    endings = sorted({ending for each in names for ending in ENDINGS if each.endswith(ending)})
+    endings = sorted({ending_of(each) for each in names} - {""})
     if not endings:
         raise DataFileError(f"names no file that can be read; its name must end in {', '.join(ENDINGS)}")
     if len(endings) > 1:
@@ -131,11 +131,11 @@ def open_rows(file: BinaryIO, name: str, spec: job_pb2.DataSpec, *, has_header: 
     a pipe, its first bytes tell its form.
 
     has_header: whether the first line of a CSV file names the columns. Raises DataFileError, ColumnError."""
-    ending = next((each for each in ENDINGS if name.endswith(each)), None)
+    ending = ending_of(name)
     form = spec.csv
-    if ending is None:
+    if not ending:
         ending = _ending_of_content(file)
-        if not form.delimiter and spec.uri.endswith(".tsv"):
+        if not form.delimiter and ending_of(spec.uri) == ".tsv":
             form = job_pb2.CsvFormat(delimiter="\t", decimal_point=form.decimal_point)
     if ending == ".npz" and "features" in array_names(file):
         return OpenRows(NpzMatrix(file), has_names=True, is_csv=False)

@@ -2,9 +2,11 @@
 for them.
 
 Standard input is a serialized JobSpec, of which only `data` counts. Standard output is one line of JSON:
-{"row_count": n, "columns": [{"name", "kind", "missing", …}], "csv": {…}}, or {"violations": [[path, message], …]} and
-exit code 2. kind: "number" (then also "is_whole", "distinct"), "category" ("distinct", "names": the first of them,
-sorted), or "unusable" ("why"). csv: the `data.csv` that reads the file, where the question has none and it takes one.
+{"row_count": n, "columns": [{"name", "kind", "missing", …}], "csv": {…}, "has_own_target": …}, or
+{"violations": [[path, message], …]} and exit code 2. All rows are looked at. kind: "number" (then also "is_whole",
+"distinct", "is_counter": it numbers the rows), "category" ("distinct", "names": the first of them, sorted), or
+"unusable" ("why"). csv: the `data.csv` that reads the file, where the question has none and it takes one.
+has_own_target: the last column, "target", is the data set's own, which a job doesn't name.
 """
 
 # ruff: noqa: E402  (one BLAS thread must be set before numpy is loaded)
@@ -27,16 +29,17 @@ import numpy as np
 from google.protobuf.message import DecodeError
 
 from chainrule.v1 import job_pb2
-from chainrule_server.data.columns import Categories, Column, ColumnError, Table
+from chainrule_server.data.columns import Categories, Column, ColumnError, Numbers, Table
 from chainrule_server.data.data_root import DataFileError, default_data_root, names_below, open_below
+from chainrule_server.data.data_set import DataError, load
+from chainrule_server.data.endings import ENDINGS, ending_of
 from chainrule_server.data.formats.csv_guess import guessed_format
-from chainrule_server.data.table_files import ENDINGS, open_files
+from chainrule_server.data.formats.npz_file import array_names
+from chainrule_server.data.table_files import open_files
 
 WRONG_INPUT = 2
 # So many names of categories are told.
 MOST_NAMES = 20
-# Distinct numbers are counted up to here.
-MOST_DISTINCT = 1_000
 
 
 def main() -> int:
@@ -60,17 +63,41 @@ def facts_of(data: job_pb2.DataSpec, *, data_root: Path | None) -> dict[str, Any
     """The columns of a `file:` URI, in the file's order. Raises ColumnError, DataFileError."""
     with ExitStack() as stack:
         names = names_below(data_root, data.uri.removeprefix("file:"), ENDINGS)
+        if len(names) == 1 and ending_of(names[0]) == ".npz":
+            with open_below(data_root, names[0]) as file:
+                if "features" in array_names(file):
+                    return _of_matrix(data, data_root)
         data = _described_format(data, names[0], data_root)
         files = open_files(names, partial(open_below, data_root), data, stack)
-        table = files.table(files.columns, ())
-        columns = [_described(table, name) for name in files.columns]
+        # A column without a name is what nobody can learn from.
+        wanted = [name for name in files.columns if name.strip()]
+        table = files.table(wanted, ())
+        seen = {name: _described(table, name) for name in wanted}
+        unnamed = {"kind": "unusable", "why": "has no name: row numbers, as pandas and R write them"}
+        columns = [seen.get(name, {"name": name, **unnamed}) for name in files.columns]
         csv_format = {field.name: value for field, value in data.csv.ListFields()}
-        return {"row_count": table.row_count, "columns": columns, "csv": csv_format}
+        return {"row_count": table.row_count, "columns": columns, "csv": csv_format, "has_own_target": False}
+
+
+def _of_matrix(data: job_pb2.DataSpec, data_root: Path | None) -> dict[str, Any]:
+    """The columns of an .npz file with a matrix `features` and its own `target`. Raises ColumnError, DataFileError."""
+    try:
+        with load(data, data_root=data_root) as rows:
+            columns = [{"name": name, **_facts(rows.feature(place))} for place, name in enumerate(rows.feature_names)]
+            target = rows.target
+            if rows.classes is None:
+                facts = _facts(Numbers(target))
+            else:
+                facts = _facts(Categories(target.astype(np.int32), rows.classes))
+    except DataError as error:
+        raise ColumnError(str(error).removeprefix(f"{data.uri}: "), field=error.field) from None
+    columns.append({"name": "target", **facts})
+    return {"row_count": len(target), "columns": columns, "csv": {}, "has_own_target": True}
 
 
 def _described_format(data: job_pb2.DataSpec, name: str, data_root: Path | None) -> job_pb2.DataSpec:
     """The data with a guess of their CSV format, where none is given and the file needs one."""
-    if data.HasField("csv") or not name.endswith((".csv", ".tsv")):
+    if data.HasField("csv") or ending_of(name) not in (".csv", ".tsv"):
         return data
     with open_below(data_root, name) as file:
         guess = guessed_format(file, name)
@@ -98,13 +125,16 @@ def _facts(column: Column) -> dict[str, Any]:
             "names": list(column.names[:MOST_NAMES]),
         }
     values = column.values[~np.isnan(column.values)]
-    # Of the first rows only, where there are many: a proposal needs no more.
-    distinct = len(np.unique(values[:100_000]))
+    if np.isinf(values).any():
+        return {"kind": "unusable", "why": f"holds {values[np.isinf(values)][0]:g}, which is no finite number"}
+    first = values[0] if len(values) else 0.0
     return {
         "kind": "number",
         "missing": len(column.values) - len(values),
         "is_whole": bool(np.all(values == np.floor(values))),
-        "distinct": min(distinct, MOST_DISTINCT),
+        "distinct": len(np.unique(values)),
+        "is_counter": len(values) == len(column.values)
+        and bool(np.array_equal(values, first + np.arange(len(values), dtype=np.float64))),
     }
 
 

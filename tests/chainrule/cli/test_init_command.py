@@ -128,7 +128,7 @@ def test_json_names_the_file_and_the_target(tmp_path: Path, capsys: pytest.Captu
 
 def test_a_column_that_is_called_target_is_preferred_to_the_last() -> None:
     columns = [ColumnFacts("y", "number", distinct=9), ColumnFacts("x", "number", distinct=9)]
-    assert chosen_target(columns, None).name == "y"
+    assert chosen_target(columns, None, row_count=9).name == "y"
 
 
 def test_a_table_of_nothing_but_the_target_is_refused() -> None:

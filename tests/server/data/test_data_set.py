@@ -204,7 +204,7 @@ def test_the_data_root_itself_may_be_a_link(tmp_path: Path) -> None:
     ("uri", "said"),
     [
         ("file:row.npz", "no such file in the data folder; it holds folder, .*rows.npz"),
-        ("file:rows.txt", r"must end in \.csv, \.tsv, \.parquet"),
+        ("file:rows.txt", r"must end in \.csv, \.tsv, \.tab, \.parquet"),
         ("file:", "names no file; write 'file:NAME.csv'"),
         ("file:folder", "means no file"),
         ("file:row*.txt", "means no file"),

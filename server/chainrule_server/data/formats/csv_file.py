@@ -9,6 +9,7 @@ import codecs
 import contextlib
 import csv
 import io
+import itertools
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -23,9 +24,12 @@ from chainrule.v1 import job_pb2
 from chainrule_server.data.column_choice import check_names
 from chainrule_server.data.columns import MAX_CATEGORIES, Categories, Column, ColumnError, block_slices, is_number
 from chainrule_server.data.data_root import DataFileError, OtherDelimiter
+from chainrule_server.data.endings import ending_of
 from chainrule_server.data.formats.arrow_columns import arrow_errors, column_of, columns_of
 
 MAX_HEADER_BYTES = 1 << 20
+# So many rows tell whether the line above them names the columns.
+SEEN_ROWS = 50
 SEARCHED_BYTES = 1 << 22
 # A -0 that is written longer than this is not looked for.
 MAX_ZERO_BYTES = 64
@@ -42,7 +46,7 @@ class CsvFile:
     ) -> None:
         """has_header: whether the first line names the columns; without, they are called by their places."""
         self._file, self._name, self._rules, self.has_header = file, name, rules, has_header
-        self._delimiter = form.delimiter or ("\t" if name.endswith(".tsv") else ",")
+        self._delimiter = form.delimiter or ("\t" if ending_of(name) == ".tsv" else ",")
         self._decimal_point = form.decimal_point or "."
         self.names = self._header()
 
@@ -121,15 +125,29 @@ class CsvFile:
             raise DataFileError(f"{self._name} is not UTF-8; save it as UTF-8") from None
         try:
             # Lines without anything in them come before no header that Arrow sees.
-            names = next(row for row in csv.reader(io.StringIO(text, newline=""), delimiter=self._delimiter) if row)
+            rows = (row for row in csv.reader(io.StringIO(text, newline=""), delimiter=self._delimiter) if row)
+            names = next(rows)
         except (csv.Error, StopIteration) as error:
             raise DataFileError(f"{self._name}: the first line can't be read: {error}") from None
         if not self.has_header:
             return tuple(str(place) for place in range(1, len(names) + 1))
-        self._check_header(names)
+        self._check_header(names, _first_rows(rows))
         return tuple(names)
 
-    def _check_header(self, names: list[str]) -> None:
+    def _check_header(self, names: list[str], below: list[list[str]]) -> None:
+        width = max((len(row) for row in below), default=0)
+        written = [name for name in names if name.strip()]
+        line = self._delimiter.join(names)
+        if re.fullmatch(r"sep=.{0,2}", line, re.I):
+            raise DataFileError(
+                f"{self._name}: the first line, {line!r}, is meant for Excel; take it out, and say "
+                f"data.csv = {{ delimiter = … }} where it is no comma"
+            )
+        if len(written) <= 1 < width and (len(names) == 1 or len(names) > 2):
+            raise DataFileError(
+                f"{self._name}: the first line, {' '.join(written)[:60]!r}, is a title, and no names for the {width} "
+                "columns; take out the lines above the names"
+            )
         if len(names) == 1:
             for other, called in DELIMITERS.items():
                 if other != self._delimiter and other in names[0]:
@@ -140,16 +158,33 @@ class CsvFile:
                         found=other,
                         expected=self._delimiter,
                     )
-        # A column may be called 2019; one that is called 5.1, or all of them numbers, are a row.
+        # A column may be called 2019. One that is called 5.1, or all of them numbers, are a row; unless another's name
+        # stands above nothing but numbers, as no row does: spectra are tables of wavelengths.
         numbers = [name for name in names if is_number(name.replace(self._decimal_point, "."))]
         fractions = [name for name in numbers if not name.strip().isdecimal()]
-        if fractions or len(numbers) == len(names):
+        if (fractions and not self._is_above_numbers(names, below)) or len(numbers) == len(names):
             found = (fractions or numbers)[0]
             raise DataFileError(
                 f"{self._name}: the first line must name the columns, but holds {found!r}; put a line of names before "
                 "the rows"
             )
         check_names(names)
+
+    def _is_above_numbers(self, names: list[str], below: list[list[str]]) -> bool:
+        """Whether some name that is no number has only numbers below it."""
+        for place, name in enumerate(names):
+            cells = [row[place] for row in below if place < len(row) and row[place] not in self._rules.in_csv]
+            is_name = bool(name.strip()) and self._rules.number_of(name) is None
+            if is_name and cells and all(self._rules.number_of(cell) is not None for cell in cells):
+                return True
+        return False
+
+
+def _first_rows(rows: Iterator[list[str]]) -> list[list[str]]:
+    """The rows that follow, as far as they need be looked at, and can be."""
+    with contextlib.suppress(csv.Error):
+        return list(itertools.islice(rows, SEEN_ROWS))
+    return []
 
 
 @dataclass(frozen=True)

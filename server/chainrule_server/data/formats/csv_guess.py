@@ -11,6 +11,7 @@ import re
 from typing import BinaryIO
 
 from chainrule.v1 import job_pb2
+from chainrule_server.data.endings import ending_of
 
 SEEN_BYTES = 1 << 16
 SEEN_LINES = 100
@@ -26,7 +27,7 @@ def guessed_format(file: BinaryIO, name: str) -> job_pb2.CsvFormat | None:
     The file is at its beginning before and after. What isn't text at all is left to whoever reads it."""
     text = file.read(SEEN_BYTES).decode("utf-8-sig", errors="replace")
     file.seek(0)
-    usual = "\t" if name.endswith(".tsv") else ","
+    usual = "\t" if ending_of(name) == ".tsv" else ","
     delimiter = usual
     if _width(text, usual) == 1:
         delimiter = max((usual, *OTHER_DELIMITERS), key=lambda each: _width(text, each))
