@@ -29,7 +29,7 @@ TIMEOUT_S = 60.0
 # Of a client, what calls the method that it is given, with a deadline.
 CALLERS = {"_ask", "_read"}
 # After kill -9; and a worker's link, where pings and the lease end the wait.
-SURE_TO_END = {"chainrule/local/processes.py", "worker/chainrule_worker/links.py"}
+SURE_TO_END = {"chainrule/local/processes.py", "worker/chainrule_worker/server_links.py"}
 
 
 def calls(package: str) -> Iterator[tuple[str, ast.Call, str]]:
@@ -93,7 +93,7 @@ ENDED_BY = {
     ("__main__.py", "stop.wait()"): "SIGTERM, SIGINT, or the end of standard input",
     ("journal.py", "done"): "the disk takes it, which is tried again every second; who can't wait uses written_at_once",
     ("journal.py", "asyncio.wait((written, trouble), return_when=asyncio.FIRST_COMPLETED)"): "one of both",
-    ("local_links.py", "readable.wait()"): "the timeout of the handshake, around every use of it",
+    ("link_offers.py", "readable.wait()"): "the timeout of the handshake, around every use of it",
     (
         "job_life.py",
         "self._left.wait()",

@@ -29,7 +29,7 @@ import grpc.aio
 
 from chainrule.errors import CredentialsError
 from chainrule.holding.lease import DEFAULT_LEASE_S
-from chainrule.holding.local_links import LocalLinks
+from chainrule.holding.link_offers import LinkOffers
 from chainrule.process.lifecycle import available_processors, stop_event
 from chainrule.process.logs import add_log_options, log_event, start_logging
 from chainrule.security.expiry import keep_telling_of_expiry
@@ -165,7 +165,7 @@ async def _serve(arguments: argparse.Namespace) -> int:
     except (CannotListen, CredentialsError, TokenError, HomeError, StoreError) as error:
         return _refuse(str(error))
     try:
-        local_links = _local_links(arguments.local_link) if arguments.transport == "auto" else None
+        link_offers = _link_offers(arguments.local_link) if arguments.transport == "auto" else None
     except CannotShare as error:
         return _refuse(str(error))
     thread_count = min(MAX_UPDATE_THREADS, available_processors())
@@ -186,7 +186,7 @@ async def _serve(arguments: argparse.Namespace) -> int:
             ),
             kept_checkpoints=arguments.keep_checkpoints,
         ),
-        share_memory=local_links is not None,
+        share_memory=link_offers is not None,
         thread_count=thread_count,
         pool=pool,
         workers=WorkerPool(registry=WorkerRegistry(arguments.lease_s)),
@@ -200,7 +200,7 @@ async def _serve(arguments: argparse.Namespace) -> int:
     server, health = await make_server(
         scheduler,
         uploads,
-        local_links=local_links,
+        link_offers=link_offers,
         interceptors=interceptors,
     )
     try:
@@ -237,8 +237,8 @@ async def _serve(arguments: argparse.Namespace) -> int:
     await health.enter_graceful_shutdown()
     await scheduler.stop()
     scheduler.workers.close()
-    if local_links is not None:
-        local_links.close()
+    if link_offers is not None:
+        link_offers.close()
     await server.stop(GRACE_S)
     if metrics is not None:
         await asyncio.to_thread(metrics.close)
@@ -262,12 +262,12 @@ async def _drop_abandoned(uploads: Uploads) -> None:
         await asyncio.to_thread(uploads.remove_abandoned)
 
 
-def _local_links(path: Path | None) -> LocalLinks | None:
+def _link_offers(path: Path | None) -> LinkOffers | None:
     """What shares memory with workers; None where it can't be. Raises CannotShare where a path was asked for."""
     reason = why_unsupported()
     try:
         if reason is None:
-            return LocalLinks(Listener(path))
+            return LinkOffers(Listener(path))
     except (OSError, ValueError) as error:
         reason = str(getattr(error, "strerror", None) or error)
     if path is not None:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from chainrule.client.blocking.client import Client
-from chainrule.holding.local_links import LocalLinks
+from chainrule.holding.link_offers import LinkOffers
 from chainrule.local.cluster import LocalCluster
 from chainrule.transport.local_link.listener import Listener
 from chainrule.transport.local_link.segment import Segment, SegmentError
@@ -212,14 +212,14 @@ def server_here(folder: Path, data_root: Path) -> Iterator[tuple[str, Scheduler,
     thread.start()
     numbers = iter(range(1, 1000))
 
-    async def start() -> tuple[Scheduler, LocalLinks, object, int]:
+    async def start() -> tuple[Scheduler, LinkOffers, object, int]:
         data_sets = DataSetStore(folder / "datasets")
         preparing = functools.partial(prepare, data_root=data_root, data_sets=data_sets)
         archive = Archive(folder, prepare=functools.partial(preparing, row_folder=RowFolder(folder / "rows")))
         scheduler = Scheduler(JobRegistry(lambda: f"{next(numbers):012x}"[::-1]), archive, share_memory=True)
-        links = LocalLinks(Listener())
+        links = LinkOffers(Listener())
         uploads = Uploads(folder / "uploads", data_sets)
-        server, _ = await make_server(scheduler, uploads, local_links=links)
+        server, _ = await make_server(scheduler, uploads, link_offers=links)
         port = server.add_insecure_port("127.0.0.1:0")
         await server.start()
         return scheduler, links, server, port

@@ -29,15 +29,15 @@ class PlainWorker:
         scheduler.workers.join(self.name, self)
 
     def send(self, response: OutgoingResponse, descriptors: tuple[int, ...] = ()) -> None:  # noqa: ARG002
-        """See chainrule.holding.links.Link."""
+        """See chainrule.holding.worker_links.WorkerLink."""
         self._inbox.append(response)
 
     def without_memory(self) -> PlainWorker:
-        """See chainrule.holding.links.Link."""
+        """See chainrule.holding.worker_links.WorkerLink."""
         return self
 
     def close(self) -> None:
-        """See chainrule.holding.links.Link."""
+        """See chainrule.holding.worker_links.WorkerLink."""
 
     def leave(self) -> None:
         """It is gone, with what was on its way."""

@@ -13,7 +13,7 @@ import threading
 from collections.abc import Iterator
 
 from chainrule.v1 import worker_service_pb2 as pb
-from chainrule_worker.links import StreamLink
+from chainrule_worker.server_links import ServerStreamLink
 from chainrule_worker.status_file import StatusFile
 
 GOODBYE_TIMEOUT_S = 2.0
@@ -29,7 +29,7 @@ class Heartbeat:
         self._is_loading = False
         self._status = StatusFile.of_environment(os.environ) if status is None else status
         self._farewell = farewell
-        self._stream: StreamLink | None = None
+        self._stream: ServerStreamLink | None = None
         self._interval_s = 1.0
         threading.Thread(target=self._run, name="signs of life", daemon=True).start()
 
@@ -46,7 +46,7 @@ class Heartbeat:
         finally:
             self._is_loading = False
 
-    def begin(self, stream: StreamLink, *, interval_s: float) -> None:
+    def begin(self, stream: ServerStreamLink, *, interval_s: float) -> None:
         """Speak on this stream, every so often, until `end`."""
         self._interval_s = max(interval_s, 0.01)
         self._stream = stream

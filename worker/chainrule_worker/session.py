@@ -22,7 +22,7 @@ from chainrule.security.secure_channel import open_channel, why_no_connection
 from chainrule.transport import wire
 from chainrule.transport.local_link.listener import CannotShare, connect
 from chainrule.transport.local_link.segment import SegmentError
-from chainrule.transport.local_link.socket_link import close_all
+from chainrule.transport.local_link.socket_connection import close_all
 from chainrule.transport.wire_codec import RawPart
 from chainrule.v1 import worker_service_pb2 as pb
 from chainrule.v1 import worker_service_pb2_grpc
@@ -30,8 +30,8 @@ from chainrule_engine.errors import EngineError
 from chainrule_engine.microbatch import ShardRows
 from chainrule_worker.assigned_job import AssignedJob, ReadShard, decode_rows
 from chainrule_worker.heartbeat import Heartbeat
-from chainrule_worker.links import Link, LinkLost, SocketLink, StreamLink
 from chainrule_worker.machine import hello
+from chainrule_worker.server_links import LinkLost, ServerLink, ServerSocketLink, ServerStreamLink
 from chainrule_worker.vectors import WrongMessage
 
 log = logging.getLogger(__name__)
@@ -88,7 +88,7 @@ class Session:
             with open_channel(self.address, self.credentials, wire.KEEPALIVE_OPTIONS) as channel:
                 self._connect(channel, left_s=self.connect_timeout_s - (time.monotonic() - away_since_s))
                 connected_s = time.monotonic()
-                stream = StreamLink(channel)
+                stream = ServerStreamLink(channel)
                 try:
                     self._work(stream, worker_service_pb2_grpc.WorkerServiceStub(channel))
                 except LinkLost as error:
@@ -132,7 +132,7 @@ class Session:
         finally:
             ready.cancel()
 
-    def _work(self, stream: StreamLink, stub: worker_service_pb2_grpc.WorkerServiceStub) -> None:
+    def _work(self, stream: ServerStreamLink, stub: worker_service_pb2_grpc.WorkerServiceStub) -> None:
         """Join and serve until the stream is lost. Raises LinkLost, Refused."""
         stream.send(pb.TrainRequest(hello=hello(self.name, wants_local_link=self.transport != "grpc")))
         with self.stop.waiting():
@@ -157,7 +157,7 @@ class Session:
             log.info("joined %s over gRPC", self.address, extra=log_event("joined", worker=self.name))
         self._serve(stream, stub)
 
-    def _go_on_without_memory(self, stream: StreamLink, error: LinkLost) -> None:
+    def _go_on_without_memory(self, stream: ServerStreamLink, error: LinkLost) -> None:
         """Return where the stream may serve instead of the local link. Raises LinkLost, Refused."""
         with self.stop.waiting():
             # With a server that has died the stream ends too, but a moment later.
@@ -174,7 +174,7 @@ class Session:
         # Where the server still waits for the link, it need not.
         stream.send(pb.TrainRequest(link_declined=pb.LinkDeclined(reason=str(error))))
 
-    def _local_link(self, stream: StreamLink, welcome: pb.Welcome) -> SocketLink | None:
+    def _local_link(self, stream: ServerStreamLink, welcome: pb.Welcome) -> ServerSocketLink | None:
         """The local link that the server offers, if it can be had. Raises Refused where it must and can't."""
         if self.transport == "grpc":
             return None
@@ -184,7 +184,7 @@ class Session:
             try:
                 with self.stop.waiting():
                     connection, value = connect(offer.address, offer.token, timeout_s=LOCAL_LINK_TIMEOUT_S)
-                link = SocketLink(connection, stream)
+                link = ServerSocketLink(connection, stream)
                 link.send(pb.TrainRequest(link_proof=pb.LinkProof(value=value)))
                 return link
             except (CannotShare, LinkLost) as error:
@@ -198,7 +198,7 @@ class Session:
             stream.send(pb.TrainRequest(link_declined=pb.LinkDeclined(reason=reason)))
         return None
 
-    def _serve(self, link: Link, stub: worker_service_pb2_grpc.WorkerServiceStub) -> None:
+    def _serve(self, link: ServerLink, stub: worker_service_pb2_grpc.WorkerServiceStub) -> None:
         """Do what the server says until the link is lost. Raises LinkLost."""
         current: AssignedJob | None = None
         waiting = self.stop.waiting
@@ -240,7 +240,7 @@ class Session:
 
     def _help(
         self,
-        link: Link,
+        link: ServerLink,
         stub: worker_service_pb2_grpc.WorkerServiceStub,
         current: AssignedJob | None,
         asked: pb.Help,
@@ -277,7 +277,7 @@ class Session:
 
     def _accept(
         self,
-        link: Link,
+        link: ServerLink,
         stub: worker_service_pb2_grpc.WorkerServiceStub,
         assignment: pb.Assignment,
         descriptors: tuple[int, ...],
@@ -314,7 +314,7 @@ def _check_moved_on(error: grpc.RpcError) -> None:
         raise LinkLost(error.code(), f"{error.code().name}: {error.details()}") from error
 
 
-def _tell_failure(link: Link, assignment: pb.Assignment, error: Exception, *, is_of_help: bool = False) -> None:
+def _tell_failure(link: ServerLink, assignment: pb.Assignment, error: Exception, *, is_of_help: bool = False) -> None:
     """Tell the server why this worker can't go on with a job, or can't help with it. Raises LinkLost."""
     # Any worker would find the same wrong with a formula or a setting.
     is_of_job = isinstance(error, EngineError)

@@ -22,7 +22,7 @@ import numpy as np
 
 from chainrule.process.logs import log_event
 from chainrule.transport.local_link.segment import Segment, SegmentError
-from chainrule.transport.local_link.socket_link import LinkClosed, SocketConnection, close_all
+from chainrule.transport.local_link.socket_connection import LinkClosed, SocketConnection, close_all
 
 log = logging.getLogger(__name__)
 TOKEN_BYTES = 16

@@ -14,9 +14,9 @@ from typing import Any
 
 from chainrule.holding.errors import ServiceError
 from chainrule.holding.lease import Lease
-from chainrule.holding.links import SocketLink, StreamLink
+from chainrule.holding.worker_links import WorkerSocketLink, WorkerStreamLink
 from chainrule.process.logs import log_event
-from chainrule.transport.local_link.socket_link import SocketConnection
+from chainrule.transport.local_link.socket_connection import SocketConnection
 from chainrule.transport.wire_codec import RawPart, Request
 from chainrule.v1 import job_pb2
 from chainrule.v1 import worker_service_pb2 as pb
@@ -37,8 +37,8 @@ class ConnectedWorker:
     name: str
     lease: Lease
     local: asyncio.Future[SocketConnection] | None = None
-    stream: StreamLink = field(default_factory=StreamLink)
-    _socket: SocketLink | None = None
+    stream: WorkerStreamLink = field(default_factory=WorkerStreamLink)
+    _socket: WorkerSocketLink | None = None
     _failure: Exception | None = None
     _loss: Departure = CONNECTION_LOST
     _has_left: bool = False
@@ -77,7 +77,7 @@ class ConnectedWorker:
                 connection = self.local.result()
             self.local.cancel()
         if connection is not None:
-            self._socket = SocketLink(connection, stream=self.stream, deliver=self._deliver, lost=self._unlink)
+            self._socket = WorkerSocketLink(connection, stream=self.stream, deliver=self._deliver, lost=self._unlink)
         if not self._has_left:
             self.sharing.pool.join(self.name, self._socket or self.stream)
 

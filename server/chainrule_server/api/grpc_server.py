@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import grpc
 from grpc_health.v1 import health
 
-from chainrule.holding.local_links import LocalLinks
+from chainrule.holding.link_offers import LinkOffers
 from chainrule.transport.wire import KEEPALIVE_OPTIONS
 from chainrule.transport.wire_codec import add_worker_service
 from chainrule.v1 import cluster_service_pb2_grpc, data_service_pb2_grpc, job_service_pb2_grpc, model_service_pb2_grpc
@@ -31,7 +31,7 @@ async def make_server(
     scheduler: Scheduler,
     uploads: Uploads,
     *,
-    local_links: LocalLinks | None = None,
+    link_offers: LinkOffers | None = None,
     interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
 ) -> tuple[grpc.aio.Server, health.aio.HealthServicer]:
     """The server, and what tells its health. Arguments as in DataService and WorkerService.
@@ -53,5 +53,5 @@ async def make_server(
     data_service_pb2_grpc.add_DataServiceServicer_to_server(DataService(scheduler.jobs, uploads), server)
     cluster_service_pb2_grpc.add_ClusterServiceServicer_to_server(ClusterService(scheduler.sharing), server)
     model_service_pb2_grpc.add_ModelServiceServicer_to_server(ModelService(scheduler.jobs, scheduler.archive), server)
-    add_worker_service(WorkerService(scheduler.sharing, local_links), server)
+    add_worker_service(WorkerService(scheduler.sharing, link_offers), server)
     return server, await add_standard_services(server)

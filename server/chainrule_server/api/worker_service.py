@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
 from chainrule.holding.errors import ProtocolError
-from chainrule.holding.local_links import LocalLinks
+from chainrule.holding.link_offers import LinkOffers
 from chainrule.transport.wire_codec import OutgoingResponse, RawPart, Request
 from chainrule.v1 import worker_service_pb2 as pb
 from chainrule.v1 import worker_service_pb2_grpc
@@ -23,10 +23,10 @@ SESSION_BYTES = 16
 
 @dataclass
 class WorkerService(worker_service_pb2_grpc.WorkerServiceServicer):
-    """What workers call. local_links: None where memory is never shared."""
+    """What workers call. link_offers: None where memory is never shared."""
 
     sharing: WorkerSharing
-    local_links: LocalLinks | None = None
+    link_offers: LinkOffers | None = None
     # The name of each connected worker by its session.
     _sessions: dict[bytes, str] = field(default_factory=dict)
 
@@ -45,8 +45,8 @@ class WorkerService(worker_service_pb2_grpc.WorkerServiceServicer):
         self._sessions[session] = name
         try:
             welcome = pb.Welcome(name=name, lease_s=lease_s, alive_interval_s=min(1.0, lease_s / 5), session=session)
-            if self.local_links is not None and first.hello.wants_local_link:
-                offer, connected.local = self.local_links.offer()
+            if self.link_offers is not None and first.hello.wants_local_link:
+                offer, connected.local = self.link_offers.offer()
                 welcome.local_link.CopyFrom(offer)
             yield pb.TrainResponse(welcome=welcome)
             connected.start(requests)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from chainrule.holding.links import Link
+from chainrule.holding.worker_links import WorkerLink
 from chainrule.process.logs import log_event
 from chainrule.v1 import worker_service_pb2 as pb
 from chainrule_server.workers.departure import CONNECTION_LOST, Departure
@@ -31,7 +31,7 @@ class Changed(Protocol):
 class WorkerPool:
     """Workers by name, in the order in which they came. None: registered, but not joined yet."""
 
-    links: dict[str, Link | None] = field(default_factory=dict)
+    links: dict[str, WorkerLink | None] = field(default_factory=dict)
     # Who they are, and when each was last heard of.
     registry: WorkerRegistry = field(default_factory=WorkerRegistry)
     # Called when those that can be given jobs are others; before that `departed`, with who is gone, and why.
@@ -56,7 +56,7 @@ class WorkerPool:
         )  # fmt: skip
         return self.registry.add(name, hello, address)
 
-    def join(self, name: str, link: Link) -> None:
+    def join(self, name: str, link: WorkerLink) -> None:
         """A registered worker can be given jobs, by this link. Nothing happens where it is gone."""
         if name not in self.links:
             return
@@ -65,7 +65,7 @@ class WorkerPool:
         log.info("worker %s joined, %s", name, how, extra=log_event("worker_joined", worker=name))
         self.changed()
 
-    def relink(self, name: str, link: Link) -> None:
+    def relink(self, name: str, link: WorkerLink) -> None:
         """A worker is reached by another link from now on. Nothing happens where it hadn't joined."""
         if self.links.get(name) is not None:
             self.links[name] = link

@@ -12,7 +12,7 @@ import pytest
 
 from chainrule.transport.local_link.listener import why_unsupported
 from chainrule.transport.local_link.segment import Segment
-from chainrule.transport.local_link.socket_link import (
+from chainrule.transport.local_link.socket_connection import (
     MAX_BACKLOG,
     MESSAGE_BYTES,
     MESSAGE_DESCRIPTORS,

@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from chainrule.holding import local_links
-from chainrule.holding.local_links import LocalLinks
+from chainrule.holding import link_offers
+from chainrule.holding.link_offers import LinkOffers
 from chainrule.transport.local_link.listener import (
     MAX_PATH_BYTES,
     PROOF_BYTES,
@@ -31,7 +31,7 @@ from chainrule.transport.local_link.listener import (
     why_unsupported,
 )
 from chainrule.transport.local_link.segment import Segment
-from chainrule.transport.local_link.socket_link import MESSAGE_BYTES, LinkClosed, SocketConnection, close_all
+from chainrule.transport.local_link.socket_connection import MESSAGE_BYTES, LinkClosed, SocketConnection, close_all
 from chainrule.v1 import worker_service_pb2 as pb
 from tests.cluster.support import shared_files
 
@@ -45,8 +45,8 @@ def open_descriptors() -> int:
 
 
 @contextlib.asynccontextmanager
-async def listening() -> AsyncIterator[LocalLinks]:
-    links = LocalLinks(Listener())
+async def listening() -> AsyncIterator[LinkOffers]:
+    links = LinkOffers(Listener())
     try:
         yield links
     finally:
@@ -61,7 +61,7 @@ def proof_of(value: bytes) -> bytes:
     return pb.TrainRequest(link_proof=pb.LinkProof(value=value)).SerializeToString()
 
 
-async def link_up(links: LocalLinks) -> tuple[SocketConnection, SocketConnection]:
+async def link_up(links: LinkOffers) -> tuple[SocketConnection, SocketConnection]:
     """The server's and the worker's end of a link that was proved."""
     offer, future = links.offer()
     worker, value = await take_up(offer)
@@ -81,41 +81,41 @@ def test_a_worker_that_reads_the_server_s_memory_gets_its_link() -> None:
     asyncio.run(run())
 
 
-def _wrong_token(links: LocalLinks, offer: pb.LocalLink) -> socket.socket:
+def _wrong_token(links: LinkOffers, offer: pb.LocalLink) -> socket.socket:
     return _present(offer, bytes(TOKEN_BYTES))
 
 
-def _no_token(links: LocalLinks, offer: pb.LocalLink) -> socket.socket:
+def _no_token(links: LinkOffers, offer: pb.LocalLink) -> socket.socket:
     return _present(offer, b"\0")
 
 
-def _gone(links: LocalLinks, offer: pb.LocalLink) -> socket.socket:
+def _gone(links: LinkOffers, offer: pb.LocalLink) -> socket.socket:
     ours = _present(offer, b"\0")
     ours.shutdown(socket.SHUT_RDWR)
     return ours
 
 
-def _too_long(links: LocalLinks, offer: pb.LocalLink) -> socket.socket:
+def _too_long(links: LinkOffers, offer: pb.LocalLink) -> socket.socket:
     return _present(offer, bytes(offer.token) + bytes(MESSAGE_BYTES))
 
 
-def _wrong_proof(links: LocalLinks, offer: pb.LocalLink) -> socket.socket:
+def _wrong_proof(links: LinkOffers, offer: pb.LocalLink) -> socket.socket:
     return _present(offer, bytes(offer.token), proof_of(bytes(PROOF_BYTES)))
 
 
-def _no_proof(links: LocalLinks, offer: pb.LocalLink) -> socket.socket:
+def _no_proof(links: LinkOffers, offer: pb.LocalLink) -> socket.socket:
     return _present(offer, bytes(offer.token), pb.TrainRequest(ready=pb.Ready(job_id="x")).SerializeToString())
 
 
-def _no_message(links: LocalLinks, offer: pb.LocalLink) -> socket.socket:
+def _no_message(links: LinkOffers, offer: pb.LocalLink) -> socket.socket:
     return _present(offer, bytes(offer.token), b"\xff\xff\xff\xff")
 
 
-def _silent(links: LocalLinks, offer: pb.LocalLink) -> socket.socket:
+def _silent(links: LinkOffers, offer: pb.LocalLink) -> socket.socket:
     return _present(offer)
 
 
-def _withdrawn(links: LocalLinks, offer: pb.LocalLink) -> socket.socket:
+def _withdrawn(links: LinkOffers, offer: pb.LocalLink) -> socket.socket:
     for future in list(links._offered.values()):
         future.cancel()
     return _present(offer, bytes(offer.token))
@@ -136,11 +136,11 @@ INTRUDERS = [_wrong_token, _no_token, _gone, _too_long, _wrong_proof, _no_proof,
 
 @pytest.mark.parametrize("intrude", INTRUDERS, ids=lambda each: each.__name__[1:])
 def test_who_proves_nothing_is_refused_and_the_listener_goes_on(
-    intrude: Callable[[LocalLinks, pb.LocalLink], socket.socket],
+    intrude: Callable[[LinkOffers, pb.LocalLink], socket.socket],
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(local_links, "HANDSHAKE_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(link_offers, "HANDSHAKE_TIMEOUT_S", 0.2)
 
     async def run() -> None:
         async with listening() as links:
@@ -198,7 +198,7 @@ def test_a_token_is_good_for_one_worker() -> None:
 def test_without_free_descriptors_the_listener_waits_instead_of_spinning(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(local_links, "ACCEPT_PAUSE_S", 0.05)
+    monkeypatch.setattr(link_offers, "ACCEPT_PAUSE_S", 0.05)
 
     async def run() -> None:
         async with listening() as links:
@@ -283,10 +283,10 @@ SERVER = """
     import asyncio, sys
     from chainrule.transport.local_link.listener import Listener
     from chainrule.transport.local_link.segment import Segment
-    from chainrule.holding.local_links import LocalLinks
+    from chainrule.holding.link_offers import LinkOffers
 
     async def serve():
-        links = LocalLinks(Listener())
+        links = LinkOffers(Listener())
         offer, future = links.offer()
         print(offer.address, offer.token.hex(), flush=True)
         connection = await future

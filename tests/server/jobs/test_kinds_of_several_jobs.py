@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from chainrule.holding.links import StreamLink
+from chainrule.holding.worker_links import WorkerStreamLink
 from chainrule.v1 import job_pb2
 from chainrule.v1 import worker_service_pb2 as pb
 from chainrule_server.jobs.archive import Archive
@@ -31,7 +31,7 @@ class Cluster:
 
     def join(self, name: str, *, kind: str) -> None:
         self.scheduler.workers.register(pb.Hello(name=name, numpy_version=kind))
-        self.scheduler.workers.join(name, StreamLink())
+        self.scheduler.workers.join(name, WorkerStreamLink())
 
     async def submit(self, *, min_workers: int = 1) -> Job:
         spec = regression_spec()

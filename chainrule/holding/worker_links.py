@@ -8,7 +8,7 @@ from typing import Protocol
 
 from google.protobuf.message import DecodeError
 
-from chainrule.transport.local_link.socket_link import LinkClosed, MessageTooLong, SocketConnection, close_all
+from chainrule.transport.local_link.socket_connection import LinkClosed, MessageTooLong, SocketConnection, close_all
 from chainrule.transport.wire_codec import OutgoingResponse
 from chainrule.v1 import worker_service_pb2 as pb
 
@@ -16,7 +16,7 @@ from chainrule.v1 import worker_service_pb2 as pb
 Outgoing = asyncio.Queue[OutgoingResponse | None]
 
 
-class Link(Protocol):
+class WorkerLink(Protocol):
     """Where a worker's messages go."""
 
     shares_memory: bool
@@ -24,14 +24,14 @@ class Link(Protocol):
     def send(self, response: OutgoingResponse, descriptors: tuple[int, ...] = ()) -> None:
         """Send a message after those before it."""
 
-    def without_memory(self) -> Link:
+    def without_memory(self) -> WorkerLink:
         """The link by which the worker is reached from now on, where its memory can't be shared."""
 
     def close(self) -> None:
         """End the link after what was sent."""
 
 
-class StreamLink:
+class WorkerStreamLink:
     """The gRPC stream, whose method takes the messages from a queue."""
 
     shares_memory = False
@@ -40,19 +40,19 @@ class StreamLink:
         self.outgoing: Outgoing = asyncio.Queue()
 
     def send(self, response: OutgoingResponse, descriptors: tuple[int, ...] = ()) -> None:  # noqa: ARG002
-        """See Link."""
+        """See WorkerLink."""
         self.outgoing.put_nowait(response)
 
-    def without_memory(self) -> Link:
-        """See Link."""
+    def without_memory(self) -> WorkerLink:
+        """See WorkerLink."""
         return self
 
     def close(self) -> None:
-        """See Link."""
+        """See WorkerLink."""
         self.outgoing.put_nowait(None)
 
 
-class SocketLink:
+class WorkerSocketLink:
     """The local socket: the event loop itself reads and writes it, so no other thread or task stands between.
 
     deliver: takes each message. lost: called once, when the link has broken; the worker then goes on with the stream.
@@ -64,7 +64,7 @@ class SocketLink:
         self,
         connection: SocketConnection,
         *,
-        stream: StreamLink,
+        stream: WorkerStreamLink,
         deliver: Callable[[pb.TrainRequest], None],
         lost: Callable[[str], None],
     ) -> None:
@@ -76,7 +76,7 @@ class SocketLink:
         self._loop.add_reader(connection.fileno(), self._read_socket)
 
     def send(self, response: OutgoingResponse, descriptors: tuple[int, ...] = ()) -> None:
-        """See Link."""
+        """See WorkerLink."""
         if not isinstance(response, pb.TrainResponse):
             raise TypeError("vectors don't go over the local link")
         if self._connection.fileno() < 0:
@@ -89,13 +89,13 @@ class SocketLink:
             if self._connection.is_congested:
                 self._loop.add_writer(self._connection.fileno(), self._flush)
 
-    def without_memory(self) -> Link:
-        """See Link: the worker sees the socket closed, and looks at its stream."""
+    def without_memory(self) -> WorkerLink:
+        """See WorkerLink: the worker sees the socket closed, and looks at its stream."""
         self.close()
         return self._stream
 
     def close(self) -> None:
-        """See Link."""
+        """See WorkerLink."""
         if self._connection.fileno() >= 0:
             self._loop.remove_reader(self._connection.fileno())
             self._loop.remove_writer(self._connection.fileno())

@@ -13,7 +13,13 @@ from typing import NamedTuple, Protocol
 import grpc
 from google.protobuf.message import DecodeError
 
-from chainrule.transport.local_link.socket_link import LinkClosed, Message, MessageTooLong, SocketConnection, close_all
+from chainrule.transport.local_link.socket_connection import (
+    LinkClosed,
+    Message,
+    MessageTooLong,
+    SocketConnection,
+    close_all,
+)
 from chainrule.transport.wire_codec import RawPart, Request, Response, open_train
 from chainrule.v1 import worker_service_pb2 as pb
 
@@ -32,7 +38,7 @@ class LinkLost(Exception):
         super().__init__(reason)
 
 
-class Link(Protocol):
+class ServerLink(Protocol):
     """Messages to and from the server. Both methods raise LinkLost."""
 
     transport: str
@@ -47,7 +53,7 @@ class Link(Protocol):
         """Wait until the message with this number, and those before it, have been copied to the wire."""
 
 
-class StreamLink:
+class ServerStreamLink:
     """The gRPC stream. gRPC's own thread sends, one message at a time, while the caller computes on."""
 
     transport = "grpc"
@@ -59,7 +65,7 @@ class StreamLink:
         self._call = open_train(channel)(self._messages())
 
     def next_message(self) -> tuple[Response, tuple[int, ...]]:
-        """See Link."""
+        """See ServerLink."""
         try:
             return next(self._call), ()
         except StopIteration:
@@ -68,7 +74,7 @@ class StreamLink:
             raise self._lost(error) from error
 
     def send(self, message: Request) -> int:
-        """See Link."""
+        """See ServerLink."""
         if not self._call.is_active():
             raise self._lost(None)
         self._requests.put(message)
@@ -76,7 +82,7 @@ class StreamLink:
         return self._sent
 
     def wait_copied(self, number: int) -> None:
-        """See Link."""
+        """See ServerLink."""
         with self._some_copied:
             while self._copied < number:
                 if not self._some_copied.wait(STREAM_LOOK_S) and not self._call.is_active():
@@ -124,17 +130,17 @@ class _Aside(NamedTuple):
     message: pb.TrainRequest
 
 
-class SocketLink:
+class ServerSocketLink:
     """The socket on one machine, for as long as the gRPC stream lives too."""
 
     transport = "shared-memory"
 
-    def __init__(self, connection: SocketConnection, stream: StreamLink) -> None:
+    def __init__(self, connection: SocketConnection, stream: ServerStreamLink) -> None:
         self._connection = connection
         self._stream = stream
 
     def next_message(self) -> tuple[Response, tuple[int, ...]]:
-        """See Link."""
+        """See ServerLink."""
         while True:
             try:
                 message = self._connection.receive(LOCAL_WAIT_S)
@@ -147,7 +153,7 @@ class SocketLink:
                 return self._decoded(message)
 
     def send(self, message: Request) -> int:
-        """See Link."""
+        """See ServerLink."""
         if isinstance(message, RawPart):
             raise TypeError("vectors don't go over the local link")
         try:
@@ -157,7 +163,7 @@ class SocketLink:
         return 0
 
     def wait_copied(self, number: int) -> None:
-        """See Link: a message is copied when it is sent."""
+        """See ServerLink: a message is copied when it is sent."""
 
     def close(self) -> None:
         """Close the socket."""

@@ -12,7 +12,7 @@ from google.protobuf.message import DecodeError
 from chainrule.process.logs import log_event
 from chainrule.transport.local_link.listener import TOKEN_BYTES, Listener, Proof
 from chainrule.transport.local_link.segment import SegmentError
-from chainrule.transport.local_link.socket_link import LinkClosed, SocketConnection, close_all
+from chainrule.transport.local_link.socket_connection import LinkClosed, SocketConnection, close_all
 from chainrule.v1 import worker_service_pb2 as pb
 
 log = logging.getLogger(__name__)
@@ -20,7 +20,7 @@ HANDSHAKE_TIMEOUT_S = 5.0
 ACCEPT_PAUSE_S = 1.0
 
 
-class LocalLinks:
+class LinkOffers:
     """Handshakes on a listener, driven by the running event loop."""
 
     def __init__(self, listener: Listener) -> None:
