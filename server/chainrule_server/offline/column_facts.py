@@ -1,9 +1,9 @@
 """`python -P -m chainrule_server.offline.column_facts`: what the columns of data files are, for whoever proposes a job
 for them.
 
-Standard input is a serialized JobSpec, of which only `data` counts. Standard output is one line of JSON:
-{"row_count": n, "columns": [{"name", "kind", "missing", …}], "csv": {…}, "has_own_target": …}, or
-{"violations": [[path, message], …]} and exit code 2. All rows are looked at. kind: "number" (then also "is_whole",
+The question is a JobSpec, of which only `data` counts; see `answering`. The answer is
+{"row_count": n, "columns": [{"name", "kind", "missing", …}], "csv": {…}, "has_own_target": …}.
+All rows are looked at. kind: "number" (then also "is_whole",
 "distinct", "is_counter": it numbers the rows), "category" ("distinct", "names": the first of them, sorted), or
 "unusable" ("why"). csv: the `data.csv` that reads the file, where the question has none and it takes one.
 has_own_target: the last column, "target", is the data set's own, which a job doesn't name.
@@ -18,7 +18,6 @@ from chainrule.process.lifecycle import limit_blas_threads
 limit_blas_threads()
 
 import argparse
-import json
 import sys
 from contextlib import ExitStack
 from functools import partial
@@ -26,18 +25,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from google.protobuf.message import DecodeError
 
 from chainrule.v1 import job_pb2
 from chainrule_server.data.columns import Categories, Column, ColumnError, Numbers, Table
-from chainrule_server.data.data_root import DataFileError, default_data_root, names_below, open_below
+from chainrule_server.data.data_root import default_data_root, names_below, open_below
 from chainrule_server.data.data_set import DataError, load
 from chainrule_server.data.endings import ENDINGS, ending_of
 from chainrule_server.data.formats.csv_guess import guessed_format
 from chainrule_server.data.formats.npz_file import array_names
 from chainrule_server.data.table_files import open_files
+from chainrule_server.offline.answering import answer
 
-WRONG_INPUT = 2
 # So many names of categories are told.
 MOST_NAMES = 20
 
@@ -47,16 +45,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -P -m chainrule_server.offline.column_facts")
     parser.add_argument("--data-root", type=Path, default=default_data_root())
     arguments = parser.parse_args()
-    answer: dict[str, Any]
-    try:
-        spec = job_pb2.JobSpec.FromString(sys.stdin.buffer.read())
-        answer, code = facts_of(spec.data, data_root=arguments.data_root), 0
-    except DecodeError as error:
-        answer, code = {"violations": [["", f"standard input is no JobSpec: {error}"]]}, WRONG_INPUT
-    except (ColumnError, DataFileError) as error:
-        answer, code = {"violations": [[error.field, str(error)]]}, WRONG_INPUT
-    sys.stdout.write(json.dumps(answer) + "\n")
-    return code
+    return answer(job_pb2.JobSpec, lambda spec: facts_of(spec.data, data_root=arguments.data_root))
 
 
 def facts_of(data: job_pb2.DataSpec, *, data_root: Path | None) -> dict[str, Any]:

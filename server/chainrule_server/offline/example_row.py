@@ -1,9 +1,8 @@
 """`python -P -m chainrule_server.offline.example_row`: one prepared row of a job's data, and parameters, for looking
 at.
 
-Standard input is a serialized JobSpec. Standard output is one line of JSON: the example, or {"violations": [[path,
-message], …]} and exit code 2. Arrays are base64 of little-endian bytes: float32, float64 for running statistics,
-or int64 for a class.
+The question is a JobSpec, the answer the example; see `answering`. Arrays are base64 of little-endian bytes: float32,
+float64 for running statistics, or int64 for a class.
 """
 
 # ruff: noqa: E402  (one BLAS thread must be set before numpy is loaded)
@@ -16,13 +15,11 @@ limit_blas_threads()
 
 import argparse
 import base64
-import json
 import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
@@ -32,10 +29,9 @@ from chainrule_engine.parameters import Parameter
 from chainrule_server.data.data_root import default_data_root
 from chainrule_server.data.object_storage import default_object_storage
 from chainrule_server.errors import InvalidSpec
+from chainrule_server.offline.answering import answer
 from chainrule_server.preparation.prepare import prepare
 from chainrule_server.preparation.prepared_job import PreparedJob
-
-WRONG_INPUT = 2
 
 
 def main() -> int:
@@ -45,21 +41,12 @@ def main() -> int:
     parser.add_argument("--parameters", type=Path)
     parser.add_argument("--data-root", type=Path, default=default_data_root())
     arguments = parser.parse_args()
-    try:
-        spec = job_pb2.JobSpec.FromString(sys.stdin.buffer.read())
-        answer = example(
-            prepare(spec, data_root=arguments.data_root, object_storage=default_object_storage()),
-            row=arguments.row,
-            parameters_path=arguments.parameters,
-        )
-    except DecodeError as error:
-        answer, code = {"violations": [["", f"standard input is no JobSpec: {error}"]]}, WRONG_INPUT
-    except InvalidSpec as error:
-        answer, code = {"violations": error.violations}, WRONG_INPUT
-    else:
-        code = 0
-    sys.stdout.write(json.dumps(answer) + "\n")
-    return code
+
+    def answer_to(spec: job_pb2.JobSpec) -> dict[str, Any]:
+        job = prepare(spec, data_root=arguments.data_root, object_storage=default_object_storage())
+        return example(job, row=arguments.row, parameters_path=arguments.parameters)
+
+    return answer(job_pb2.JobSpec, answer_to)
 
 
 def example(job: PreparedJob, *, row: int, parameters_path: Path | None) -> dict[str, Any]:

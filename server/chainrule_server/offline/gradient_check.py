@@ -1,8 +1,7 @@
 """`python -P -m chainrule_server.offline.gradient_check`: a job's gradients held against differences, on rows of its
 own data.
 
-Standard input is a serialized JobSpec. Standard output is one line of JSON: the answer; {"failure": message} and exit
-code 1; or {"violations": [[path, message], …]} and exit code 2. It does one of two things:
+The question is a JobSpec; `answering` says what is written. It does one of two things:
 
 - by default, the first microbatch with the first parameters: backpropagation in float64 against central differences,
   and the compiled plan's float32 gradient against that. With --one-step, the answer also holds the spec of a job whose
@@ -22,7 +21,6 @@ limit_blas_threads()
 import argparse
 import base64
 import functools
-import json
 import math
 import os
 import sys
@@ -33,7 +31,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
@@ -53,11 +50,10 @@ from chainrule_engine.plan import TrainingPlan
 from chainrule_server.data.data_root import default_data_root
 from chainrule_server.data.object_storage import default_object_storage
 from chainrule_server.errors import InvalidSpec
+from chainrule_server.offline.answering import FAILED, NoAnswer, answer
 from chainrule_server.preparation.prepare import prepare
 from chainrule_server.preparation.prepared_job import PreparedJob
 
-FAILED = 1
-WRONG_INPUT = 2
 # Of each parameter at most so many elements are differenced, each by two forward passes or more.
 MOST_ELEMENTS = 200
 MOST_ELEMENTS_OF_STEP = 50
@@ -75,7 +71,7 @@ Values = Mapping[str, Array]
 Spread = Callable[[], Mapping[str, Array]]
 
 
-class CheckFailed(Exception):
+class CheckFailed(NoAnswer):
     """There is no gradient to be checked; the message says why."""
 
 
@@ -88,29 +84,21 @@ def main() -> int:
     parser.add_argument("--data-root", type=Path, default=default_data_root())
     arguments = parser.parse_args()
     threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
-    try:
-        spec = job_pb2.JobSpec.FromString(sys.stdin.buffer.read())
+
+    def answer_to(spec: job_pb2.JobSpec) -> dict[str, Any]:
         # The formula is checked: the gradient of what a job keeps frozen must be right, too.
         for parameter in spec.model.parameters:
             parameter.frozen = False
         job = prepare(spec, data_root=arguments.data_root, object_storage=default_object_storage())
         if arguments.trained is not None:
-            answer = check_step(job, _read_trained(job, arguments.trained))
-        else:
-            answer = check_microbatch(job, row_count=arguments.row_count)
-            if arguments.one_step:
-                step = one_step(job, data_root=arguments.data_root)
-                answer["one_step"] = base64.b64encode(step.SerializeToString()).decode()
-    except DecodeError as error:
-        answer, code = {"violations": [["", f"standard input is no JobSpec: {error}"]]}, WRONG_INPUT
-    except InvalidSpec as error:
-        answer, code = {"violations": error.violations}, WRONG_INPUT
-    except CheckFailed as error:
-        answer, code = {"failure": str(error)}, FAILED
-    else:
-        code = 0
-    sys.stdout.write(json.dumps(answer) + "\n")
-    return code
+            return check_step(job, _read_trained(job, arguments.trained))
+        found = check_microbatch(job, row_count=arguments.row_count)
+        if arguments.one_step:
+            step = one_step(job, data_root=arguments.data_root)
+            found["one_step"] = base64.b64encode(step.SerializeToString()).decode()
+        return found
+
+    return answer(job_pb2.JobSpec, answer_to)
 
 
 def check_microbatch(job: PreparedJob, *, row_count: int | None = None) -> dict[str, Any]:

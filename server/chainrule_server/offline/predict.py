@@ -1,8 +1,6 @@
 """`python -P -m chainrule_server.offline.predict MODEL.safetensors`: predictions of a model file, without a server.
 
-Standard input is a serialized PredictRequest. Standard output is one line of JSON: {"response": a serialized
-PredictResponse in base64}; or {"violations": [[path, message], …]} and exit code 2, or {"failure": message} and exit
-code 1.
+The question is a PredictRequest, the answer {"response": a serialized PredictResponse in base64}; see `answering`.
 """
 
 # ruff: noqa: E402  (one BLAS thread must be set before numpy is loaded)
@@ -15,21 +13,16 @@ limit_blas_threads()
 
 import argparse
 import base64
-import json
 import sys
 from pathlib import Path
 from typing import Any
 
-from google.protobuf.message import DecodeError
-
 from chainrule.v1 import model_service_pb2 as api
-from chainrule_server.errors import DamagedFile, InvalidRequest, NotFound, WrongState
+from chainrule_server.errors import DamagedFile, InvalidRequest, NotFound
 from chainrule_server.models.cancellation import Stop
 from chainrule_server.models.prediction import predict
 from chainrule_server.models.trained_model import read_model
-
-FAILED = 1
-WRONG_INPUT = 2
+from chainrule_server.offline.answering import answer
 
 
 def main() -> int:
@@ -37,26 +30,17 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -P -m chainrule_server.offline.predict")
     parser.add_argument("model", type=Path)
     path = parser.parse_args().model
-    answer, code = answer_of(path, sys.stdin.buffer.read())
-    sys.stdout.write(json.dumps(answer) + "\n")
-    return code
 
+    def answer_to(request: api.PredictRequest) -> dict[str, Any]:
+        try:
+            model = read_model(path)
+        except NotFound:
+            raise InvalidRequest([(str(path), "there is no such file")]) from None
+        except DamagedFile as error:
+            raise InvalidRequest([(str(path), str(error))]) from None
+        return {"response": base64.b64encode(predict(model, request, Stop()).SerializeToString()).decode()}
 
-def answer_of(path: Path, question: bytes) -> tuple[dict[str, Any], int]:
-    """What is written, and the exit code."""
-    try:
-        response = predict(read_model(path), api.PredictRequest.FromString(question), Stop())
-    except DecodeError as error:
-        return {"violations": [["", f"standard input is no PredictRequest: {error}"]]}, WRONG_INPUT
-    except InvalidRequest as error:
-        return {"violations": error.violations}, WRONG_INPUT
-    except NotFound:
-        return {"violations": [[str(path), "there is no such file"]]}, WRONG_INPUT
-    except DamagedFile as error:
-        return {"violations": [[str(path), str(error)]]}, WRONG_INPUT
-    except WrongState as error:
-        return {"failure": str(error)}, FAILED
-    return {"response": base64.b64encode(response.SerializeToString()).decode()}, 0
+    return answer(api.PredictRequest, answer_to)
 
 
 if __name__ == "__main__":

@@ -30,8 +30,8 @@ from chainrule.v1 import model_service_pb2 as api
 from chainrule_server.data.columns import ColumnError
 from chainrule_server.data.data_root import DataFileError, OtherDelimiter
 from chainrule_server.data.table_files import OpenRows, open_rows
+from chainrule_server.offline.answering import WRONG_INPUT
 
-WRONG_INPUT = 2
 # Half of what a server takes in a message unless it is told otherwise.
 MAX_REQUEST_BYTES = 2 << 20
 CALLED = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
