@@ -48,7 +48,7 @@ REPEATABLE = {
 }
 # The others, each with the reason; a call that is in neither table fails a test.
 NOT_REPEATABLE = {
-    "chainrule.v1.ClusterService": {"ReportWorkerEnd": "told twice, it is two events"},
+    "chainrule.v1.ClusterService": {"ReportWorkerEnd": "told again after new shards, it is a second event"},
     "chainrule.v1.JobService": {
         "WatchJob": "`Watch` goes on by itself, and knows what was told already",
         "DeleteJob": "the second time the job is unknown, so a success would look like a mistake",

@@ -23,6 +23,7 @@ from chainrule.v1 import worker_service_pb2 as pb
 from chainrule_server.errors import LeaseExpired
 from chainrule_server.jobs.worker_sharing import WorkerSharing
 from chainrule_server.workers.departure import CONNECTION_LOST, Departure
+from chainrule_server.workers.hello import short
 
 log = logging.getLogger(__name__)
 HELLO_TIMEOUT_S = 10.0
@@ -103,7 +104,7 @@ class ConnectedWorker:
         try:
             async for request in requests:
                 if not isinstance(request, RawPart) and request.HasField("link_declined"):
-                    reason = request.link_declined.reason
+                    reason = short(request.link_declined.reason)
                     log.info("worker %s shares no memory: %s", self.name, reason, extra=self._event("link_declined"))
                     if self.local is not None:
                         self.local.cancel()

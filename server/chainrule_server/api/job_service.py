@@ -55,7 +55,10 @@ class JobService(job_service_pb2_grpc.JobServiceServicer):
         after = request.after_event if request.HasField("after_event") else None
         async with aclosing(updates(job, self.scheduler.archive.journal, after_event=after)) as found:
             async for update in found:
-                yield api.WatchJobResponse(job=self._message(job), events=update.events, last_event=update.last_event)
+                message = self._message(job)
+                if job.is_final and job.last_event > update.last_event:
+                    _not_yet_ended(message)
+                yield api.WatchJobResponse(job=message, events=update.events, last_event=update.last_event)
 
     @unary
     async def CancelJob(self, request: api.CancelJobRequest) -> api.CancelJobResponse:  # noqa: N802
@@ -122,6 +125,13 @@ class JobService(job_service_pb2_grpc.JobServiceServicer):
 
     def _listed(self, job: Job) -> Listed:
         return Listed(job.job_id, job.spec.name, job.state, job.number, lambda: self._message(job), job.spec.labels)
+
+
+def _not_yet_ended(message: job_pb2.Job) -> None:
+    """Make it the job before its end: whoever watches leaves off with that, and has not been told all events yet."""
+    message.state = job_pb2.JOB_STATE_RUNNING
+    for name in ("error", "result", "end_time"):
+        message.ClearField(name)
 
 
 def _metric_row(row: MetricRow) -> api.MetricRow:

@@ -16,6 +16,9 @@ from chainrule_server.storage.journal import Journal
 
 # A job that trains is told so often, besides its changes.
 WATCH_INTERVAL_S = 0.2
+# Of one update: a message of gRPC has 4 MiB at most, for whoever hasn't said otherwise.
+PIECE_EVENTS = 1000
+PIECE_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,7 @@ async def updates(job: Job, journal: Journal, *, after_event: int | None) -> Asy
         changed, is_final = job.changed, job.is_final
         events: list[job_pb2.JobEvent] = []
         if job.last_event > last:
-            events = await journal.events(job.job_id, after=last)
+            events = _piece(await journal.events(job.job_id, after=last, most=PIECE_EVENTS))
             if not events:
                 raise NotFound(f"job {job.job_id} was deleted")
             last = events[-1].number
@@ -58,3 +61,13 @@ async def updates(job: Job, journal: Journal, *, after_event: int | None) -> Asy
             await asyncio.wait_for(changed.wait(), WATCH_INTERVAL_S)
         except TimeoutError:
             continue
+
+
+def _piece(events: list[job_pb2.JobEvent]) -> list[job_pb2.JobEvent]:
+    """The first of the events that one message has room for, at least one where there is one."""
+    room = PIECE_BYTES
+    for index, event in enumerate(events):
+        room -= event.ByteSize()
+        if room < 0 and index:
+            return events[:index]
+    return events

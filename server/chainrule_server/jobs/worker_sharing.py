@@ -33,6 +33,8 @@ from chainrule_server.workers.waiting import Waiting
 
 log = logging.getLogger(__name__)
 TURN, WORKERS = job_pb2.WAITING_REASON_TURN, job_pb2.WAITING_REASON_WORKERS
+# Kept of one job while it runs. Its own events, such as the states that it passes, don't count.
+MOST_WORKER_EVENTS = 10_000
 
 
 @dataclass
@@ -51,6 +53,8 @@ class WorkerSharing:
     _held: dict[str, tuple[str, ...]] = field(default_factory=dict)
     # Who serves which job.
     _serves: dict[str, Job] = field(default_factory=dict)
+    # Of each job, about its workers.
+    _event_counts: dict[str, int] = field(default_factory=dict)
 
     def training_of(self, worker: str) -> Training | None:
         """The training that a worker serves; it may hold no shards of it now."""
@@ -72,14 +76,17 @@ class WorkerSharing:
         """A worker is gone: its job's watchers are to know why."""
         training = self.training_of(worker)
         if training is not None:
-            self.append_event(training.job_id, why.event(worker))
+            self._note(training.job_id, why.event(worker))
 
     def report_departure(self, worker: str, why: Departure) -> None:
-        """Somebody saw how a worker that is gone ended. Raises NotFound where no job that goes on is concerned."""
+        """Somebody saw how a worker that is gone ended; told again it is no second event.
+
+        Raises NotFound where no job that goes on is concerned."""
         job_id = self.pool.registry.last_job(worker)
         if job_id is None or self.jobs.find(job_id).is_final:
             raise NotFound(f"no job that goes on has had a worker {worker[:64]!r}")
-        self.append_event(job_id, why.event(worker))
+        if self.pool.registry.reported(worker):
+            self._note(job_id, why.event(worker))
 
     def shard_source(self, job_id: str, shard: int, *, worker: str) -> PreparedJob:
         """The prepared rows of a running job, for a worker that was given the shard.
@@ -142,6 +149,7 @@ class WorkerSharing:
                 self.flush(job.training)
             self._hold(job, ())
             del self._held[job.job_id]
+            self._event_counts.pop(job.job_id, None)
 
     def stop(self) -> None:
         """No job runs any longer; workers are told nothing, so that they join the server that comes after this one."""
@@ -268,7 +276,7 @@ class WorkerSharing:
             changed = job_pb2.WorkersChanged(
                 joined=joined, left=left, worker_count=len(after), resting=rests, tried_again=tried_again
             )
-            self.append_event(job.job_id, job_pb2.JobEvent(workers_changed=changed))
+            self._note(job.job_id, job_pb2.JobEvent(workers_changed=changed))
             job.pace.restart()
         self._report_refused(job, training, self._kinds(job.spec.training.backend))
         for name in after:
@@ -280,9 +288,19 @@ class WorkerSharing:
         training.roster.report_refused(kinds)
         self._append_events(job, training)
 
+    def _note(self, job_id: str, event: job_pb2.JobEvent) -> None:
+        """Keep an event about a job's workers; of one job only so many, however often they come and go."""
+        count = self._event_counts.get(job_id, 0)
+        if count < MOST_WORKER_EVENTS:
+            self._event_counts[job_id] = count + 1
+            self.append_event(job_id, event)
+            if count + 1 == MOST_WORKER_EVENTS:
+                message = "job %s has %d events about its workers; of those to come none is kept"
+                log.warning(message, job_id, count + 1, extra=log_event("events_left_out", job=job_id))
+
     def _append_events(self, job: Job, training: Training) -> None:
         for event in training.roster.events:
-            self.append_event(job.job_id, event)
+            self._note(job.job_id, event)
         training.roster.events.clear()
 
     def _hold(self, job: Job, names: tuple[str, ...]) -> None:

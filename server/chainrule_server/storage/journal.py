@@ -77,9 +77,9 @@ class Journal:
         """Store a new job; its number among all. Raises StoreError, StoreFull, with nothing stored."""
         return await self.run(lambda: self.store.add(record, [NamedEvent(stamped(event))]))
 
-    async def events(self, job_id: str, *, after: int) -> list[job_pb2.JobEvent]:
-        """A job's stored events with a number above `after`."""
-        return await self.run(lambda: self.store.events(job_id, after=after))
+    async def events(self, job_id: str, *, after: int, most: int = -1) -> list[job_pb2.JobEvent]:
+        """A job's stored events with a number above `after`; at most so many, where `most` isn't negative."""
+        return await self.run(lambda: self.store.events(job_id, after=after, most=most))
 
     async def metrics(self, job_id: str, *, after: int) -> list[MetricRow]:
         """What is stored of a job's steps after this one."""

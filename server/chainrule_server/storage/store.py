@@ -173,11 +173,12 @@ class Store:
         except DecodeError as error:
             raise StoreError(f"{self._path} is damaged: a job in it is no message of ours ({error})") from error
 
-    def events(self, job_id: str, *, after: int = 0) -> list[job_pb2.JobEvent]:
-        """A job's events with a number above `after`, in order."""
+    def events(self, job_id: str, *, after: int = 0, most: int = -1) -> list[job_pb2.JobEvent]:
+        """A job's events with a number above `after`, in order; at most so many, where `most` isn't negative."""
         with self._reading() as connection:
             rows = connection.execute(
-                "SELECT event FROM events WHERE job_id = ? AND number > ? ORDER BY number", (job_id, after)
+                "SELECT event FROM events WHERE job_id = ? AND number > ? ORDER BY number LIMIT ?",
+                (job_id, after, most),
             ).fetchall()
         return [job_pb2.JobEvent.FromString(event) for (event,) in rows]
 

@@ -43,6 +43,7 @@ from chainrule_server.training.orders import GRADIENT, Clock, Orders, Send
 from chainrule_server.training.result import TrainingFailed, result_of, why_parameters_not_finite
 from chainrule_server.training.step_cost import StepCosts
 from chainrule_server.training.worker_group import WorkerGroup
+from chainrule_server.workers.hello import LONGEST_FAILURE_BYTES, short
 from chainrule_server.workers.roster import Roster
 from chainrule_server.workers.waiting import Waiting
 from chainrule_server.workers.worker import Outgoing, Worker
@@ -274,12 +275,13 @@ class Training:
         them, and otherwise WorkerFailed: the shards may go to others."""
         if name not in self._group.members or failure.generation != self.generation:
             return
+        what = f"{failure.type}: {failure.message}" if failure.type else failure.message
+        what = short(what, LONGEST_FAILURE_BYTES)
         if failure.is_of_help:
             extra = log_event("help_failed", job=self.job_id, worker=name)
-            log.warning("job %s: %s can't help: %s", self.job_id, name, failure.message, extra=extra)
+            log.warning("job %s: %s can't help: %s", self.job_id, name, what, extra=extra)
             self._orders.help_failed(name)
             return
-        what = f"{failure.type}: {failure.message}" if failure.type else failure.message
         if failure.is_of_job:
             raise TrainingFailed(f"worker {name}: {what}")
         self._failures.append(f"{name}: {what}")

@@ -6,17 +6,19 @@ from dataclasses import dataclass
 
 from chainrule.holding.errors import ServiceError
 from chainrule.v1 import job_pb2
-from chainrule_server.errors import LeaseExpired, WorkerFailed, shortened
-
-LONGEST_DETAILS_BYTES = 1000
+from chainrule_server.errors import LeaseExpired, WorkerFailed
+from chainrule_server.workers.hello import LONGEST_FAILURE_BYTES, short
 
 
 @dataclass(frozen=True)
 class Departure:
-    """details: in words, for people."""
+    """details: in words, for people, on one line; a longer text is cut."""
 
     reason: job_pb2.LossReason
     details: str
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "details", short(self.details, LONGEST_FAILURE_BYTES))
 
     @classmethod
     def of_error(cls, error: Exception) -> Departure:
@@ -32,8 +34,8 @@ class Departure:
 
     def event(self, worker: str) -> job_pb2.JobEvent:
         """The event of a job that the worker computed for."""
-        details = shortened(self.details, LONGEST_DETAILS_BYTES)
-        return job_pb2.JobEvent(worker_lost=job_pb2.WorkerLost(worker=worker, reason=self.reason, details=details))
+        lost = job_pb2.WorkerLost(worker=worker, reason=self.reason, details=self.details)
+        return job_pb2.JobEvent(worker_lost=lost)
 
 
 CONNECTION_LOST = Departure(job_pb2.LOSS_REASON_CONNECTION_LOST, "its connection ended without a word")

@@ -14,6 +14,7 @@ from chainrule.holding.worker_links import WorkerLink
 from chainrule.process.logs import log_event
 from chainrule.v1 import worker_service_pb2 as pb
 from chainrule_server.workers.departure import CONNECTION_LOST, Departure
+from chainrule_server.workers.hello import bounded
 from chainrule_server.workers.registry import WorkerRegistry
 from chainrule_server.workers.worker import Outgoing, Worker
 
@@ -44,8 +45,9 @@ class WorkerPool:
         return [name for name, link in self.links.items() if link is not None]
 
     def register(self, hello: pb.Hello, *, address: str = "") -> Worker:
-        """A worker came, with its name made unique."""
-        name = base = hello.name or "worker"
+        """A worker came, with its name made unique, and what it says of itself made short."""
+        hello = bounded(hello)
+        name = base = hello.name
         number = 2
         while name in self.links:
             name, number = f"{base}-{number}", number + 1

@@ -24,6 +24,8 @@ class WorkerRegistry:
     lease_s: float = DEFAULT_LEASE_S
     connected: dict[str, Worker] = field(default_factory=dict)
     _jobs: dict[str, str] = field(default_factory=dict)
+    # Of those that have a job: whether their end was reported.
+    _reported: dict[str, bool] = field(default_factory=dict)
     _hangs: dict[str, int] = field(default_factory=dict)
     _names: deque[str] = field(default_factory=deque)
 
@@ -50,10 +52,16 @@ class WorkerRegistry:
         """It was given shards of a job."""
         self._remember(name)
         self._jobs[name] = job_id
+        self._reported.pop(name, None)
 
     def last_job(self, name: str) -> str | None:
         """The job that it was given shards of last, also where it is gone."""
         return self._jobs.get(name)
+
+    def reported(self, name: str) -> bool:
+        """Note that somebody saw how it ended; whether that is new since it was given shards last."""
+        is_new, self._reported[name] = not self._reported.get(name, False), True
+        return is_new
 
     def _remember(self, name: str) -> None:
         if name in self._jobs or name in self._hangs:
@@ -62,4 +70,5 @@ class WorkerRegistry:
         if len(self._names) > REMEMBERED:
             oldest = self._names.popleft()
             self._jobs.pop(oldest, None)
+            self._reported.pop(oldest, None)
             self._hangs.pop(oldest, None)

@@ -197,7 +197,7 @@ def test_a_token_that_is_taken_back_ends_the_streams_that_are_open(
             pass
     requests.put(None)
     assert caught.value.code() == grpc.StatusCode.UNAUTHENTICATED
-    assert tokens_server.run(lambda: tokens_server.scheduler.worker_count) == 0
+    assert tokens_server.run(lambda: tokens_server.scheduler.workers.joined) == []
 
 
 @pytest.mark.parametrize(
