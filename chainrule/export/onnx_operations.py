@@ -47,18 +47,36 @@ def _last(w: Writer, operation: str, a: str, *, keepdims: int = 0) -> str:
 
 
 def _norm(w: Writer, node: Node, a: str) -> str:
-    return w("Sqrt", _reduced(w, "ReduceSum", node.operands[0], w("Mul", a, a)))
+    # As the engine: scaled by the largest element, or by the smallest normal float32.
+    operand = node.operands[0]
+    largest = w("Max", _reduced(w, "ReduceMax", operand, w("Abs", a), keepdims=1), w.number(2.0**-126))
+    scaled = w("Div", a, largest)
+    length = w("Sqrt", _reduced(w, "ReduceSum", operand, w("Mul", scaled, scaled), keepdims=1))
+    return w("Squeeze", w("Mul", largest, length), w.integers(_axes(operand)))
 
 
-def _logsumexp(w: Writer, a: str, *, keepdims: int = 0) -> str:
+def _shifted(w: Writer, a: str) -> tuple[str, str, str]:
+    """max a, a − max a, and ln Σ e^(a − max a), along the last axis, which is kept."""
     largest = _last(w, "ReduceMax", a, keepdims=1)
-    logarithm = w("Log", _last(w, "ReduceSum", w("Exp", w("Sub", a, largest)), keepdims=1))
-    total = w("Add", logarithm, largest)
-    return total if keepdims else w("Squeeze", total, w.integers([-1]))
+    shifted = w("Sub", a, largest)
+    return largest, shifted, w("Log", _last(w, "ReduceSum", w("Exp", shifted), keepdims=1))
+
+
+def _log_softmax(w: Writer, a: str) -> str:
+    _, shifted, logarithm = _shifted(w, a)
+    return w("Sub", shifted, logarithm)
+
+
+def _logsumexp(w: Writer, a: str) -> str:
+    largest, _, logarithm = _shifted(w, a)
+    return w("Squeeze", w("Add", logarithm, largest), w.integers([-1]))
 
 
 def _layer_norm(w: Writer, node: Node, a: str) -> str:
-    centred = w("Sub", a, _reduced(w, "ReduceMean", node, a, keepdims=1))
+    centred = a
+    # Twice, as the engine does: the mean of large numbers is rounded.
+    for _ in range(2):
+        centred = w("Sub", centred, _reduced(w, "ReduceMean", node, centred, keepdims=1))
     variance = _reduced(w, "ReduceMean", node, w("Mul", centred, centred), keepdims=1)
     return w("Div", centred, w("Sqrt", w("Add", variance, w.number(node.options[0]))))
 
@@ -144,7 +162,7 @@ RULES: dict[str, Rule] = {
     "mean": lambda w, node, a: _reduced(w, "ReduceMean", node.operands[0], a),
     "norm": _norm,
     "softmax": lambda w, _, a: w("Softmax", a, axis=-1),
-    "log_softmax": lambda w, _, a: w("Sub", a, _logsumexp(w, a, keepdims=1)),
+    "log_softmax": lambda w, _, a: _log_softmax(w, a),
     "logsumexp": lambda w, _, a: _logsumexp(w, a),
     "component": _component,
     "concatenate": _concatenate,

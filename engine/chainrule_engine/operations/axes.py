@@ -15,15 +15,47 @@ import numpy as np
 from chainrule_engine.graph import Node
 from chainrule_engine.operations.operation import Array, Axiswise, Misfit, Shape, axes_of, expanded
 
+# The smallest normal float32: what is divided by at least this is never 0/0.
+_TINY = 2.0**-126
+
+
+def shifted(a: Array) -> Array:
+    """a − max a along the last axis. Large numbers are subtracted from each other before small ones are added: a sum of
+    exponentials is at most its number of terms, and its logarithm would be lost in the last digits of a."""
+    return a - a.max(axis=-1, keepdims=True)
+
 
 def exponentials(a: Array) -> Array:
     """e^(a − max a) along the last axis: the common factor cancels in a softmax, and nothing overflows."""
-    return np.exp(a - a.max(axis=-1, keepdims=True))
+    return np.exp(shifted(a))
 
 
-def logarithm_of_sum(a: Array) -> Array:
-    """ln Σⱼ e^aⱼ along the last axis, by way of the maximum."""
-    return np.log(exponentials(a).sum(axis=-1)) + a.max(axis=-1)
+def _softmax(a: Array) -> Array:
+    e = exponentials(a)
+    return e / e.sum(axis=-1, keepdims=True)
+
+
+def _log_softmax(a: Array) -> Array:
+    s = shifted(a)
+    return s - np.log(np.exp(s).sum(axis=-1, keepdims=True))
+
+
+def _scaled(node: Node, a: Array) -> tuple[Array, Array, Array]:
+    """m, a/m and ‖a/m‖ with m = max |aⱼ|: the squares of what is far from 1 would overflow, or be 0."""
+    axes = axes_of(node.operands[0])
+    m = np.maximum(np.absolute(a).max(axis=axes), _TINY)
+    u = a / _each(node, m)
+    return m, u, np.sqrt((u * u).sum(axis=axes))
+
+
+def _norm(node: Node, a: Array) -> Array:
+    m, _, length = _scaled(node, a)
+    return m * length
+
+
+def _norm_pullback(node: Node, g: Array, f: Array, a: Array) -> Array:
+    _, u, length = _scaled(node, a)
+    return _each(node, g) * (u / _each(node, np.maximum(length, _TINY)))
 
 
 def _scalar(a: Node, *, options: tuple[float, ...]) -> Shape:
@@ -112,15 +144,15 @@ AXISWISE = (
         # At a = 0 the derivative is taken as 0.
         "norm", "‖a‖ = √Σ aⱼ²", 1, symbol="‖ ‖",
         shape_rule=_scalar,
-        value=lambda node, a: np.sqrt((a * a).sum(axis=axes_of(node.operands[0]))),
-        pullbacks=(lambda node, g, f, a: _each(node, g / np.maximum(f, 1e-30)) * a,),
+        value=_norm,
+        pullbacks=(_norm_pullback,),
         partial_formulas=("a / f",),
         pullback_formulas=("g · a / f",),
     ),
     Axiswise(
         "softmax", "e^aᵢ / Σⱼ e^aⱼ", 1,
         shape_rule=_same,
-        value=lambda node, a: (e := exponentials(a)) / e.sum(axis=-1, keepdims=True),
+        value=lambda node, a: _softmax(a),
         pullbacks=(lambda node, g, f, a: f * (g - (g * f).sum(axis=-1, keepdims=True)),),
         partial_formulas=("∂fᵢ/∂aⱼ = fᵢ (1[i=j] − fⱼ)",),
         pullback_formulas=("f (g − Σⱼ gⱼ fⱼ)",),
@@ -128,7 +160,7 @@ AXISWISE = (
     Axiswise(
         "log_softmax", "aᵢ − ln Σⱼ e^aⱼ", 1,
         shape_rule=_same,
-        value=lambda node, a: a - _column(logarithm_of_sum(a)),
+        value=lambda node, a: _log_softmax(a),
         pullbacks=(lambda node, g, f, a: g - np.exp(f) * g.sum(axis=-1, keepdims=True),),
         partial_formulas=("∂fᵢ/∂aⱼ = 1[i=j] − e^fⱼ",),
         pullback_formulas=("g − eᶠ Σⱼ gⱼ",),
@@ -136,8 +168,9 @@ AXISWISE = (
     Axiswise(
         "logsumexp", "ln Σⱼ e^aⱼ", 1,
         shape_rule=_without_last,
-        value=lambda node, a: logarithm_of_sum(a),
-        pullbacks=(lambda node, g, f, a: _column(g) * np.exp(a - _column(f)),),
+        value=lambda node, a: np.log(exponentials(a).sum(axis=-1)) + a.max(axis=-1),
+        # Not e^(a − f): f is rounded to the last digit of max a.
+        pullbacks=(lambda node, g, f, a: _column(g) * _softmax(a),),
         partial_formulas=("softmax(a)",),
         pullback_formulas=("g · softmax(a)",),
     ),

@@ -21,8 +21,9 @@ def _gelu_tanh(a: Array) -> Array:
 
 
 def _gelu_partial(a: Array, t: Array) -> Array:
-    # t = tanh(u(a)), so ∂t/∂a = (1 − t²) ∂u/∂a.
-    return 0.5 * (1 + t) + 0.5 * a * (1 - t * t) * _GELU * (1 + 3 * 0.044715 * a * a)
+    # t = tanh(u(a)), so ∂t/∂a = (1 − t²) ∂u/∂a. Beyond ±10 that is 0, and a³ may be ∞: 0 · ∞ would be NaN.
+    c = np.maximum(np.minimum(a, 10), -10)
+    return 0.5 * (1 + t) + 0.5 * c * (1 - t * t) * _GELU * (1 + 3 * 0.044715 * c * c)
 
 
 # fmt: off
@@ -52,9 +53,13 @@ ELEMENTWISE = (
         partial_formulas=("1/b", "−f/b"),
     ),
     Elementwise(
+        # At a = 0: a⁰ doesn't depend on a, and 0ᵇ = 0 not on b, where 0 · ∞ would be NaN.
         "power", "aᵇ", 2, symbol="**",
         value=lambda a, b: np.power(a, b),
-        partials=(lambda f, a, b: b * np.power(a, b - 1), lambda f, a, b: f * np.log(a)),
+        partials=(
+            lambda f, a, b: b * np.power(a, b - np.not_equal(b, 0)),
+            lambda f, a, b: f * np.log(a + np.equal(a, 0)),
+        ),
         partial_formulas=("b aᵇ⁻¹", "f ln a"),
     ),
     Elementwise(
@@ -145,7 +150,8 @@ ELEMENTWISE = (
     Elementwise(
         "silu", "a σ(a)", 1,
         value=lambda a: a / (1 + np.exp(-a)),
-        partials=(lambda f, a: (1 + a - f) / (1 + np.exp(-a)),),
+        # a − f first: it is exact where a is large, and 1 + a would round the 1 away.
+        partials=(lambda f, a: (1 + (a - f)) / (1 + np.exp(-a)),),
         partial_formulas=("σ(a) + f (1 − σ(a))",),
     ),
     Elementwise(

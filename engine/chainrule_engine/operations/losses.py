@@ -10,13 +10,18 @@ from __future__ import annotations
 import numpy as np
 
 from chainrule_engine.graph import Node
-from chainrule_engine.operations.axes import exponentials, logarithm_of_sum
+from chainrule_engine.operations.axes import exponentials
 from chainrule_engine.operations.operation import Array, Axiswise, Elementwise, Misfit, Operation, OptionRule, Shape
 
 
 def _one_hot(node: Node, b: Array) -> Array:
     """1 at the class and 0 elsewhere: (rows, classes)."""
     return np.equal(np.arange(node.operands[0].shape[-1]), b.reshape((*b.shape, 1)))
+
+
+def _others(node: Node, b: Array) -> Array:
+    """0 at the class and 1 elsewhere: (rows, classes)."""
+    return np.not_equal(np.arange(node.operands[0].shape[-1]), b.reshape((*b.shape, 1)))
 
 
 def _cross_entropy_shape(logits: Node, target: Node, *, options: tuple[float, ...]) -> Shape:
@@ -28,12 +33,18 @@ def _cross_entropy_shape(logits: Node, target: Node, *, options: tuple[float, ..
 
 
 def _cross_entropy(node: Node, a: Array, b: Array) -> Array:
-    return logarithm_of_sum(a) - (a * _one_hot(node, b)).sum(axis=-1)
+    # With m = max a, and s the sum of e^(aⱼ − m) over the other classes: (m − a_b) + ln(s + e^(a_b − m)). The logarithm
+    # is taken as ln(1 + …), because where the class is the likeliest, s is all of the loss, and too small beside 1.
+    below = (a * _one_hot(node, b)).sum(axis=-1) - a.max(axis=-1)
+    return np.log1p((exponentials(a) * _others(node, b)).sum(axis=-1) + (np.exp(below) - 1)) - below
 
 
 def _cross_entropy_pullback(node: Node, g: Array, f: Array, a: Array, b: Array) -> Array:
+    # Of the class itself softmax(a) − 1 is −(the sum of the others): where that is small, 1 − 1 would be nothing.
     e = exponentials(a)
-    return g.reshape((*g.shape, 1)) * (e / e.sum(axis=-1, keepdims=True) - _one_hot(node, b))
+    others = e * _others(node, b)
+    contributions = others - _one_hot(node, b) * others.sum(axis=-1, keepdims=True)
+    return g.reshape((*g.shape, 1)) * (contributions / e.sum(axis=-1, keepdims=True))
 
 
 # fmt: off

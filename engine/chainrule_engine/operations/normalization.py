@@ -48,14 +48,20 @@ def _deviation(a: Array, axes: tuple[int, ...], epsilon: float) -> Array:
     return np.sqrt(_mean(a * a, axes) + epsilon)
 
 
+def _centred(a: Array, axes: tuple[int, ...]) -> Array:
+    """a − mean a. Twice: the mean of large numbers is rounded by as much as small ones differ, even of equal ones."""
+    nearly = a - _mean(a, axes)
+    return nearly - _mean(nearly, axes)
+
+
 def _normalized(a: Array, axes: tuple[int, ...], epsilon: float) -> Array:
-    centred = a - _mean(a, axes)
+    centred = _centred(a, axes)
     return centred / _deviation(centred, axes, epsilon)
 
 
 def _pullback(g: Array, f: Array, a: Array, axes: tuple[int, ...], epsilon: float) -> Array:
     # f = (a − m) / s; both the mean m and the deviation s depend on every a.
-    return (g - _mean(g, axes) - f * _mean(g * f, axes)) / _deviation(a - _mean(a, axes), axes, epsilon)
+    return (g - _mean(g, axes) - f * _mean(g * f, axes)) / _deviation(_centred(a, axes), axes, epsilon)
 
 
 # fmt: off

@@ -118,5 +118,7 @@ class _Block:
                 raise ValueMismatch(f"input '{node.name}' must have shape {shape}, but has {rows.shape}")
             if node.class_count is not None and rows.dtype.kind not in "iu":
                 raise ValueMismatch(f"input '{node.name}' holds classes and must be of integers, but is {rows.dtype}")
-            self._rows[node.name][: row_count - start] = rows[start : start + BLOCK_ROWS]
+            # What is out of the range of float32 is infinite there.
+            with np.errstate(over="ignore", invalid="ignore"):
+                self._rows[node.name][: row_count - start] = rows[start : start + BLOCK_ROWS]
         self._compiled.run(parameters, self._rows, None)

@@ -119,7 +119,7 @@ class Traced(NDArrayOperatorsMixin):
     def sum(self, axis: int | tuple[int, ...], keepdims: bool = False) -> Traced:
         return self.trace.total(self, _normal(axis, self.ndim), keepdims)
 
-    def max(self, axis: int, keepdims: bool = False) -> Traced:
+    def max(self, axis: int | tuple[int, ...], keepdims: bool = False) -> Traced:
         return self.trace.largest(self, _normal(axis, self.ndim), keepdims)
 
     def reshape(self, *shape: Any) -> Traced:
@@ -241,7 +241,9 @@ class Trace:
     def ufunc(self, ufunc: np.ufunc, operands: list[Traced]) -> Traced:
         shape = np.broadcast_shapes(*(operand.shape for operand in operands))
         if all(operand.buffer is None for operand in operands):
-            return self.number(float(ufunc(*(np.float32(operand.number) for operand in operands))), shape)
+            # Infinity and NaN are values like others.
+            with np.errstate(all="ignore"):
+                return self.number(float(ufunc(*(np.float32(operand.number) for operand in operands))), shape)
         if ufunc is np.multiply:
             for one, other in (operands, operands[::-1]):
                 if one.buffer is None and one.number == 1.0:
