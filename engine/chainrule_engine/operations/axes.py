@@ -40,22 +40,18 @@ def _log_softmax(a: Array) -> Array:
     return s - np.log(np.exp(s).sum(axis=-1, keepdims=True))
 
 
-def _scaled(node: Node, a: Array) -> tuple[Array, Array, Array]:
-    """m, a/m and ‖a/m‖ with m = max |aⱼ|: the squares of what is far from 1 would overflow, or be 0."""
-    axes = axes_of(node.operands[0])
-    m = np.maximum(np.absolute(a).max(axis=axes), _TINY)
-    u = a / _each(node, m)
-    return m, u, np.sqrt((u * u).sum(axis=axes))
-
-
 def _norm(node: Node, a: Array) -> Array:
-    m, _, length = _scaled(node, a)
-    return m * length
+    # Scaled by the largest element: the squares of what is far from 1 would overflow, or be 0.
+    axes = axes_of(node.operands[0])
+    largest = np.maximum(np.absolute(a).max(axis=axes), _TINY)
+    scaled = a / _each(node, largest)
+    return largest * np.sqrt((scaled * scaled).sum(axis=axes))
 
 
-def _norm_pullback(node: Node, g: Array, f: Array, a: Array) -> Array:
-    _, u, length = _scaled(node, a)
-    return _each(node, g) * (u / _each(node, np.maximum(length, _TINY)))
+def _logsumexp_pullback(node: Node, g: Array, f: Array, a: Array) -> Array:
+    # f is rounded to the last digit of max a, which e^(a − f) alone would show; as a common factor it cancels.
+    e = np.exp(a - _column(f))
+    return _column(g) * (e / e.sum(axis=-1, keepdims=True))
 
 
 def _scalar(a: Node, *, options: tuple[float, ...]) -> Shape:
@@ -145,7 +141,7 @@ AXISWISE = (
         "norm", "‖a‖ = √Σ aⱼ²", 1, symbol="‖ ‖",
         shape_rule=_scalar,
         value=_norm,
-        pullbacks=(_norm_pullback,),
+        pullbacks=(lambda node, g, f, a: _each(node, g) * (a / _each(node, np.maximum(f, _TINY))),),
         partial_formulas=("a / f",),
         pullback_formulas=("g · a / f",),
     ),
@@ -169,8 +165,7 @@ AXISWISE = (
         "logsumexp", "ln Σⱼ e^aⱼ", 1,
         shape_rule=_without_last,
         value=lambda node, a: np.log(exponentials(a).sum(axis=-1)) + a.max(axis=-1),
-        # Not e^(a − f): f is rounded to the last digit of max a.
-        pullbacks=(lambda node, g, f, a: _column(g) * _softmax(a),),
+        pullbacks=(_logsumexp_pullback,),
         partial_formulas=("softmax(a)",),
         pullback_formulas=("g · softmax(a)",),
     ),

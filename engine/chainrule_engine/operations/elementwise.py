@@ -16,6 +16,10 @@ from chainrule_engine.operations.operation import Array, Elementwise, OptionRule
 _GELU = math.sqrt(2 / math.pi)
 
 
+def _sigmoid(a: Array) -> Array:
+    return 1 / (1 + np.exp(-a))
+
+
 def _gelu_tanh(a: Array) -> Array:
     return np.tanh(_GELU * a * (1 + 0.044715 * a * a))
 
@@ -150,8 +154,8 @@ ELEMENTWISE = (
     Elementwise(
         "silu", "a σ(a)", 1,
         value=lambda a: a / (1 + np.exp(-a)),
-        # a − f first: it is exact where a is large, and 1 + a would round the 1 away.
-        partials=(lambda f, a: (1 + (a - f)) / (1 + np.exp(-a)),),
+        # Not (1 + a − f) σ(a): where a is large, the 1 would be rounded away.
+        partials=(lambda f, a: _sigmoid(a) + f * (1 - _sigmoid(a)),),
         partial_formulas=("σ(a) + f (1 − σ(a))",),
     ),
     Elementwise(

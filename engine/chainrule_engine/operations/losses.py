@@ -19,9 +19,9 @@ def _one_hot(node: Node, b: Array) -> Array:
     return np.equal(np.arange(node.operands[0].shape[-1]), b.reshape((*b.shape, 1)))
 
 
-def _others(node: Node, b: Array) -> Array:
-    """0 at the class and 1 elsewhere: (rows, classes)."""
-    return np.not_equal(np.arange(node.operands[0].shape[-1]), b.reshape((*b.shape, 1)))
+def _others(e: Array, one_hot: Array) -> Array:
+    """e, but 0 at the class."""
+    return e - e * one_hot
 
 
 def _cross_entropy_shape(logits: Node, target: Node, *, options: tuple[float, ...]) -> Shape:
@@ -35,16 +35,17 @@ def _cross_entropy_shape(logits: Node, target: Node, *, options: tuple[float, ..
 def _cross_entropy(node: Node, a: Array, b: Array) -> Array:
     # With m = max a, and s the sum of e^(aⱼ − m) over the other classes: (m − a_b) + ln(s + e^(a_b − m)). The logarithm
     # is taken as ln(1 + …), because where the class is the likeliest, s is all of the loss, and too small beside 1.
-    below = (a * _one_hot(node, b)).sum(axis=-1) - a.max(axis=-1)
-    return np.log1p((exponentials(a) * _others(node, b)).sum(axis=-1) + (np.exp(below) - 1)) - below
+    one_hot = _one_hot(node, b)
+    below = (a * one_hot).sum(axis=-1) - a.max(axis=-1)
+    return np.log1p(_others(exponentials(a), one_hot).sum(axis=-1) + (np.exp(below) - 1)) - below
 
 
 def _cross_entropy_pullback(node: Node, g: Array, f: Array, a: Array, b: Array) -> Array:
     # Of the class itself softmax(a) − 1 is −(the sum of the others): where that is small, 1 − 1 would be nothing.
-    e = exponentials(a)
-    others = e * _others(node, b)
-    contributions = others - _one_hot(node, b) * others.sum(axis=-1, keepdims=True)
-    return g.reshape((*g.shape, 1)) * (contributions / e.sum(axis=-1, keepdims=True))
+    e, one_hot = exponentials(a), _one_hot(node, b)
+    others = _others(e, one_hot)
+    contributions = others - one_hot * others.sum(axis=-1, keepdims=True)
+    return contributions * (g.reshape((*g.shape, 1)) / e.sum(axis=-1, keepdims=True))
 
 
 # fmt: off

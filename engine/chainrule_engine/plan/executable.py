@@ -50,7 +50,7 @@ class _Compiled:
         # The steps of the last calls by the identities of their arrays, and these arrays: see REMEMBERED.
         self._bound: dict[tuple[int, int, bool], tuple[Callable[..., None], Array, Array | None]] = {}
         # NaN and infinity are for the caller to find.
-        self._enter = without_warnings()
+        self._enter: Callable[..., Any] = without_warnings()
         self._program: Program
         self._instructions: list[Instruction]
         self._is_loops = False
@@ -61,7 +61,9 @@ class _Compiled:
         self._instructions = without_negations(lowering.trace)
         self._is_loops = backend == "numba" and pays(self._instructions)
         compile_instructions = compile_loops if self._is_loops else compile_program
-        self._program = compile_instructions(
+        # A number out of the range of float32 is infinite there, as in the interpreter.
+        self._program = self._enter(
+            compile_instructions,
             self._instructions,
             inputs=self._inputs.names,
             statistics=self._statistics,

@@ -91,7 +91,9 @@ def compile_loops(
     arena = arena_of(instructions)
     writer = _LoopWriter(instructions, inputs, arena)
     source = writer.source()
-    namespace: dict[str, Any] = {"math": math, "float32": np.float32, "one": np.float32(1), "zero": np.float32(0)}
+    # Numbers that are out of the range of float32, and what is made of them, may be infinite or NaN.
+    numbers = {"one": np.float32(1), "zero": np.float32(0), "inf": math.inf, "nan": math.nan}
+    namespace: dict[str, Any] = {"math": math, "float32": np.float32, **numbers}
     exec(compile(source, "<plan>", "exec"), namespace)  # noqa: S102  (the source is our own: names, shapes and numbers)
     compiled = numba.njit(namespace.pop("step"), fastmath={"reassoc", "contract", "nsz"}, error_model="numpy")
     memory = aligned_zeros(arena.size)
