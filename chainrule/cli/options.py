@@ -7,9 +7,11 @@ from typing import Annotated
 
 import typer
 
+from chainrule.cells.endings import ENDINGS
+
 DEFAULT_SERVER = "127.0.0.1:50051"
 # The files of rows that a job can read.
-DATA_FILES = ".csv, .tsv, .tab, .parquet, .arrow, .feather, .npz or .npy"
+DATA_FILES = f"{', '.join(ENDINGS[:-1])} or {ENDINGS[-1]}"
 Server = Annotated[
     str, typer.Option("--server", metavar="HOST:PORT", envvar="CHAINRULE_SERVER", help="The server to talk to.")
 ]

@@ -24,14 +24,13 @@ from typing import Any, cast
 from google.protobuf.descriptor import EnumDescriptor, FieldDescriptor
 from google.protobuf.message import Message
 
+from chainrule.cells.endings import ENDINGS
 from chainrule.errors import JobFileError, Problem
 from chainrule.spec.settings import with_settings
 from chainrule.text import enum_names
 from chainrule.v1 import job_pb2
 
 MAX_FILE_BYTES = 1 << 20
-# Of files that are the data of a job, and named for it by mistake.
-_DATA_SUFFIXES = (".csv", ".tsv", ".tab", ".parquet", ".arrow", ".feather", ".npz", ".npy")
 
 _INTEGER_BITS = {
     FieldDescriptor.CPPTYPE_INT32: (-(2**31), 2**31 - 1),
@@ -53,7 +52,8 @@ def load_job_file(path: str | Path, settings: Sequence[str] = ()) -> job_pb2.Job
 def load_table(path: str | Path) -> dict[str, Any]:
     """The table that a file is. Raises JobFileError."""
     path = Path(path)
-    if path.suffix.lower() in _DATA_SUFFIXES:
+    # The data of a job, named for it by mistake.
+    if path.suffix.lower() in ENDINGS:
         message = f"{path}: is a table by its name, and no job file; 'chainrule init {path}' writes one for it"
         raise JobFileError([("", message)])
     try:

@@ -24,12 +24,16 @@ FUNCTION_LETTERS = {"φ": "phi", "ϕ": "phi", "ψ": "psi", "σ": "sigmoid"}
 SUPERSCRIPTS = {"²": "2", "³": "3"}
 SPELLINGS = {"·": "@", "⋅": "@", "∙": "@", "^": "**", "−": "-", "×": "*"}
 
+_ENDS = "".join((*FUNCTION_LETTERS, *SUPERSCRIPTS))
+# A letter or an underscore, then digits too; the letters that are functions, and superscripts, end it.
+NAME = rf"[^\W\d{_ENDS}][^\W{_ENDS}]*"
+
 _TOKEN = re.compile(
     r"(?P<space>\s+)"
     r"|(?P<number>(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)"
-    r"|(?P<letter>[φϕψσ])"
-    r"|(?P<superscript>[²³])"
-    r"|(?P<name>[^\W\dφϕψσ²³][^\Wφϕψσ²³]*)"
+    rf"|(?P<letter>[{''.join(FUNCTION_LETTERS)}])"
+    rf"|(?P<superscript>[{''.join(SUPERSCRIPTS)}])"
+    rf"|(?P<name>{NAME})"
     r"|(?P<symbol>\*\*|[-−+*×/@·⋅∙^()\[\],])"
 )
 

@@ -14,12 +14,11 @@ from numpy.typing import NDArray
 from chainrule_engine.builder import MAXIMUM_ELEMENTS, GraphBuilder
 from chainrule_engine.errors import FormulaError, ShapeMismatch, ValueMismatch
 from chainrule_engine.evaluation import evaluation_roots
-from chainrule_engine.formula import parse
+from chainrule_engine.formula import NAME, parse
 from chainrule_engine.graph import Graph, Node
 from chainrule_engine.operations import FUNCTIONS, OPERATIONS
 from chainrule_engine.parameters import Parameter, ParameterLayout
 
-_NAME = re.compile(r"[^\W\dφϕψσ²³][^\Wφϕψσ²³]*")
 _FUNCTION_LETTERS = {"φ": "phi", "ϕ": "phi", "ψ": "psi"}
 
 
@@ -114,7 +113,7 @@ def _checked_functions(functions: Mapping[str, str]) -> dict[str, str]:
     for letter, target in functions.items():
         name = _FUNCTION_LETTERS.get(letter, letter)
         field = f"functions.{letter}"
-        if not _NAME.fullmatch(name) or name in FUNCTIONS:
+        if not re.fullmatch(NAME, name) or name in FUNCTIONS:
             raise FormulaError(f"'{letter}' cannot be the name of a function of yours", field=field)
         operation = OPERATIONS.get(FUNCTIONS.get(str(target), ""))
         single = {alias for alias, known in FUNCTIONS.items() if OPERATIONS[known].operand_count == 1}
@@ -132,7 +131,7 @@ def _declare_leaves(builder: GraphBuilder, parameters: Sequence[Parameter], inpu
         kind = "parameter" if isinstance(leaf, Parameter) else "input"
         field = f"{kind}s.{leaf.name}"
         builder.begin(field, "")
-        if not _NAME.fullmatch(leaf.name):
+        if not re.fullmatch(NAME, leaf.name):
             raise FormulaError(
                 f"'{leaf.name}' is no name; a name has letters, digits and _, and starts with a letter", field=field
             )

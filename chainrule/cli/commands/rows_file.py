@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from chainrule.cells.endings import BINARY_ENDINGS, ending_of
 from chainrule.cli.failures import CommandFailed, wrong_input
 from chainrule.client import rows as calls
 from chainrule.local.offline import ask_for_parts
@@ -23,7 +24,6 @@ from chainrule.v1 import job_pb2
 from chainrule.v1 import model_service_pb2 as api
 
 READ_TIMEOUT_S = 300.0
-BINARY_ENDINGS = (".parquet", ".arrow", ".feather", ".npz", ".npy")
 # Longer cells than Python's reader takes unless it is told to.
 MAX_CELL_BYTES = 1 << 27
 
@@ -40,7 +40,7 @@ class RowsFile:
 
     def where(self, row: int) -> str:
         """A row, counted from 0 over all requests, for a message: of a CSV file its line."""
-        line = None if self.path.name.lower().endswith(BINARY_ENDINGS) else self._line_of(row)
+        line = None if ending_of(self.path.name) in BINARY_ENDINGS else self._line_of(row)
         return f"row {row}" if line is None else f"line {line}"
 
     def _line_of(self, row: int) -> int | None:

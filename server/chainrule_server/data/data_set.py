@@ -14,12 +14,12 @@ from typing import Any, BinaryIO, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from chainrule.cells.endings import ENDINGS, ending_of
 from chainrule.v1 import job_pb2
 from chainrule_server.data import column_choice, sklearn_data
 from chainrule_server.data.columns import Categories, Column, ColumnError, Table, block_slices, in_rows
 from chainrule_server.data.data_root import DataFileError, names_below, open_below
 from chainrule_server.data.data_set_store import DataSetStore
-from chainrule_server.data.endings import ENDINGS, ending_of
 from chainrule_server.data.formats.array_columns import column_of
 from chainrule_server.data.formats.npz_file import array_names, read_npz
 from chainrule_server.data.object_storage import SCHEMES, ObjectStorage

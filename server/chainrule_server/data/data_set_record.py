@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from chainrule_server.data.endings import ENDINGS
+from chainrule.cells.endings import ENDINGS
 from chainrule_server.storage import durable_file
 
 LONGEST_NAME = 200

@@ -7,12 +7,12 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import BinaryIO
 
+from chainrule.cells.endings import ENDINGS, ending_of
 from chainrule.cells.texts import CellRules
 from chainrule.v1 import job_pb2
 from chainrule_server.data.column_choice import cell_rules, listed
 from chainrule_server.data.columns import CellFile, Column, ColumnError, Table, TableFile, joined, with_missing
 from chainrule_server.data.data_root import DataFileError
-from chainrule_server.data.endings import ENDINGS, ending_of
 from chainrule_server.data.formats.array_columns import NpyFile, NpzFile, NpzMatrix
 from chainrule_server.data.formats.npz_file import array_names
 

@@ -26,11 +26,11 @@ from typing import Any
 
 import numpy as np
 
+from chainrule.cells.endings import ENDINGS, ending_of
 from chainrule.v1 import job_pb2
 from chainrule_server.data.columns import Categories, Column, ColumnError, Numbers, Table
 from chainrule_server.data.data_root import default_data_root, names_below, open_below
 from chainrule_server.data.data_set import DataError, load
-from chainrule_server.data.endings import ENDINGS, ending_of
 from chainrule_server.data.formats.csv_guess import guessed_format
 from chainrule_server.data.formats.npz_file import array_names
 from chainrule_server.data.table_files import open_files

@@ -302,4 +302,5 @@ def test_the_help_lists_every_exit_code(capsys: pytest.CaptureFixture[str]) -> N
 
 
 def test_the_help_names_every_kind_of_data_file() -> None:
+    assert DATA_FILES == ".csv, .tsv, .tab, .parquet, .arrow, .feather, .npz or .npy"
     assert re.findall(r"\.\w+", DATA_FILES) == list(table_files.ENDINGS)

@@ -12,8 +12,9 @@ from hypothesis import given, settings
 
 import chainrule
 from chainrule.errors import ExpressionError
-from chainrule.spec import functions
+from chainrule.spec import expressions, functions
 from chainrule.spec.expressions import FUNCTION_NAMES, Expression, inputs, model_table, parameter
+from chainrule_engine import formula
 from chainrule_engine.errors import EngineError
 from chainrule_engine.graph import Graph
 from chainrule_engine.model import Model
@@ -197,3 +198,8 @@ def test_a_deep_expression_overflows_no_stack_and_a_long_one_is_refused() -> Non
         doubled = doubled * doubled + doubled
     with pytest.raises(ExpressionError, match="10000 characters"):
         str(doubled)
+
+
+def test_a_name_is_for_the_client_what_it_is_for_the_engine() -> None:
+    # Written twice, since the client doesn't import the engine.
+    assert expressions._NAME.pattern == formula.NAME

@@ -19,12 +19,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.csv as pc
 
+from chainrule.cells.endings import ending_of
 from chainrule.cells.texts import CellRules
 from chainrule.v1 import job_pb2
 from chainrule_server.data.column_choice import check_names
 from chainrule_server.data.columns import MAX_CATEGORIES, Categories, Column, ColumnError, block_slices, is_number
 from chainrule_server.data.data_root import DataFileError, OtherDelimiter
-from chainrule_server.data.endings import ending_of
 from chainrule_server.data.formats.arrow_columns import arrow_errors, column_of, columns_of
 
 MAX_HEADER_BYTES = 1 << 20

@@ -10,8 +10,8 @@ import io
 import re
 from typing import BinaryIO
 
+from chainrule.cells.endings import ending_of
 from chainrule.v1 import job_pb2
-from chainrule_server.data.endings import ending_of
 
 SEEN_BYTES = 1 << 16
 SEEN_LINES = 100

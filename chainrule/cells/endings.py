@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-ENDINGS = (".csv", ".tsv", ".tab", ".parquet", ".arrow", ".feather", ".npz", ".npy")
+BINARY_ENDINGS = (".parquet", ".arrow", ".feather", ".npz", ".npy")
+ENDINGS = (".csv", ".tsv", ".tab", *BINARY_ENDINGS)
 # What some programs call a .tsv file.
 SAME_AS = {".tab": ".tsv"}
 
