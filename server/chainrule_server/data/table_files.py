@@ -185,8 +185,9 @@ def _form(file: BinaryIO, name: str, ending: str, spec: job_pb2.DataSpec) -> Tab
 
 
 def _check_same(first: str, columns: Sequence[str], other: str, others: Sequence[str]) -> None:
-    missing = [name for name in columns if name not in set(others)]
-    more = [name for name in others if name not in set(columns)]
+    known, given = set(columns), set(others)
+    missing = [name for name in columns if name not in given]
+    more = [name for name in others if name not in known]
     if missing or more:
         what = [f"{first} has {listed(missing)}, {other} has not"] if missing else []
         what += [f"{other} has {listed(more)}, {first} has not"] if more else []

@@ -6,10 +6,9 @@ count what it takes. Only the last step differs: to submit it, or not.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from chainrule.v1 import job_pb2
@@ -17,6 +16,7 @@ from chainrule.v1 import job_service_pb2 as api
 from chainrule_server.data.data_set_store import DataSetStore
 from chainrule_server.errors import InvalidSpec, NotFound
 from chainrule_server.jobs.job import Job
+from chainrule_server.jobs.preparing_threads import PreparingThreads
 from chainrule_server.jobs.registry import checked_request_id
 from chainrule_server.jobs.scheduler import Scheduler
 from chainrule_server.preparation.estimate import estimate
@@ -30,6 +30,7 @@ class Submission:
 
     scheduler: Scheduler
     data_sets: DataSetStore
+    threads: PreparingThreads = field(default_factory=PreparingThreads)
 
     async def submit(self, spec: job_pb2.JobSpec, *, request_id: str = "") -> tuple[Job, api.JobEstimate | None]:
         """The job of a spec, and what it takes; of one that a request with this id made before, without the estimate.
@@ -65,10 +66,10 @@ class Submission:
             spec.data.uri = pinned
             if spec.model.start.model:
                 spec.model.start.model = model
-            prepared = await asyncio.to_thread(
+            prepared = await self.threads.run(
                 self.scheduler.archive.prepare, spec, start_path=start_path, limits=self.scheduler.limits
             )
-            yield prepared, await asyncio.to_thread(estimate, prepared)
+            yield prepared, await self.threads.run(estimate, prepared)
 
     def _start(self, job_id: str) -> tuple[str, Path]:
         """The whole id of a job to start from, and its model's file. Raises InvalidSpec."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
 import pyarrow as pa
@@ -18,6 +18,9 @@ MAGIC = b"ARROW1"
 # How a stream begins: a message follows, and not the length that streams before Arrow 0.15 had; and how it ends.
 CONTINUATION = b"\xff\xff\xff\xff"
 STREAM_END = CONTINUATION + bytes(4)
+# Columns are read together while they are so small: each reading goes through the whole schema again.
+TOGETHER_BYTES = 64 << 20
+VALUE_BYTES = 16
 
 
 class ArrowFile:
@@ -64,17 +67,31 @@ class ArrowTable:
     _names: tuple[str, ...]
     row_count: int
     _categories: tuple[str, ...]
+    # Columns that were read together, by their names.
+    _read: dict[str, pa.ChunkedArray] = field(default_factory=dict, repr=False)
 
     def read(self, name: str) -> Column:
         """The column of that name. Raises ColumnError, DataFileError."""
         with arrow_errors(self._name):
-            values = _open(self._file, self._names.index(name)).read_all().column(0)
-            return column_of(values, name=name, is_category=name in self._categories)
+            if name not in self._read:
+                self._read_from(name)
+            return column_of(self._read[name], name=name, is_category=name in self._categories)
+
+    def _read_from(self, name: str) -> None:
+        """Read the column, and those after it that fit into memory together, which are likely to be asked for next."""
+        first = self._names.index(name)
+        size_bytes = self._file.seek(0, os.SEEK_END) // len(self._names) + VALUE_BYTES * self.row_count
+        count = max(1, TOGETHER_BYTES // max(1, size_bytes))
+        places = range(first, min(first + count, len(self._names)))
+        self._read.clear()
+        columns = _open(self._file, *places).read_all().columns
+        self._read.update(zip((self._names[place] for place in places), columns, strict=True))
 
     def blocks(self, names: Sequence[str]) -> Iterator[list[Column]]:
         """See `Table`."""
         with arrow_errors(self._name):
-            for batch in _batches(_open(self._file, *sorted(self._names.index(name) for name in names))):
+            place_of = {name: place for place, name in enumerate(self._names)}
+            for batch in _batches(_open(self._file, *sorted(place_of[name] for name in names))):
                 for rows in block_slices(batch.num_rows):
                     yield columns_of(batch.slice(rows.start, rows.stop - rows.start), names, self._categories)
 
