@@ -20,7 +20,7 @@ from chainrule.errors import ExpressionError
 ADDITION, PRODUCT, NEGATION, POWER, ATOM = 10, 20, 30, 40, 50
 # What the engine reads.
 MAXIMUM_LENGTH = 10_000
-_NAME = re.compile(r"[^\W\dφϕψσ²³][^\Wφϕψσ²³]*")
+_NAME = re.compile(r"[^\W\dφϕψσ⁰¹²³⁴⁵⁶⁷⁸⁹](?:[^\Wφϕψσ⁰¹²³⁴⁵⁶⁷⁸⁹]|[\u0300-\u036f])*")
 _RESERVED = ("x", "y", "prediction", "phi", "psi")
 # The names that formulas call operations by; tests hold them against the engine's.
 FUNCTION_NAMES = (

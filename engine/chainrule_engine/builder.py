@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import NoReturn
 
 from chainrule_engine.errors import FormulaError, ShapeMismatch
-from chainrule_engine.formula import Term
+from chainrule_engine.formula import FUNCTION_LETTERS, Term, same_name
 from chainrule_engine.graph import Node
 from chainrule_engine.operations import FUNCTIONS, OPERATIONS, Misfit, Operation
 
@@ -48,7 +48,7 @@ class GraphBuilder:
 
     def declare(self, name: str, node: Node) -> None:
         """Let `name` stand for `node`."""
-        self._named[name] = node
+        self._named[same_name(name)] = node
 
     def leaf(
         self, operation: str, name: str, shape: tuple[int, ...], *, batched: bool, class_count: int | None = None
@@ -68,6 +68,13 @@ class GraphBuilder:
         if node is not None:
             return node
         if self.is_function(name):
+            written = self._formula[start : start + 1]
+            if FUNCTION_LETTERS.get(written) == name:
+                self._fail(
+                    f"'{written}' is the function {name}; write {written}(…), or another name for a parameter, such as "
+                    f"{'sigma' if written == 'σ' else name + '1'}",
+                    start + 1,
+                )
             self._fail(f"'{name}' is a function; write {name}(…)", start + 1)
         return self._fail(
             f"unknown name '{name}'{self._suggestion(name, self._named)}; {self._vocabulary()}", start + 1
@@ -158,6 +165,8 @@ class GraphBuilder:
     ) -> Node:
         operands = tuple(term.node for term in terms)
         operation = OPERATIONS[name]
+        if name in ("maximum", "minimum") and operands[0] is operands[1]:
+            return operands[0]  # the larger of u and u is u: no tie, whose derivative would be 0
         for term in terms:
             if term.node.class_count is not None and (name != "cross_entropy" or term is terms[0]):
                 self._fail(

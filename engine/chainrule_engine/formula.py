@@ -9,6 +9,7 @@ not known here: the parser calls a `FormulaBuilder` for each, so that no tree is
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterator
 from typing import Generic, NamedTuple, NoReturn, Protocol, TypeVar
 
@@ -21,18 +22,18 @@ MAXIMUM_NAME_LENGTH = 100
 
 # Letters that are function names by themselves, so that `V3φ(x)` is V3 times φ(x) and not a name `V3φ`.
 FUNCTION_LETTERS = {"φ": "phi", "ϕ": "phi", "ψ": "psi", "σ": "sigmoid"}
-SUPERSCRIPTS = {"²": "2", "³": "3"}
+SUPERSCRIPTS = dict(zip("⁰¹²³⁴⁵⁶⁷⁸⁹", "0123456789", strict=True))
 SPELLINGS = {"·": "@", "⋅": "@", "∙": "@", "^": "**", "−": "-", "×": "*"}
 
 _ENDS = "".join((*FUNCTION_LETTERS, *SUPERSCRIPTS))
-# A letter or an underscore, then digits too; the letters that are functions, and superscripts, end it.
-NAME = rf"[^\W\d{_ENDS}][^\W{_ENDS}]*"
+# A letter or an underscore, then digits and accents too; the letters that are functions, and superscripts, end it.
+NAME = rf"[^\W\d{_ENDS}](?:[^\W{_ENDS}]|[\u0300-\u036f])*"
 
 _TOKEN = re.compile(
     r"(?P<space>\s+)"
     r"|(?P<number>(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)"
     rf"|(?P<letter>[{''.join(FUNCTION_LETTERS)}])"
-    rf"|(?P<superscript>[{''.join(SUPERSCRIPTS)}])"
+    rf"|(?P<superscript>[⁺⁻]?[{''.join(SUPERSCRIPTS)}]+)"
     rf"|(?P<name>{NAME})"
     r"|(?P<symbol>\*\*|[-−+*×/@·⋅∙^()\[\],])"
 )
@@ -73,6 +74,13 @@ class FormulaBuilder(Protocol[N]):
     def component(self, operand: Term[N], indices: list[int], end: int) -> N: ...
 
 
+def same_name(name: str) -> str:
+    """A name as it is looked up: equal for names that look alike, with accents of their own or not, and µ like μ.
+
+    Nothing more (no NFKC): V₃ and V3 look different, and are."""
+    return unicodedata.normalize("NFC", name).replace("µ", "μ")
+
+
 def tokens_of(text: str, *, field: str) -> Iterator[Token]:
     """The tokens of a formula in order, one of kind 'end' at its end. Raises FormulaError at a foreign character.
 
@@ -95,7 +103,12 @@ def tokens_of(text: str, *, field: str) -> Iterator[Token]:
             yield Token("name", FUNCTION_LETTERS[found], start, position)
         elif kind == "superscript":
             yield Token("symbol", "**", start, position)
-            yield Token("number", SUPERSCRIPTS[found], start, position)
+            digits = found.lstrip("⁺⁻")
+            if found.startswith("⁻"):
+                yield Token("symbol", "-", start, position)
+            yield Token("number", "".join(SUPERSCRIPTS[digit] for digit in digits), start, position)
+        elif kind == "name":
+            yield Token("name", same_name(found), start, position)
         elif kind != "space":
             yield Token(kind, SPELLINGS.get(found, found), start, position)
     yield Token("end", "the end", len(text), len(text))

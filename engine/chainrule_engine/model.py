@@ -14,12 +14,15 @@ from numpy.typing import NDArray
 from chainrule_engine.builder import MAXIMUM_ELEMENTS, GraphBuilder
 from chainrule_engine.errors import FormulaError, ShapeMismatch, ValueMismatch
 from chainrule_engine.evaluation import evaluation_roots
-from chainrule_engine.formula import NAME, parse
+from chainrule_engine.formula import FUNCTION_LETTERS, NAME, parse, same_name
 from chainrule_engine.graph import Graph, Node
 from chainrule_engine.operations import FUNCTIONS, OPERATIONS
 from chainrule_engine.parameters import Parameter, ParameterLayout
 
+_NAME = re.compile(NAME)
 _FUNCTION_LETTERS = {"φ": "phi", "ϕ": "phi", "ψ": "psi"}
+# What letters are called that are no function's own name.
+_SPELT = {"σ": "sigma"}
 
 
 @dataclass(frozen=True)
@@ -131,13 +134,21 @@ def _declare_leaves(builder: GraphBuilder, parameters: Sequence[Parameter], inpu
         kind = "parameter" if isinstance(leaf, Parameter) else "input"
         field = f"{kind}s.{leaf.name}"
         builder.begin(field, "")
-        if not re.fullmatch(NAME, leaf.name):
+        for letter, function in FUNCTION_LETTERS.items():
+            if letter in leaf.name:
+                spelt = leaf.name.replace(letter, _SPELT.get(letter, function))
+                raise FormulaError(
+                    f"'{letter}' is the function {function} wherever it stands in a formula, so no {kind} can have it "
+                    f"in its name; write it out, such as '{spelt}'",
+                    field=field,
+                )
+        if not _NAME.fullmatch(leaf.name):
             raise FormulaError(
                 f"'{leaf.name}' is no name; a name has letters, digits and _, and starts with a letter", field=field
             )
-        if leaf.name in taken or builder.is_function(leaf.name):
+        if same_name(leaf.name) in taken or builder.is_function(leaf.name):
             raise FormulaError(f"the name '{leaf.name}' is taken", field=field)
-        taken.add(leaf.name)
+        taken.add(same_name(leaf.name))
         if any(not isinstance(length, int) or length < 1 for length in leaf.shape):
             raise ShapeMismatch(f"shape {tuple(leaf.shape)} must consist of whole numbers from 1 up", field=field)
         builder.check_size(tuple(leaf.shape), None)

@@ -34,6 +34,7 @@ from chainrule_server.preparation.prepared_job import PreparedJob
 from chainrule_server.preparation.prepared_rows import PreparedRows, lay_out
 from chainrule_server.preparation.preprocessing import Preprocessing
 from chainrule_server.preparation.row_file import RowFolder
+from chainrule_server.preparation.sense_check import check_sense
 from chainrule_server.preparation.spec_check import checked
 from chainrule_server.preparation.start import Start, read_start
 from chainrule_server.preparation.start_file import StartFile, read_start_file
@@ -75,6 +76,7 @@ def prepare(
         start=_start(complete, model, start_file),
     )
     if limits is not None:
+        check_sense(prepared)
         check_memory(prepared)
     _check_first_state(prepared)
     _check_validation(prepared)
