@@ -30,8 +30,8 @@ def _prediction_of_target(job: PreparedJob) -> list[tuple[str, str]]:
     return [
         (
             "model.prediction",
-            "uses y, the target itself: it would be right on every row that it is trained on, and where it is to predict "
-            "there is no y; write the prediction of x alone, and use y in model.loss",
+            "uses y, the target itself: it would be right on every row that it is trained on, and there is no y where "
+            "it is to predict; write the prediction of x alone, and use y in model.loss",
         )
     ]
 
@@ -74,9 +74,9 @@ def _normalized_single_rows(job: PreparedJob) -> list[tuple[str, str]]:
     training = job.spec.training
     most_rows = max(schedule.shard_sizes)
     what = (
-        f"batch_norm looks at the rows of a shard's microbatch, and it has 1 row (batch_size {training.batch_size} over "
-        f"{training.shards} shards, of which the largest has {most_rows}): every value is its own mean, becomes 0, and "
-        "nothing before it is learnt"
+        f"batch_norm looks at the rows of a shard's microbatch, and it has 1 row (batch_size {training.batch_size} "
+        f"over {training.shards} shards, of which the largest has {most_rows}): every value is its own mean and becomes 0, "
+        "and nothing before it is learnt"
     )
     if most_rows == 1:
         return [("training.shards", f"{what}; take fewer shards")]

@@ -1,0 +1,98 @@
+"""Jobs where the mathematics is hard, each with the value that is right; the files are in tests/hard_jobs."""
+
+from __future__ import annotations
+
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from chainrule.spec.job_file import load_job_file
+from chainrule.v1 import job_pb2
+from chainrule_server.errors import InvalidSpec
+from chainrule_server.limits import Limits
+from chainrule_server.preparation.prepare import prepare
+from tests.plain_workers import train_with_plain_workers
+
+JOBS = Path(__file__).parent / "hard_jobs"
+
+
+def spec_of(name: str) -> job_pb2.JobSpec:
+    return load_job_file(JOBS / f"{name}.toml")
+
+
+def trained(name: str) -> tuple[float, dict[str, np.ndarray]]:
+    """The loss and the parameters."""
+    training = train_with_plain_workers(prepare(spec_of(name), data_root=JOBS, limits=Limits()), worker_count=1)
+    assert training.result is not None
+    return training.result.loss, training.job.model.layout.views(training.state.parameters)
+
+
+def violations_of(spec: job_pb2.JobSpec) -> dict[str, str]:
+    with pytest.raises(InvalidSpec) as caught:
+        prepare(spec, data_root=JOBS, limits=Limits())
+    return dict(caught.value.violations)
+
+
+@pytest.mark.parametrize(("name", "loss", "parameters"), [
+    ("norm-of-tiny-vector", None, {"w": [-0.0707107, -0.0707107]}),
+    ("power-exponent-at-zero-base", None, {"a": 1.97363, "p": 2.01270}),
+    ("power-zero-exponent-at-zero-base", 1.0, {"w": 0.0}),
+    ("cross-entropy-of-large-equal-logits", math.log(2), {}),
+    ("log-softmax-gradient-at-1e7", None, {"V": [1e7 + 50, 1e7 - 50]}),
+    ("superscript-two-digits", 2.0**23, {}),
+])  # fmt: skip
+def test_a_hard_job_ends_with_the_right_value(name: str, loss: float | None, parameters: dict[str, Any]) -> None:
+    found_loss, found = trained(name)
+    if loss is not None:
+        assert found_loss == pytest.approx(loss, rel=1e-6)
+    for parameter, value in parameters.items():
+        np.testing.assert_allclose(found[parameter], value, rtol=1e-3 if "power" in name else 1e-6)
+
+
+@pytest.mark.parametrize(("name", "field", "said"), [
+    ("hinge-with-0-1-labels", "data.labels",
+     r"logistic takes −1 and 1 for y, and these are 0, 1; write labels = \[-1, 1\]"),
+    ("prediction-uses-the-target", "model.prediction", r"uses y, the target itself.*write the prediction of x alone"),
+    ("batch-norm-of-one-row", "training.batch_size",
+     r"batch_norm looks at .* it has 1 row \(batch_size 4 over 4 shards, .*; take batch_size = 8 or more, or fewer"),
+])  # fmt: skip
+def test_a_job_that_can_be_computed_and_means_nothing_is_refused(name: str, field: str, said: str) -> None:
+    violations = violations_of(spec_of(name))
+    assert list(violations) == [field]
+    assert re.search(said, violations[field])
+    # One that was accepted before goes on.
+    assert prepare(spec_of(name), data_root=JOBS).total_steps > 0
+
+
+def test_a_numeric_target_of_0_and_1_is_told_as_the_loss_sees_it(tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text("a,y\n" + "".join(f"{row},{int(row % 3 == 0)}\n" for row in range(20)))
+    spec = spec_of("hinge-with-0-1-labels")
+    spec.model.loss = "hinge(prediction, y)"
+    spec.data.ClearField("labels")
+    spec.data.ClearField("standardize")
+    spec.data.uri = "file:rows.csv"
+
+    def refused() -> dict[str, str]:
+        with pytest.raises(InvalidSpec) as caught:
+            prepare(spec, data_root=tmp_path, limits=Limits())
+        return dict(caught.value.violations)
+
+    told = "hinge takes −1 and 1 for y, and standardized it is "
+    assert refused()["data.standardize"].startswith(told)
+    spec.data.standardize.features = True
+    assert (
+        "here it is 0, 1; write −1 and 1 in the column, or, where y is 0 and 1, write 2*y - 1"
+        in refused()["model.loss"]
+    )
+    spec.model.loss = "hinge(prediction, 2*y - 1)"
+    assert prepare(spec, data_root=tmp_path, limits=Limits()).row_count == 20
+
+
+def test_shards_of_one_row_are_told_where_batch_norm_needs_more() -> None:
+    spec = spec_of("batch-norm-of-one-row")
+    spec.training.shards, spec.training.batch_size = 16, 32
+    assert "take fewer shards" in violations_of(spec)["training.shards"]
