@@ -19,7 +19,6 @@ from chainrule_engine.graph import Graph, Node
 from chainrule_engine.operations import FUNCTIONS, OPERATIONS
 from chainrule_engine.parameters import Parameter, ParameterLayout
 
-_NAME = re.compile(NAME)
 _FUNCTION_LETTERS = {"φ": "phi", "ϕ": "phi", "ψ": "psi"}
 # What letters are called that are no function's own name.
 _SPELT = {"σ": "sigma"}
@@ -142,7 +141,7 @@ def _declare_leaves(builder: GraphBuilder, parameters: Sequence[Parameter], inpu
                     f"in its name; write it out, such as '{spelt}'",
                     field=field,
                 )
-        if not _NAME.fullmatch(leaf.name):
+        if not re.fullmatch(NAME, leaf.name):
             raise FormulaError(
                 f"'{leaf.name}' is no name; a name has letters, digits and _, and starts with a letter", field=field
             )
