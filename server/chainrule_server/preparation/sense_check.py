@@ -75,7 +75,7 @@ def _normalized_single_rows(job: PreparedJob) -> list[tuple[str, str]]:
     most_rows = max(schedule.shard_sizes)
     what = (
         f"batch_norm looks at the rows of a shard's microbatch, and it has 1 row (batch_size {training.batch_size} "
-        f"over {training.shards} shards, of which the largest has {most_rows}): every value is its own mean and becomes 0, "
+        f"over {training.shards} shards, the largest of {most_rows}): every value is its own mean and becomes 0, "
         "and nothing before it is learnt"
     )
     if most_rows == 1:
