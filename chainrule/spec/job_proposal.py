@@ -112,10 +112,14 @@ def proposal(
         *(["# The file has a target of its own."] if has_own_target else [f"target = {_quoted(target.name)}"]),
     ]
     if csv_format:
+        written = csv_format.get("numbers", ())
+        if written:
+            is_are = f"{_listed(written)} {'is' if len(written) == 1 else 'are'} written for people"
+            lines.append(f"# {is_are}: signs and what parts thousands don't count.")
         lines.append(f"csv = {{ {', '.join(f'{key} = {_quoted(value)}' for key, value in csv_format.items())} }}")
     if target.missing:
-        rows = "row has" if target.missing == 1 else "rows have"
-        lines.append(f"# {target.missing} {rows} no target: take them out of the file, or the job is refused.")
+        rows = "row has no target, and is" if target.missing == 1 else "rows have no target, and are"
+        lines += [f"# {target.missing} {rows} left out.", 'missing_target = "leave_out"']
     if excluded:
         lines += [f"# {_quoted(column)}: {why}." for column, why in excluded.items()]
         lines.append(f"exclude = [{', '.join(map(_quoted, excluded))}]")

@@ -146,7 +146,7 @@ class Parameter(_message.Message):
     def __init__(self, name: _Optional[str] = ..., shape: _Optional[_Iterable[str]] = ..., initializer: _Optional[str] = ..., frozen: _Optional[bool] = ...) -> None: ...
 
 class DataSpec(_message.Message):
-    __slots__ = ("uri", "validation_fraction", "standardize", "labels", "target", "features", "exclude", "categories", "missing", "csv", "missing_markers", "fold")
+    __slots__ = ("uri", "validation_fraction", "standardize", "labels", "target", "features", "exclude", "categories", "missing", "csv", "missing_markers", "missing_target", "fold")
     URI_FIELD_NUMBER: _ClassVar[int]
     VALIDATION_FRACTION_FIELD_NUMBER: _ClassVar[int]
     STANDARDIZE_FIELD_NUMBER: _ClassVar[int]
@@ -158,6 +158,7 @@ class DataSpec(_message.Message):
     MISSING_FIELD_NUMBER: _ClassVar[int]
     CSV_FIELD_NUMBER: _ClassVar[int]
     MISSING_MARKERS_FIELD_NUMBER: _ClassVar[int]
+    MISSING_TARGET_FIELD_NUMBER: _ClassVar[int]
     FOLD_FIELD_NUMBER: _ClassVar[int]
     uri: str
     validation_fraction: float
@@ -170,8 +171,9 @@ class DataSpec(_message.Message):
     missing: str
     csv: CsvFormat
     missing_markers: _containers.RepeatedScalarFieldContainer[str]
+    missing_target: str
     fold: Fold
-    def __init__(self, uri: _Optional[str] = ..., validation_fraction: _Optional[float] = ..., standardize: _Optional[_Union[Standardization, _Mapping]] = ..., labels: _Optional[_Iterable[float]] = ..., target: _Optional[str] = ..., features: _Optional[_Iterable[str]] = ..., exclude: _Optional[_Iterable[str]] = ..., categories: _Optional[_Iterable[str]] = ..., missing: _Optional[str] = ..., csv: _Optional[_Union[CsvFormat, _Mapping]] = ..., missing_markers: _Optional[_Iterable[str]] = ..., fold: _Optional[_Union[Fold, _Mapping]] = ...) -> None: ...
+    def __init__(self, uri: _Optional[str] = ..., validation_fraction: _Optional[float] = ..., standardize: _Optional[_Union[Standardization, _Mapping]] = ..., labels: _Optional[_Iterable[float]] = ..., target: _Optional[str] = ..., features: _Optional[_Iterable[str]] = ..., exclude: _Optional[_Iterable[str]] = ..., categories: _Optional[_Iterable[str]] = ..., missing: _Optional[str] = ..., csv: _Optional[_Union[CsvFormat, _Mapping]] = ..., missing_markers: _Optional[_Iterable[str]] = ..., missing_target: _Optional[str] = ..., fold: _Optional[_Union[Fold, _Mapping]] = ...) -> None: ...
 
 class Fold(_message.Message):
     __slots__ = ("number", "count")
@@ -182,12 +184,14 @@ class Fold(_message.Message):
     def __init__(self, number: _Optional[int] = ..., count: _Optional[int] = ...) -> None: ...
 
 class CsvFormat(_message.Message):
-    __slots__ = ("delimiter", "decimal_point")
+    __slots__ = ("delimiter", "decimal_point", "numbers")
     DELIMITER_FIELD_NUMBER: _ClassVar[int]
     DECIMAL_POINT_FIELD_NUMBER: _ClassVar[int]
+    NUMBERS_FIELD_NUMBER: _ClassVar[int]
     delimiter: str
     decimal_point: str
-    def __init__(self, delimiter: _Optional[str] = ..., decimal_point: _Optional[str] = ...) -> None: ...
+    numbers: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, delimiter: _Optional[str] = ..., decimal_point: _Optional[str] = ..., numbers: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Standardization(_message.Message):
     __slots__ = ("features", "target")

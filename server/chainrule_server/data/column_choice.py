@@ -14,6 +14,7 @@ from chainrule_server.data.columns import ColumnError, is_number
 # Within float32, with room for a standardization.
 MAX_FILL = 1e30
 MISSING = ("refuse", "mean", "median", "most_frequent")
+MISSING_TARGET = ("refuse", "leave_out")
 MAX_MARKERS = 100
 MAX_MARKER = 100
 
@@ -29,7 +30,7 @@ class Choice:
 
 def cell_rules(spec: job_pb2.DataSpec) -> CellRules:
     """How the cells of a job's data are read."""
-    return CellRules(tuple(spec.missing_markers), spec.csv.decimal_point or ".")
+    return CellRules(tuple(spec.missing_markers), spec.csv.decimal_point or ".", tuple(spec.csv.numbers))
 
 
 def violations(spec: job_pb2.DataSpec) -> list[tuple[str, str]]:
@@ -53,6 +54,12 @@ def violations(spec: job_pb2.DataSpec) -> list[tuple[str, str]]:
     if spec.HasField("missing") and spec.missing not in MISSING and not is_fill:
         allowed = ", ".join(f'"{name}"' for name in MISSING)
         found.append(("data.missing", f'must be {allowed} or a number such as "0", got {spec.missing[:40]!r}'))
+    if spec.HasField("missing_target") and spec.missing_target not in MISSING_TARGET:
+        allowed = " or ".join(f'"{name}"' for name in MISSING_TARGET)
+        found.append(("data.missing_target", f"must be {allowed}, got {spec.missing_target[:40]!r}"))
+    both = sorted({*spec.csv.numbers} & {*spec.categories})
+    if both:
+        found.append(("data.csv.numbers", f"names {both[0]!r}, which is among data.categories; it is one or the other"))
     if len(spec.missing_markers) > MAX_MARKERS:
         found.append(("data.missing_markers", f"must be at most {MAX_MARKERS}, got {len(spec.missing_markers)}"))
     long = [marker for marker in spec.missing_markers if len(marker) > MAX_MARKER]
@@ -80,6 +87,7 @@ def choose(names: Sequence[str], spec: job_pb2.DataSpec) -> Choice:
             field="data.target",
         )
     _check_known([spec.target], names, field="data.target")
+    _check_known(spec.csv.numbers, names, field="data.csv.numbers")
     return Choice(
         choose_features([name for name in names if name != spec.target], spec, all_names=names),
         spec.target,

@@ -22,6 +22,7 @@ from chainrule_server.data.data_root import DataFileError, names_below, open_bel
 from chainrule_server.data.data_set_store import DataSetStore
 from chainrule_server.data.formats.array_columns import column_of
 from chainrule_server.data.formats.npz_file import array_names, read_npz
+from chainrule_server.data.kept_rows import LEAVE_OUT, KeptRows, is_missing, kept_of
 from chainrule_server.data.object_storage import SCHEMES, ObjectStorage
 from chainrule_server.data.size_checks import check_row_count
 from chainrule_server.data.table_files import open_files
@@ -197,9 +198,16 @@ def _from_files(spec: job_pb2.DataSpec, names: list[str], open_file: OpenFile) -
     with ExitStack() as stack:
         files = open_files(names, open_file, spec, stack)
         choice = column_choice.choose(files.columns, spec)
-        table = files.table((*choice.features, choice.target), choice.categories)
+        table: Table = files.table((*choice.features, choice.target), choice.categories)
         check_row_count(table.row_count)
-        target, classes = _target(table.read(choice.target), name=choice.target)
+        column = table.read(choice.target)
+        missing = is_missing(column)
+        if spec.missing_target == LEAVE_OUT and missing.any():
+            if missing.all():
+                raise ColumnError(f"{choice.target!r} is the target, but has no value in any row", field="data.target")
+            table = KeptRows(table, ~missing)
+            column = kept_of(column, ~missing, name=choice.target)
+        target, classes = _target(column, name=choice.target)
         return FileRows(spec.uri, choice.features, choice.target, target, classes, table=table, files=stack.pop_all())
 
 
@@ -228,11 +236,12 @@ def _check_no_csv(spec: job_pb2.DataSpec) -> None:
 
 def _target(column: Column, *, name: str) -> tuple[NDArray[Any], tuple[str, ...] | None]:
     """(target, classes) of a column. Raises ColumnError where a row has none."""
-    missing = column.codes < 0 if isinstance(column, Categories) else np.isnan(column.values)
+    missing = is_missing(column)
     if missing.any():
         rows = np.flatnonzero(missing)
         raise ColumnError(
-            f"{name!r} is the target, but has no value {in_rows(rows)}; take out the rows whose target is not known"
+            f"{name!r} is the target, but has no value {in_rows(rows)}; take out the rows whose target is not "
+            f'known, or say data.missing_target = "{LEAVE_OUT}"'
         )
     if isinstance(column, Categories):
         return column.codes.astype(np.int64), column.names

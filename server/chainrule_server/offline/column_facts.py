@@ -19,7 +19,7 @@ limit_blas_threads()
 
 import argparse
 import sys
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,13 +27,14 @@ from typing import Any
 import numpy as np
 
 from chainrule.cells.endings import ENDINGS, ending_of
+from chainrule.cells.texts import number_of, written_number_of
 from chainrule.v1 import job_pb2
 from chainrule_server.data.columns import Categories, Column, ColumnError, Numbers, Table
 from chainrule_server.data.data_root import default_data_root, names_below, open_below
 from chainrule_server.data.data_set import DataError, load
 from chainrule_server.data.formats.csv_guess import guessed_format
 from chainrule_server.data.formats.npz_file import array_names
-from chainrule_server.data.table_files import open_files
+from chainrule_server.data.table_files import OpenFiles, open_files
 from chainrule_server.offline.answering import answer
 
 # So many names of categories are told.
@@ -62,10 +63,41 @@ def facts_of(data: job_pb2.DataSpec, *, data_root: Path | None) -> dict[str, Any
         wanted = [name for name in files.columns if name.strip()]
         table = files.table(wanted, ())
         seen = {name: _described(table, name) for name in wanted}
+        if ending_of(names[0]) in (".csv", ".tsv"):
+            for name in wanted:
+                if seen[name]["kind"] != "number" and _looks_written(files, name):
+                    # Cells far below may be others: then it stays what it is.
+                    with suppress(ColumnError):
+                        data, seen[name] = _as_written(data, names, name, data_root)
         unnamed = {"kind": "unusable", "why": "has no name: row numbers, as pandas and R write them"}
         columns = [seen.get(name, {"name": name, **unnamed}) for name in files.columns]
-        csv_format = {field.name: value for field, value in data.csv.ListFields()}
+        csv_format = {field.name: list(value) if field.is_repeated else value for field, value in data.csv.ListFields()}
         return {"row_count": table.row_count, "columns": columns, "csv": csv_format, "has_own_target": False}
+
+
+def _looks_written(files: OpenFiles, name: str) -> bool:
+    """Whether the first cells of a column are numbers for people, such as "$1,065.75", and not all of them plain."""
+    block = next(files.forms[0].cells([name]), None)
+    cells = [] if block is None else [cell for cell in block[0].to_pylist() if cell is not None]
+    try:
+        texts = [cell.decode() for cell in cells]
+    except UnicodeDecodeError:
+        return False
+    point = files.rules.decimal_point
+    is_plain = [number_of(text, point) is not None for text in texts]
+    return not all(is_plain) and all(written_number_of(text, point) is not None for text in texts)
+
+
+def _as_written(
+    data: job_pb2.DataSpec, names: list[str], name: str, data_root: Path | None
+) -> tuple[job_pb2.DataSpec, dict[str, Any]]:
+    """The data with one more column of numbers for people, and its facts. Raises ColumnError, DataFileError."""
+    found = job_pb2.DataSpec()
+    found.CopyFrom(data)
+    found.csv.numbers.append(name)
+    with ExitStack() as stack:
+        table = open_files(names, partial(open_below, data_root), found, stack).table([name], ())
+        return found, {"name": name, **_facts(table.read(name))}
 
 
 def _of_matrix(data: job_pb2.DataSpec, data_root: Path | None) -> dict[str, Any]:

@@ -79,7 +79,7 @@ class NumberEncoding:
             if isinstance(value, str):
                 if value in rules.in_csv:
                     return None
-                number = rules.number_of(value)
+                number = rules.number_of(value, self.name)
                 value = value if number is None else number
             is_number = isinstance(value, WHOLE | FLOATING) and not isinstance(value, bool)
             if rules.numbers and is_number and value in rules.numbers:

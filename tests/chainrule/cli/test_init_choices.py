@@ -156,6 +156,38 @@ def test_an_npz_file_of_columns_is_one_that_init_knows(tmp_path: Path) -> None:
     assert (spec.data.target, job.feature_count) == ("price", 3)
 
 
+def test_numbers_for_people_are_numbers_by_a_setting_of_the_job_file(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    rows = [
+        f'"{1000 * size:,.2f}","${price:,.2f}",{size:.1f}%,{price}' for size, price in zip(SIZES, PRICES, strict=True)
+    ]
+    path.write_text("\n".join(["size,fee,share,price", *rows]) + "\n")
+    spec, text, job = proposed(path)
+    assert list(spec.data.csv.numbers) == ["size", "fee", "share"]
+    assert "are written for people: signs and what parts thousands don't count." in text
+    assert job.feature_count == 3
+    # Also the target, and with more different values than there may be categories.
+    money = [f'"${1000 + 7 * number:,.2f}",{number % 13}' for number in range(1500)]
+    path.write_text("\n".join(["price,n", *money]) + "\n")
+    (tmp_path / "job.toml").unlink()
+    spec, _, job = proposed(path, "--target", "price")
+    assert (list(spec.data.csv.numbers), job.class_count) == (["price"], 0)
+
+
+def test_codes_that_are_no_numbers_stay_texts(tmp_path: Path) -> None:
+    codes = ["1,2", "3-4", "A 5"] * 20
+    spec, _, _ = proposed(csv(tmp_path / "t.csv", ["code", "price"], [f'"{code}"' for code in codes], PRICES))
+    assert list(spec.data.csv.numbers) == []
+
+
+def test_rows_without_a_target_are_left_out_by_a_setting_and_said(tmp_path: Path) -> None:
+    prices = ["" if number % 10 == 0 else price for number, price in enumerate(PRICES)]
+    spec, text, job = proposed(csv(tmp_path / "t.csv", ["size", "price"], SIZES, prices))
+    assert spec.data.missing_target == "leave_out"
+    assert "# 6 rows have no target, and are left out." in text
+    assert job.row_count == ROWS - 6
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [

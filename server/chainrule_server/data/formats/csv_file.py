@@ -55,6 +55,8 @@ class CsvFile:
         text = pa.dictionary(pa.int32(), pa.string())
         # Read as they stand: 01234 keeps its zero.
         types = {name: text for name in categories if name in wanted}
+        written = [name for name in self._rules.written if name in wanted]
+        types |= dict.fromkeys(written, pa.string())
         with arrow_errors(self._name):
             table = self._read(wanted, types)
             whole = [name for name in wanted if pa.types.is_integer(table.schema.field(name).type)]
@@ -62,7 +64,29 @@ class CsvFile:
                 # A whole number has no -0. One in hexadecimal is read only as such.
                 with contextlib.suppress(pa.ArrowInvalid):
                     table = self._read(wanted, types | dict.fromkeys(whole, pa.float64()))
+            for name in written:
+                place = table.schema.get_field_index(name)
+                table = table.set_column(place, name, self._numbers_of(table[name], name))
         return CsvTable(table, self._name, tuple(categories))
+
+    def _numbers_of(self, texts: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
+        """A column of numbers that are written for people. Raises ColumnError."""
+        chunks = []
+        for chunk in texts.dictionary_encode().chunks:
+            found = [
+                None if text is None else self._rules.number_of(text, name) for text in chunk.dictionary.to_pylist()
+            ]
+            for text, number in zip(chunk.dictionary.to_pylist(), found, strict=True):
+                if text is not None and number is None:
+                    row = texts.index(text).as_py()
+                    raise ColumnError(
+                        f"{name!r} is {text[:40]!r} in row {row} (counted from 0), which is no number; leave a missing "
+                        "value empty, or take the column out of data.csv.numbers",
+                        field="data.csv.numbers",
+                    )
+            values = pa.array(found, type=pa.float64())
+            chunks.append(values.take(chunk.indices))
+        return pa.chunked_array(chunks, type=pa.float64())
 
     def cells(self, names: Sequence[str]) -> Iterator[list[Any]]:
         """See `TableFile`."""
