@@ -114,7 +114,7 @@ class ChainruleEstimator(BaseEstimator):  # type: ignore[misc]
         from chainrule_engine.plan import PredictionPlan
 
         check_is_fitted(self)
-        X = validate_data(self, X, reset=False, dtype=np.float64)
+        X = validate_data(self, _with_names(X), reset=False, dtype=np.float64)
         spec = job_spec({"name": JOB_NAME, "model": self.formula_})
         model = build_model(spec, feature_count=self.n_features_in_, class_count=class_count)
         parameters = np.empty(model.layout.size, np.float32)
@@ -140,7 +140,7 @@ class ChainruleRegressor(RegressorMixin, ChainruleEstimator):  # type: ignore[mi
 
     def fit(self, X: Any, y: Any) -> Self:
         """The estimator, fitted. X: (n, d) finite numbers. y: (n,). Raises ValueError, ChainruleError."""
-        X, y = validate_data(self, X, y, dtype=np.float64, y_numeric=True, ensure_min_samples=2)
+        X, y = validate_data(self, _with_names(X), y, dtype=np.float64, y_numeric=True, ensure_min_samples=2)
         y = y.astype(np.float64)
         mean, scale = _mean_and_scale(y)
         self._train(X, (y - mean) / scale)
@@ -160,7 +160,7 @@ class ChainruleClassifier(ClassifierMixin, ChainruleEstimator):  # type: ignore[
 
     def fit(self, X: Any, y: Any) -> Self:
         """The estimator, fitted. X: (n, d) finite numbers. y: (n,) classes. Raises ValueError, ChainruleError."""
-        X, y = validate_data(self, X, y, dtype=np.float64, ensure_min_samples=2)
+        X, y = validate_data(self, _with_names(X), y, dtype=np.float64, ensure_min_samples=2)
         check_classification_targets(y)
         classes, numbers_of = np.unique(y, return_inverse=True)
         if len(classes) < 2:
@@ -196,6 +196,15 @@ class ChainruleClassifier(ClassifierMixin, ChainruleEstimator):  # type: ignore[
         return classes
 
 
+def _with_names(X: Any) -> Any:
+    """The same rows, so that scikit-learn sees the names of a record batch of Arrow, as it sees those of a table."""
+    if hasattr(X, "__arrow_c_array__") and hasattr(X, "schema"):
+        import pyarrow as pa
+
+        return pa.Table.from_batches([pa.record_batch(X)])
+    return X
+
+
 def _check_count(name: str, value: Any) -> None:
     # True is a number of Python's, but none that somebody means.
     if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 1:
@@ -203,8 +212,14 @@ def _check_count(name: str, value: Any) -> None:
 
 
 def _mean_and_scale(values: NDArray[np.float64]) -> tuple[Any, Any]:
-    """The mean and the standard deviation of each column, or of all; 1 for what doesn't vary."""
-    mean, scale = values.mean(axis=0), values.std(axis=0)
-    # A constant's deviation is its rounding, no variation.
-    constant = scale <= 1e-12 * np.abs(mean)
-    return mean, np.where(constant | (scale == 0), 1.0, scale)
+    """The mean and the standard deviation of each column, or of all; 1 for what doesn't vary. Raises ValueError."""
+    from chainrule_engine.standardization import settled
+
+    with np.errstate(over="ignore", invalid="ignore"):
+        mean, scale = values.mean(axis=0), values.std(axis=0)
+    if not np.isfinite(mean).all() or not np.isfinite(scale).all():
+        raise ValueError("the values are too large to be standardized; give them in a larger unit")
+    columns = values.reshape(len(values), -1).T
+    pairs = [settled(*each) for each in zip(columns, mean.ravel(), scale.ravel(), strict=True)]
+    means, scales = np.array(pairs).T
+    return means.reshape(mean.shape), scales.reshape(scale.shape)

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chainrule.cells.texts import BOOLEANS, FALSE, TRUE, CellRules
+from chainrule_engine.standardization import settled
 from chainrule_server.data.columns import Categories, Column, ColumnError, Numbers, in_rows
 
 PART_ROWS = 1 << 18
@@ -263,14 +264,14 @@ def learn_encoding(column: Column, rows: Rows, *, name: str, standardize: bool, 
 
 
 def mean_and_scale(values: NDArray[np.float64]) -> tuple[float, float]:
-    """Mean and population standard deviation; the value and 1 where all are the same. values: (n,), at least one."""
+    """Mean and population standard deviation; a value and 1 where they don't vary. values: (n,), at least one."""
     # Compared, not deviation > 0: a hundred times 7.7 have a deviation of 1e-14 by rounding.
     if values.min() == values.max():
         return float(values[0]), 1.0
     with np.errstate(over="ignore", invalid="ignore"):
         mean = _sum(values) / len(values)
         scale = math.sqrt(_sum(values, mean) / len(values))
-    return mean, scale if scale > 0 else 1.0
+    return settled(values, mean, scale)
 
 
 def _sum(values: NDArray[np.float64], mean: float | None = None) -> float:

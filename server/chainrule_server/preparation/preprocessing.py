@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from chainrule.cells.texts import CellRules
 from chainrule.v1 import job_pb2
+from chainrule_engine.standardization import settled
 from chainrule_server.data.columns import Categories, Rows
 from chainrule_server.data.data_set import DataError, data_errors
 from chainrule_server.preparation.encodings import (
@@ -279,7 +280,7 @@ def _mean_and_scale_of_target(values: NDArray[np.float64]) -> tuple[float, float
         return float(values[0]), 1.0
     with np.errstate(over="ignore", invalid="ignore"):
         mean, scale = float(values.mean()), float(values.std())
-    return mean, scale if scale > 0 else 1.0
+    return settled(values, mean, scale)
 
 
 def _labels(data: Rows, labels: tuple[float, ...]) -> tuple[float, ...] | None:

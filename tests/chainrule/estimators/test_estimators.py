@@ -31,6 +31,7 @@ from chainrule.estimators.cluster import shared_cluster  # noqa: E402
 pytestmark = pytest.mark.cluster
 # Few steps: scikit-learn fits hundreds of times.
 QUICK: dict[str, Any] = {"epochs": 10, "learning_rate": 0.05, "random_state": 0}
+LINEAR = {"prediction": "w @ x + b", "parameters": {"w": ["d"], "b": []}}
 PROGRAM = """
 import numpy, sys
 from chainrule.estimators import ChainruleRegressor
@@ -112,6 +113,33 @@ def test_a_data_frame_is_known_by_its_columns() -> None:
             fitted.predict(wrong)
     with pytest.raises(ValueError, match="could not convert string to float"):
         fitted.fit(frame.assign(age="old"), y)
+
+
+def test_what_varies_little_is_scaled_and_what_varies_by_roundings_is_not() -> None:
+    generator = np.random.default_rng(0)
+    signal = generator.normal(size=64)
+    noise = np.where(np.arange(64) % 2, 14.62, np.nextafter(14.62, 15))
+    X = np.column_stack([1.7e9 + 1e-3 * signal, noise])
+    fitted = ChainruleRegressor(formula=LINEAR, epochs=60, learning_rate=0.1, optimizer="sgd").fit(X, 2 * signal)
+    assert fitted.scale_[0] == pytest.approx(1e-3 * signal.std(), rel=1e-3)
+    assert fitted.scale_[1] == 1.0
+    assert fitted.score(X, 2 * signal) > 0.99
+    # A little more of what didn't vary changes little.
+    X[:, 1] = 14.63
+    assert fitted.score(X, 2 * signal) > 0.99
+    with pytest.raises(ValueError, match="too large to be standardized"):
+        ChainruleRegressor(formula=LINEAR).fit(X * 1e280, signal)
+
+
+def test_a_table_of_arrow_is_never_read_by_position() -> None:
+    pa = pytest.importorskip("pyarrow")
+    X, y = np.random.default_rng(0).normal(size=(32, 2)), np.arange(32.0)
+    table = pa.table({"a": X[:, 0], "b": X[:, 1]})
+    fitted = ChainruleRegressor(formula=LINEAR, epochs=1).fit(table, y)
+    assert list(fitted.feature_names_in_) == ["a", "b"]
+    for swapped in (table.select(["b", "a"]), table.select(["b", "a"]).to_batches()[0]):
+        with pytest.raises(ValueError, match="feature names"):
+            fitted.predict(swapped)
 
 
 def test_words_in_a_data_frame_are_encoded_in_a_pipeline() -> None:

@@ -48,6 +48,16 @@ def test_a_prediction_is_given_back_in_the_targets_own_unit() -> None:
     np.testing.assert_allclose(learnt.target_of(prepared(learnt, data)[1]), data.target, rtol=1e-6)
 
 
+@pytest.mark.parametrize("value", [14.62, 0.1, -1e-200, 1e12])
+def test_a_column_that_varies_by_roundings_alone_is_constant(value: float) -> None:
+    data = numbers()
+    data.features[:, 0] = np.where(np.arange(8) % 2, value, np.nextafter(value, np.inf))
+    data.target[:] = data.features[:, 0]
+    learnt = learn(data, spec(features=True, target=True), ROWS)
+    assert (learnt.target_scale, learnt.features[0].scale) == (1.0, 1.0)  # type: ignore[union-attr]
+    assert np.abs(prepared(learnt, data)[0][:, 0]).max() <= abs(value) * 1e-15
+
+
 @pytest.mark.parametrize("value", [7.0, 7.7, 0.1, 1_000_000.1])
 def test_a_constant_column_becomes_0_and_keeps_its_unit(value: float) -> None:
     data = numbers()
