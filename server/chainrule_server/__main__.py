@@ -41,6 +41,7 @@ from chainrule_server.access.protection import add_protection_options, protectio
 from chainrule_server.api.grpc_server import make_server
 from chainrule_server.data.data_root import default_data_root
 from chainrule_server.data.data_set_store import DataSetStore
+from chainrule_server.data.memory_budget import MemoryBudget
 from chainrule_server.data.object_storage import ObjectStorage, allowed_prefixes, default_prefixes
 from chainrule_server.data.uploads import Uploads
 from chainrule_server.jobs.archive import Archive
@@ -183,6 +184,7 @@ async def _serve(arguments: argparse.Namespace) -> int:
                 data_sets=data_sets,
                 object_storage=object_storage,
                 row_folder=RowFolder(home.rows),
+                memory=MemoryBudget(arguments.limits.max_preparation_bytes),
             ),
             kept_checkpoints=arguments.keep_checkpoints,
         ),

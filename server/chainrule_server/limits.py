@@ -31,6 +31,7 @@ class Limits:
     max_parameters: int = _limit(250_000_000, "parameters of a job")
     max_data_bytes: int = _limit(16 << 30, "bytes of a job's prepared features: 4 for each of rows x places")
     max_data_set_bytes: int = _limit(1 << 40, "bytes of uploaded data sets, and uploads under way, together")
+    max_preparation_bytes: int = _limit(8 << 30, "bytes of memory that reading data takes, all jobs together")
     max_message_bytes: int = _limit(4 << 20, "bytes of a message that a client sends")
 
     def check_new_job(self, *, active_jobs: int, jobs: int) -> None:

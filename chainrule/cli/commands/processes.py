@@ -27,6 +27,10 @@ MaxDataBytes = Annotated[
 MaxDataSetBytes = Annotated[
     int | None, typer.Option("--max-data-set-bytes", metavar="N", help="What uploaded data sets may take; 2^40.")
 ]
+MaxPreparationBytes = Annotated[
+    int | None,
+    typer.Option("--max-preparation-bytes", metavar="N", help="Bytes of memory that reading data takes, in all; 2^33."),
+]
 MaxMessageBytes = Annotated[
     int | None, typer.Option("--max-message-bytes", metavar="N", help="Bytes of a client's message; 2^22.")
 ]
@@ -64,6 +68,7 @@ def server(
     max_parameters: MaxParameters = None,
     max_data_bytes: MaxDataBytes = None,
     max_data_set_bytes: MaxDataSetBytes = None,
+    max_preparation_bytes: MaxPreparationBytes = None,
     max_message_bytes: MaxMessageBytes = None,
     lease_s: Annotated[
         float | None,
@@ -111,6 +116,7 @@ def server(
         "--max-parameters": max_parameters,
         "--max-data-bytes": max_data_bytes,
         "--max-data-set-bytes": max_data_set_bytes,
+        "--max-preparation-bytes": max_preparation_bytes,
         "--max-message-bytes": max_message_bytes,
         "--lease-s": lease_s,
         "--checkpoint-every-s": checkpoint_every_s,

@@ -83,6 +83,11 @@ class CellFile(Protocol):
 class TableFile(CellFile, Protocol):
     """A file of columns that a job can learn from."""
 
+    def size_bytes(self, wanted: Sequence[str]) -> int:
+        """What reading these columns takes of memory at most, our own copies too; found out without reading them.
+
+        Raises DataFileError."""
+
     def table(self, wanted: Sequence[str], categories: Sequence[str]) -> Table:
         """These columns of the file. categories: those whose whole numbers are names.
 

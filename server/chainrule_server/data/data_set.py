@@ -21,8 +21,9 @@ from chainrule_server.data.columns import Categories, Column, ColumnError, Table
 from chainrule_server.data.data_root import DataFileError, names_below, open_below
 from chainrule_server.data.data_set_store import DataSetStore
 from chainrule_server.data.formats.array_columns import column_of
-from chainrule_server.data.formats.npz_file import array_names, read_npz
+from chainrule_server.data.formats.npz_file import array_names, arrays_size_bytes, read_npz
 from chainrule_server.data.kept_rows import LEAVE_OUT, KeptRows, is_missing, kept_of
+from chainrule_server.data.memory_budget import MemoryBudget
 from chainrule_server.data.object_storage import SCHEMES, ObjectStorage
 from chainrule_server.data.size_checks import check_row_count
 from chainrule_server.data.table_files import open_files
@@ -77,6 +78,12 @@ class DataSet(_Closes):
     classes: tuple[str, ...] | None = None
     target_name: str = "the target"
     categories: frozenset[str] = frozenset()
+    # What is held while it is used: memory that is reserved for it.
+    held: ExitStack = field(default_factory=ExitStack, repr=False, compare=False)
+
+    def close(self) -> None:
+        """Give back what is held."""
+        self.held.close()
 
     def feature(self, index: int) -> Column:
         """The feature with that place in `feature_names`. Raises ColumnError."""
@@ -132,22 +139,23 @@ def load(
     data_root: Path | None = None,
     data_sets: DataSetStore | None = None,
     object_storage: ObjectStorage | None = None,
+    memory: MemoryBudget | None = None,
 ) -> DataSet | FileRows:
     """The data set of a job, or of a URI.
 
     data_root: the folder that `file:` may read; None: no file is read. data_sets: what `dataset:` may read.
-    object_storage: what `s3:` and `gs:` may read.
+    object_storage: what `s3:` and `gs:` may read. memory: where what reading takes is reserved, until the block's end.
     Use it in a `with` statement: it may hold files open. Raises DataError where it isn't there or can't be read."""
     spec = job_pb2.DataSpec(uri=data) if isinstance(data, str) else data
     scheme, _, name = spec.uri.partition(":")
     with data_errors(spec.uri):
         if scheme == "file":
-            return _from_files(spec, *_below(name, data_root))
+            return _from_files(spec, *_below(name, data_root), memory)
         if scheme == "dataset":
-            return _from_files(spec, *_uploaded(name, data_sets))
+            return _from_files(spec, *_uploaded(name, data_sets), memory)
         if scheme in SCHEMES:
             storage = object_storage or ObjectStorage()
-            return _from_files(spec, storage.names(spec.uri, ENDINGS), storage.open)
+            return _from_files(spec, storage.names(spec.uri, ENDINGS), storage.open, memory)
     if spec.uri not in LOADERS:
         raise DataError(f"there is no data set {spec.uri!r}; {_hint(spec.uri)}")
     rows = LOADERS[spec.uri]()
@@ -186,20 +194,27 @@ def _uploaded(reference: str, data_sets: DataSetStore | None) -> tuple[list[str]
     return [record.name], lambda _: data_sets.open(record.sha256)
 
 
-def _from_files(spec: job_pb2.DataSpec, names: list[str], open_file: OpenFile) -> DataSet | FileRows:
+def _from_files(
+    spec: job_pb2.DataSpec, names: list[str], open_file: OpenFile, memory: MemoryBudget | None
+) -> DataSet | FileRows:
     if len(names) == 1 and ending_of(names[0]) == ".npz":
         with open_file(names[0]) as file:
             # Without such an array each one is a column; the message for a file with neither is that of `read_npz`.
             if not spec.target or "features" in array_names(file):
                 _check_no_csv(spec)
-                file.seek(0)
-                rows = read_npz(file)
-                return _chosen(DataSet(spec.uri, rows.features, rows.target, rows.feature_names, rows.classes), spec)
+                with ExitStack() as stack:
+                    _reserve(memory, arrays_size_bytes(file, ("features", "target")), spec.uri, stack)
+                    file.seek(0)
+                    rows = read_npz(file)
+                    found = DataSet(spec.uri, rows.features, rows.target, rows.feature_names, rows.classes)
+                    return replace(_chosen(found, spec), held=stack.pop_all())
     with ExitStack() as stack:
         files = open_files(names, open_file, spec, stack)
         choice = column_choice.choose(files.columns, spec)
-        table: Table = files.table((*choice.features, choice.target), choice.categories)
-        check_row_count(table.row_count)
+        wanted = (*choice.features, choice.target)
+        _reserve(memory, files.size_bytes(wanted), spec.uri, stack)
+        table: Table = files.table(wanted, choice.categories)
+        check_row_count(table.row_count, len(wanted))
         column = table.read(choice.target)
         missing = is_missing(column)
         if spec.missing_target == LEAVE_OUT and missing.any():
@@ -209,6 +224,12 @@ def _from_files(spec: job_pb2.DataSpec, names: list[str], open_file: OpenFile) -
             column = kept_of(column, ~missing, name=choice.target)
         target, classes = _target(column, name=choice.target)
         return FileRows(spec.uri, choice.features, choice.target, target, classes, table=table, files=stack.pop_all())
+
+
+def _reserve(memory: MemoryBudget | None, size_bytes: int, uri: str, stack: ExitStack) -> None:
+    """Reserve memory until the stack is closed. Raises LimitExceeded, OutOfMemory."""
+    if memory is not None:
+        stack.enter_context(memory.reserved(size_bytes, uri))
 
 
 def _chosen(rows: DataSet, spec: job_pb2.DataSpec) -> DataSet:

@@ -1,12 +1,23 @@
-"""Whether what a file claims to hold can be held, before any memory is spent on it."""
+"""How much memory reading a table takes, from what its file says of itself, before any is spent on it.
+
+Our own copies are counted: measured with one-byte numbers, the peak is 60 bytes for each row (the target, where each
+row goes, the columns at hand) and 8 for each value.
+"""
 
 from __future__ import annotations
 
 from chainrule.process.available_memory import available_memory_bytes
 from chainrule_server.data.data_root import DataFileError
 
-# A column as Arrow gives it, the same as numbers, and the mask of what is missing, are in memory together.
-BYTES_A_ROW = 24
+ROW_BYTES = 64
+VALUE_BYTES = 8
+# A text that was read is an object of Python's, besides its characters.
+TEXT_BYTES = 100
+
+
+def table_bytes(row_count: int, column_count: int, *, raw_bytes: int = 0) -> int:
+    """What a table of so many rows and columns takes at most. raw_bytes: what is kept as it is in the file."""
+    return raw_bytes + row_count * (ROW_BYTES + VALUE_BYTES * column_count)
 
 
 def check_unpacked(size_bytes: int, what: str) -> None:
@@ -18,10 +29,11 @@ def check_unpacked(size_bytes: int, what: str) -> None:
         )
 
 
-def check_row_count(row_count: int) -> None:
-    """Refuse more rows than one column of which can be held. Raises DataFileError."""
-    free_bytes = available_memory_bytes()
-    if free_bytes is not None and BYTES_A_ROW * row_count > free_bytes:
+def check_row_count(row_count: int, column_count: int = 1) -> None:
+    """Refuse a table that can't be held. Raises DataFileError."""
+    free_bytes, size_bytes = available_memory_bytes(), table_bytes(row_count, column_count)
+    if free_bytes is not None and size_bytes > free_bytes:
         raise DataFileError(
-            f"has {row_count} rows, too many for the {free_bytes} bytes of memory that the server has left; take fewer"
+            f"has {row_count} rows, which take about {size_bytes} bytes while they are read, too many for the "
+            f"{free_bytes} bytes of memory that the server has left; take fewer"
         )

@@ -39,6 +39,10 @@ class OpenFiles:
         """The names of the columns, in the order of the first file."""
         return self.forms[0].names
 
+    def size_bytes(self, wanted: Sequence[str]) -> int:
+        """What reading these columns of all files takes of memory at most. Raises DataFileError."""
+        return sum(form.size_bytes(wanted) for form in self.forms)
+
     def table(self, wanted: Sequence[str], categories: Sequence[str]) -> Table:
         """These columns of all files, one file after the other. Raises ColumnError, DataFileError."""
         tables = tuple(form.table(wanted, categories) for form in self.forms)

@@ -26,6 +26,7 @@ from chainrule_engine.sharding import BatchSchedule, divide
 from chainrule_engine.synchronous_sgd import UpdateRecipe
 from chainrule_server.data import data_set
 from chainrule_server.data.data_set_store import DataSetStore
+from chainrule_server.data.memory_budget import MemoryBudget
 from chainrule_server.data.object_storage import ObjectStorage
 from chainrule_server.errors import InvalidSpec
 from chainrule_server.limits import Limits
@@ -51,14 +52,16 @@ def prepare(
     start_path: Path | None = None,
     limits: Limits | None = None,
     row_folder: RowFolder | None = None,
+    memory: MemoryBudget | None = None,
 ) -> PreparedJob:
     """The prepared job of a spec. data_root, data_sets, object_storage: see `data_set.load`.
 
     start_path: the file of `model.start`, where it is known; else `model.start.model` is looked up as data are.
     limits: of a new job; None: it was accepted before. row_folder: where its rows go; None: into memory.
+    memory: where a new job reserves what reading its data takes; one that was accepted before waits for nobody.
     Raises InvalidSpec with every field that is wrong, LimitExceeded and OutOfMemory before the memory is spent."""
     complete = checked(spec)
-    sources = Sources(data_root, data_sets, object_storage)
+    sources = Sources(data_root, data_sets, object_storage, None if limits is None else memory)
     start_file, taken = _start_file(complete, spec, sources, start_path)
     rows, preprocessing = _rows(complete, spec, sources, taken, limits, row_folder)
     batches, recipe, early_stopping = _steps(complete.training, rows.training_sizes)
@@ -89,6 +92,7 @@ class Sources(NamedTuple):
     data_root: Path | None
     data_sets: DataSetStore | None
     object_storage: ObjectStorage | None
+    memory: MemoryBudget | None
 
 
 def _start_file(

@@ -25,7 +25,15 @@ from chainrule_server.data.columns import (
     whole_numbers_as_categories,
 )
 from chainrule_server.data.data_root import DataFileError
-from chainrule_server.data.formats.npz_file import array_names, numpy_errors, read_arrays, read_features
+from chainrule_server.data.formats.npz_file import (
+    array_names,
+    array_size_bytes,
+    arrays_size_bytes,
+    numpy_errors,
+    read_arrays,
+    read_features,
+)
+from chainrule_server.data.size_checks import check_unpacked
 
 
 class NpzFile:
@@ -35,6 +43,10 @@ class NpzFile:
         self._file, self._name = file, name
         self.names = array_names(file)
         check_names(self.names)
+
+    def size_bytes(self, wanted: Sequence[str]) -> int:
+        """See `TableFile`."""
+        return arrays_size_bytes(self._file, wanted)
 
     def table(self, wanted: Sequence[str], categories: Sequence[str]) -> ArrayTable:
         """These columns of the file; see `TableFile`."""
@@ -81,6 +93,9 @@ class NpyFile:
 
     def __init__(self, file: BinaryIO, name: str) -> None:
         with numpy_errors(name):
+            self._size_bytes = array_size_bytes(file)
+            check_unpacked(self._size_bytes, name)
+            file.seek(0)
             array = np.lib.format.read_array(file, allow_pickle=False)
         fields = array.dtype.names
         if fields is not None and array.ndim == 1:
@@ -93,6 +108,10 @@ class NpyFile:
             )
         self.names = tuple(self._columns)
         check_names(self.names)
+
+    def size_bytes(self, wanted: Sequence[str]) -> int:  # noqa: ARG002
+        """See `TableFile`: an .npy file is read whole, when it is opened."""
+        return self._size_bytes
 
     def table(self, wanted: Sequence[str], categories: Sequence[str]) -> ArrayTable:
         """These columns of the file; see `TableFile`."""

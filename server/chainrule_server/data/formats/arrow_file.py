@@ -13,6 +13,7 @@ from chainrule_server.data.column_choice import check_names
 from chainrule_server.data.columns import CELL_ROWS, Column, block_slices
 from chainrule_server.data.data_root import DataFileError
 from chainrule_server.data.formats.arrow_columns import arrow_errors, column_of, columns_of
+from chainrule_server.data.size_checks import table_bytes
 
 MAGIC = b"ARROW1"
 # How a stream begins: a message follows, and not the length that streams before Arrow 0.15 had; and how it ends.
@@ -42,6 +43,12 @@ class ArrowFile:
                     raise DataFileError(f"{name} is an Arrow stream that was cut off; write it again, to its end")
             self.names = tuple(_open(file).schema.names)
         check_names(self.names)
+
+    def size_bytes(self, wanted: Sequence[str]) -> int:
+        """See `TableFile`. What is compressed tells its size only when it is read, a batch at a time."""
+        with arrow_errors(self._name):
+            row_count = sum(batch.num_rows for batch in _batches(_open(self._file, 0)))
+        return table_bytes(row_count, len(wanted), raw_bytes=self._file.seek(0, os.SEEK_END))
 
     def table(self, wanted: Sequence[str], categories: Sequence[str]) -> ArrowTable:
         """These columns of the file; see `TableFile`."""

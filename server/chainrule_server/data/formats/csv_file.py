@@ -10,6 +10,7 @@ import contextlib
 import csv
 import io
 import itertools
+import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from chainrule_server.data.column_choice import check_names
 from chainrule_server.data.columns import MAX_CATEGORIES, Categories, Column, ColumnError, block_slices, is_number
 from chainrule_server.data.data_root import DataFileError, OtherDelimiter
 from chainrule_server.data.formats.arrow_columns import arrow_errors, column_of, columns_of
+from chainrule_server.data.size_checks import table_bytes
 
 MAX_HEADER_BYTES = 1 << 20
 # So many rows tell whether the line above them names the columns.
@@ -49,6 +51,15 @@ class CsvFile:
         self._delimiter = form.delimiter or ("\t" if ending_of(name) == ".tsv" else ",")
         self._decimal_point = form.decimal_point or "."
         self.names = self._header()
+
+    def size_bytes(self, wanted: Sequence[str]) -> int:
+        """See `TableFile`. How many rows there are is told by how long those of the first part are."""
+        size_bytes = self._file.seek(0, os.SEEK_END)
+        self._file.seek(0)
+        start = self._file.read(MAX_HEADER_BYTES)
+        lines = max(1, start.count(b"\n"), start.count(b"\r"))
+        row_count = -(-size_bytes * lines // max(1, len(start)))
+        return table_bytes(row_count, len(wanted), raw_bytes=size_bytes)
 
     def table(self, wanted: Sequence[str], categories: Sequence[str]) -> CsvTable:
         """These columns of the file; see `TableFile`."""

@@ -5,19 +5,20 @@ Pickles are never read. Arrays keep their own precision where it is float32, so 
 
 from __future__ import annotations
 
+import math
 import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from typing import IO, Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from chainrule_server.data.data_root import DataFileError
-from chainrule_server.data.size_checks import check_unpacked
+from chainrule_server.data.size_checks import ROW_BYTES, TEXT_BYTES, VALUE_BYTES, check_unpacked
 
 KNOWN = ("features", "target", "feature_names", "classes")
 
@@ -100,6 +101,31 @@ def read_arrays(file: BinaryIO, names: Iterable[str]) -> dict[str, NDArray[Any]]
                     raise DataFileError(f"{name!r} is no array; write the file with numpy.savez")
                 found[name] = array
     return found
+
+
+def arrays_size_bytes(file: BinaryIO, names: Iterable[str]) -> int:
+    """What reading these arrays takes of memory at most, with one value of ours for each; their headers tell it.
+
+    Raises DataFileError."""
+    total = 0
+    with numpy_errors("the file"), zipfile.ZipFile(file) as archive:
+        for name in set(names):
+            member = f"{name}.npy" if f"{name}.npy" in archive.NameToInfo else name
+            if member in archive.NameToInfo:
+                with archive.open(member) as content:
+                    total += array_size_bytes(content)
+    return total
+
+
+def array_size_bytes(content: IO[bytes]) -> int:
+    """The same for one array, whose header comes next. Raises ValueError where it has none."""
+    version = np.lib.format.read_magic(content)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, dtype = read(content)
+    rows, values = (shape or (1,))[0], math.prod(shape)
+    # As it is in the file, as float64, and once more where a class is looked up; texts become objects.
+    ours = TEXT_BYTES if dtype.kind == "U" else 2 * VALUE_BYTES if len(shape) > 1 else VALUE_BYTES
+    return int(values * (dtype.itemsize + ours) + ROW_BYTES * rows)
 
 
 def _check_unpacked(file: BinaryIO, names: Iterable[str]) -> None:
