@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,11 @@ import pytest
 
 from chainrule.spec.job_file import load_job_file
 from chainrule.v1 import job_pb2
+from chainrule_engine.graph import Node
+from chainrule_engine.operations import OPERATIONS, Axiswise
 from chainrule_server.errors import InvalidSpec
 from chainrule_server.limits import Limits
+from chainrule_server.offline.gradient_check import check_microbatch
 from chainrule_server.preparation.prepare import prepare
 from tests.plain_workers import train_with_plain_workers
 
@@ -96,3 +100,33 @@ def test_shards_of_one_row_are_told_where_batch_norm_needs_more() -> None:
     spec = spec_of("batch-norm-of-one-row")
     spec.training.shards, spec.training.batch_size = 16, 32
     assert "take fewer shards" in violations_of(spec)["training.shards"]
+
+
+@pytest.mark.parametrize(("name", "tie"), [
+    ("max-of-tied-features", "max(w * x[0], w * x[1])"),
+    ("max-of-zero-maxout", "max(w1 @ x + b, w2 @ x + b)"),
+])  # fmt: skip
+def test_a_tie_is_called_by_its_name(name: str, tie: str) -> None:
+    answer = check_microbatch(prepare(spec_of(name), data_root=JOBS))
+    assert answer["ties"] == [{"text": tie, "count": 4}]
+    assert all(each["is_tie"] and not each["problems"] for each in answer["parameters"])
+    _, parameters = trained(name)
+    assert all(np.ptp(value) == 0 for value in parameters.values())
+
+
+@pytest.mark.parametrize("name", ["log-softmax-gradient-at-1e7", "cross-entropy-of-large-equal-logits"])
+def test_the_check_of_large_logits_agrees_and_fails_where_the_rule_is_unstable(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = prepare(spec_of(name), data_root=JOBS)
+    assert not any(each["problems"] for each in check_microbatch(job)["parameters"])
+    if name.startswith("log"):
+        log_softmax = OPERATIONS["log_softmax"]
+        assert isinstance(log_softmax, Axiswise)
+
+        def textbook(node: Node, a: Any) -> Any:
+            largest = a.max(axis=-1, keepdims=True)
+            return a - (np.log(np.exp(a - largest).sum(axis=-1, keepdims=True)) + largest)
+
+        monkeypatch.setitem(OPERATIONS, "log_softmax", replace(log_softmax, value=textbook))
+        assert any(each["problems"] for each in check_microbatch(job)["parameters"])

@@ -9,7 +9,7 @@ Both keep everything, for looking at. A value is (rows, *shape) where the node i
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -23,12 +23,15 @@ from chainrule_engine.randomness import generator
 Array = NDArray[Any]
 Values = dict[Node, Array]
 Randomness = tuple[int, int, int]
+# A value as it is after rounding; True: it is the term of a sum, which rounds even where its terms are exact.
+Disturb = Callable[[Array, bool], Array]
 
 
-def forward(graph: Graph, values: Mapping[str, Array]) -> Values:
+def forward(graph: Graph, values: Mapping[str, Array], *, disturb: Disturb | None = None) -> Values:
     """Each node's value, from the values of the parameters, the inputs and, where the graph has them, the masks.
 
     float32 if all of them are float32, else float64. Infinity and NaN are values like others.
+    disturb: done to each value as it is made, and to each term of a sum or product, to see what rounding them does.
     Raises ValueMismatch where a value is missing or has another shape than its leaf."""
     dtype = _dtype(graph, values)
     row_count = row_count_of(graph, values)
@@ -40,15 +43,20 @@ def forward(graph: Graph, values: Mapping[str, Array]) -> Values:
             elif node.is_leaf:
                 f[node] = _leaf_value(node, values, row_count, dtype)
             else:
-                f[node] = np.asarray(OPERATIONS[node.operation].forward(node, *_operand_values(node, f, row_count)))
+                operands = _operand_values(node, f, row_count)
+                if disturb is not None and adds_up(node):
+                    operands = [disturb(operand, True) for operand in operands]
+                f[node] = np.asarray(OPERATIONS[node.operation].forward(node, *operands))
+                if disturb is not None:
+                    f[node] = disturb(f[node], False)
     return f
 
 
-def backward(graph: Graph, f: Values, *, row_count: int | None = None) -> Values:
+def backward(graph: Graph, f: Values, *, row_count: int | None = None, disturb: Disturb | None = None) -> Values:
     """Each node's g, from the values that `forward` gave. g of an unbatched node is summed over the rows.
 
     A root without inputs counts once for each row; then row_count must say how many there are (1 if not given).
-    Constants, classes and masks have no g."""
+    Constants, classes and masks have no g. disturb: as in `forward`, for each g and each contribution to one."""
     root = graph.root
     for node in graph.nodes:
         if node.batched:
@@ -62,9 +70,14 @@ def backward(graph: Graph, f: Values, *, row_count: int | None = None) -> Values
                 continue
             operation = OPERATIONS[node.operation]
             operand_values = _operand_values(node, f, rows)
+            if disturb is not None and adds_up(node):
+                operand_values = [disturb(operand, True) for operand in operand_values]
             for index, operand in enumerate(node.operands):
                 if is_differentiated(operand):
-                    contribution = operation.pullback(node, index, g[node], f[node], *operand_values)
+                    own = g[node] if disturb is None else disturb(g[node], False)
+                    contribution = operation.pullback(node, index, own, f[node], *operand_values)
+                    if disturb is not None:
+                        contribution = disturb(np.asarray(contribution), False)
                     contribution = _summed_to(operand, contribution, f[operand])
                     g[operand] = g[operand] + contribution if operand in g else contribution
     return g
@@ -80,6 +93,11 @@ def local_partial(node: Node, index: int, f: Values) -> Array | None:
         return None
     with np.errstate(all="ignore"):
         return np.asarray(partial(node, index, f[node], *(f[operand] for operand in node.operands)))
+
+
+def adds_up(node: Node) -> bool:
+    """Whether the value is a sum of many terms, each of which is rounded."""
+    return node.operation in ("matmul", "sum", "mean")
 
 
 def is_differentiated(node: Node) -> bool:

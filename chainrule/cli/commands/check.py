@@ -156,7 +156,7 @@ class Check:
     def _show(self, results: Results, title: str, headings: tuple[str, str]) -> None:
         """Print a table. Raises CommandFailed where a parameter is wrong."""
         if not self.as_json:
-            for line in _lines(results["parameters"], title, headings):
+            for line in _lines(results["parameters"], results.get("ties", ()), title, headings):
                 print_line(line)
         problems = [
             (f"model.parameters.{each['name']}", problem)
@@ -208,7 +208,7 @@ def _wait_for_end(client: Client, cluster: LocalProcesses, job: job_pb2.Job) -> 
     return job
 
 
-def _lines(parameters: Sequence[Results], title: str, headings: tuple[str, str]) -> list[str]:
+def _lines(parameters: Sequence[Results], ties: Sequence[Results], title: str, headings: tuple[str, str]) -> list[str]:
     rows = [["parameter", "shape", "differenced", *headings, "verdict"]]
     for each in parameters:
         checked = f"{each['checked']} of {each['element_count']}"
@@ -216,13 +216,19 @@ def _lines(parameters: Sequence[Results], title: str, headings: tuple[str, str])
             checked += f", {each['skipped']} at a kink"
         compared = bool(each["checked"])
         errors = [f"{each['difference_error']:.1e}" if compared else "", f"{each['float64_error']:.1e}"]
-        verdict = "agrees" if compared else "not differenced"
+        verdict = "tie" if each["is_tie"] else "agrees" if compared else "not differenced"
         if each["problems"]:
             verdict = "DIFFERS"
         rows.append([each["name"], str(tuple(each["shape"])), checked, *errors, verdict])
     lines = [one_line(title), "", *table_lines(rows)]
     if any(each["skipped"] for each in parameters):
         lines += ["", "At a kink (max at a tie, |a| at 0) differences say nothing; those elements are left out."]
+    for tie in ties:
+        lines += ["", f"Tie: {one_line(tie['text'])} has two equal sides in {_count(tie['count'], 'value')}."]
+    if ties:
+        lines.append(
+            "Both partial derivatives are 0 there, so nothing below is trained; other first values break a tie."
+        )
     return lines
 
 

@@ -26,6 +26,7 @@ import os
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -42,9 +43,10 @@ from chainrule_engine.gradient_check import (
     PrecisionCheck,
     compare_in_float32,
     compare_with_differences,
-    float32_spread,
+    float32_noise,
     in_float64,
     sum_of_gradients,
+    ties_of,
 )
 from chainrule_engine.plan import TrainingPlan
 from chainrule_server.data.data_root import default_data_root
@@ -68,7 +70,7 @@ STEP = 1
 
 Array = NDArray[Any]
 Values = Mapping[str, Array]
-Spread = Callable[[], Mapping[str, Array]]
+Noise = Callable[[], Mapping[str, Array]]
 
 
 class CheckFailed(NoAnswer):
@@ -120,23 +122,25 @@ def check_microbatch(job: PreparedJob, *, row_count: int | None = None) -> dict[
     gradients = job.model.layout.views(gradient)
     graph, row_counts = job.model.loss, [row_count]
     exact = _exact_gradients(job, [batch], row_counts)
-    reference = _gradients(job, [batch], row_counts)
-    spread = _spread_of(job, [batch], row_counts)
+    noise = _noise_of(job, [batch], row_counts)
+    ties = _ties(job, [batch])
+    broken = _noise_of(job, [batch], row_counts, breaks_ties=True)
     most_elements = _elements_for_each(job, row_count, most=MOST_ELEMENTS)
     checks = compare_with_differences(graph, [batch], row_counts=row_counts, most=most_elements, seed=job.schedule.seed)
     found = []
     for check in _in_order(job, checks):
         name = check.name
-        in_float32 = _compare(gradients[name], exact[name], reference[name], spread, name)
-        problems = _problems_of(check, exact[name].shape)
+        in_float32 = _compare(gradients[name], exact[name], noise, name)
+        is_tie = bool(ties) and name in broken() and _is_at_tie(check, broken()[name])
+        problems = [] if is_tie else _problems_of(check, exact[name].shape)
         if in_float32.mismatch is not None:
             at = in_float32.mismatch
             problems.append(
                 f"{_element(exact[name].shape, at)}: the compiled plan gives {gradients[name].flat[at]:.9g}, "
                 f"backpropagation in float64 gives {exact[name].flat[at]:.9g}"
             )
-        found.append(_row(check, exact[name].shape, check.error, in_float32.error, problems))
-    return {"row_count": row_count, "seed": job.schedule.seed, "parameters": found}
+        found.append(_row(check, exact[name].shape, check.error, in_float32.error, problems) | {"is_tie": is_tie})
+    return {"row_count": row_count, "seed": job.schedule.seed, "parameters": found, "ties": ties}
 
 
 def one_step(job: PreparedJob, *, data_root: Path | None = None) -> job_pb2.JobSpec:
@@ -193,8 +197,9 @@ def check_step(job: PreparedJob, trained: Values) -> dict[str, Any]:
     row_count, rate = sum(row_counts), job.spec.training.optimizer.learning_rate
     graph = job.model.loss
     exact = _exact_gradients(job, batches, row_counts)
-    reference = _gradients(job, batches, row_counts)
-    spread = _spread_of(job, batches, row_counts)
+    noise = _noise_of(job, batches, row_counts)
+    ties = _ties(job, batches)
+    broken = _noise_of(job, batches, row_counts, breaks_ties=True)
     most = _elements_for_each(job, row_count, most=MOST_ELEMENTS_OF_STEP)
     checks = compare_with_differences(graph, batches, row_counts=row_counts, most=most, seed=job.schedule.seed)
     found = []
@@ -204,24 +209,27 @@ def check_step(job: PreparedJob, trained: Values) -> dict[str, Any]:
         reduced = (before - after) / rate
         # What writing a moved parameter down in float32 takes.
         rounding = np.spacing(np.maximum(np.abs(before), np.abs(after)).astype(np.float32)) / rate
-        mean, mean_reference = exact[name] / row_count, reference[name] / np.float32(row_count)
-        against_float64 = _compare(reduced, mean, mean_reference, spread, name, rounding, row_count)
+        mean = exact[name] / row_count
+        against_float64 = _compare(reduced, mean, noise, name, rounding, row_count)
         elements = check.elements[~check.at_kink]
         differences = mean.copy()
         differences.flat[elements] = check.differences[~check.at_kink] / row_count
-        against_differences = _compare(reduced, differences, mean_reference, spread, name, rounding, row_count)
+        against_differences = _compare(reduced, differences, noise, name, rounding, row_count)
         scale = float(np.abs(differences).max(initial=0.0)) or 1.0
         error = float(np.abs(reduced - differences).flat[elements].max(initial=0.0)) / scale
-        problems = _problems_of(check, mean.shape)
+        is_tie = bool(ties) and name in broken() and _is_at_tie(check, broken()[name])
+        problems = [] if is_tie else _problems_of(check, mean.shape)
         at = against_differences.mismatch if against_differences.mismatch is not None else against_float64.mismatch
-        if at is not None:
+        if at is not None and not is_tie:
             expected = f"differences give {differences.flat[at]:.9g}"
             if at not in elements:
                 expected = f"backpropagation in float64 gives {mean.flat[at]:.9g}"
             where = _element(mean.shape, at)
             problems.append(f"{where}: the reduced gradient is {reduced.flat[at]:.9g}, {expected}")
-        found.append(_row(check, mean.shape, error, against_float64.error, problems))
-    return {"row_count": row_count, "seed": job.schedule.seed, "learning_rate": rate, "parameters": found}
+        found.append(_row(check, mean.shape, error, against_float64.error, problems) | {"is_tie": is_tie})
+    return {
+        "row_count": row_count, "seed": job.schedule.seed, "learning_rate": rate, "parameters": found, "ties": ties,
+    }  # fmt: skip
 
 
 def _read_trained(job: PreparedJob, path: Path) -> dict[str, Array]:
@@ -264,28 +272,31 @@ def _gradients(job: PreparedJob, batches: Sequence[Values], row_counts: Sequence
     return unused | sum_of_gradients(job.model.loss, batches, row_counts=row_counts)
 
 
-def _spread_of(job: PreparedJob, batches: Sequence[Values], row_counts: Sequence[int]) -> Spread:
+def _noise_of(
+    job: PreparedJob, batches: Sequence[Values], row_counts: Sequence[int], *, breaks_ties: bool = False
+) -> Noise:
     return functools.cache(
-        lambda: float32_spread(job.model.loss, batches, row_counts=row_counts, seed=job.schedule.seed)
+        lambda: float32_noise(
+            job.model.loss, batches, row_counts=row_counts, seed=job.schedule.seed, moves_exact=breaks_ties
+        )
     )
 
 
 def _compare(
     gradient: Array,
     exact: Array,
-    reference: Array,
-    spread: Spread,
+    noise: Noise,
     name: str,
     rounding: Array | float = 0.0,
     row_count: int = 1,
 ) -> PrecisionCheck:
-    """See `compare_in_float32`. What float32 loses beside a kink is looked for only where something is off: it is dear.
+    """See `compare_in_float32`. What float32 can't keep is looked for only where something is off: it is dear.
 
     row_count: what the gradients were divided by."""
-    check = compare_in_float32(gradient, exact, reference, resolution=rounding)
-    if check.mismatch is None or name not in spread():
+    check = compare_in_float32(gradient, exact, noise=rounding)
+    if check.mismatch is None or name not in noise():
         return check
-    return compare_in_float32(gradient, exact, reference, resolution=rounding + spread()[name] / row_count)
+    return compare_in_float32(gradient, exact, noise=rounding + noise()[name] / row_count)
 
 
 def _plan(job: PreparedJob, row_count: int) -> TrainingPlan:
@@ -310,6 +321,22 @@ def _in_order(job: PreparedJob, checks: Sequence[GradientCheck]) -> list[Gradien
         by_name.get(each.name, GradientCheck(each.name, 0.0, none, none, no_elements, none.astype(bool)))
         for each in job.model.layout.parameters
     ]
+
+
+def _ties(job: PreparedJob, batches: Sequence[Values]) -> list[dict[str, Any]]:
+    """The ties of maxima and minima, in float32, as the job computes: their text, and the number of equal values."""
+    counts: Counter[str] = Counter()
+    for batch in batches:
+        counts.update(ties_of(job.model.loss, batch))
+    return [{"text": text, "count": count} for text, count in counts.items()]
+
+
+def _is_at_tie(check: GradientCheck, noise: Array) -> bool:
+    """Whether elements are off by no more than breaking a tie changes. noise: of exact values too, which breaks it."""
+    if check.mismatch is None:
+        return check.skipped > 0
+    distance = abs(check.gradient[check.mismatch] - check.differences[check.mismatch])
+    return bool(distance <= noise.flat[check.elements[check.mismatch]])
 
 
 def _problems_of(check: GradientCheck, shape: tuple[int, ...]) -> list[str]:
