@@ -13,6 +13,8 @@ from typing import Any, Literal
 MOST_CATEGORIES = 100
 OWN_SHARE = 0.5
 FEWEST_ROWS = 20
+# Of fewer rows none is kept for validation.
+FEWEST_TO_VALIDATE = 10
 # Whole numbers with so few values may be names of classes.
 FEW_VALUES = 10
 HIDDEN_UNITS = 16
@@ -93,8 +95,13 @@ def proposal(
     features = [column for column in columns if column is not target and column.name not in excluded]
     if not features:
         raise NoTarget(f"no column but {target.name!r} can be used, so there is nothing to predict it from")
-    is_class = target.kind == "category" or _may_be_class(target)
-    shards = _shards(row_count)
+    # What is written with a sign is a quantity.
+    written = (csv_format or {}).get("numbers", ())
+    is_class = target.kind == "category" or (_may_be_class(target) and target.name not in written)
+    # Without a target a row is left out.
+    used_count = row_count - target.missing
+    shards = _shards(used_count)
+    is_validated = used_count >= FEWEST_TO_VALIDATE
     lines = [
         f"# {row_count} rows of {uri}, all looked at; predicts {_quoted(target.name)} from {len(features)} columns.",
         "#",
@@ -112,7 +119,6 @@ def proposal(
         *(["# The file has a target of its own."] if has_own_target else [f"target = {_quoted(target.name)}"]),
     ]
     if csv_format:
-        written = csv_format.get("numbers", ())
         if written:
             is_are = f"{_listed(written)} {'is' if len(written) == 1 else 'are'} written for people"
             lines.append(f"# {is_are}: signs and what parts thousands don't count.")
@@ -123,23 +129,27 @@ def proposal(
     if excluded:
         lines += [f"# {_quoted(column)}: {why}." for column, why in excluded.items()]
         lines.append(f"exclude = [{', '.join(map(_quoted, excluded))}]")
-    lines += _category_lines(features, target, is_class=is_class)
+    names = [column for column in features if column.name not in written]
+    lines += _category_lines(names, target, is_class=is_class)
     gaps = [column.name for column in features if column.missing]
     if gaps:
         lines += [f"# Values are missing in {_listed(gaps)}.", 'missing = "median"']
     lines += [
-        "validation_fraction = 0.2",
+        "validation_fraction = 0.2" if is_validated else "validation_fraction = 0.0  # too few rows to keep some back",
         "",
         "[training]",
         "epochs = 50",
-        f"batch_size = {max(shards, min(BATCH_SIZE, _power_below(row_count // 4)))}",
+        f"batch_size = {max(shards, min(BATCH_SIZE, _power_below(used_count // 4)))}",
         f"shards = {shards}  # fixed parts of the data, and the greatest number of workers",
         "seed = 0",
         'optimizer = { name = "adam", learning_rate = 0.01 }',
-        "# Stop when the validation loss has not become better for so many epochs, and keep the best parameters.",
-        "early_stopping = { patience_epochs = 10 }",
-        "",
     ]
+    if is_validated:
+        lines += [
+            "# Stop when the validation loss has not become better for so many epochs, and keep the best parameters.",
+            "early_stopping = { patience_epochs = 10 }",
+        ]
+    lines.append("")
     return "\n".join(lines)
 
 

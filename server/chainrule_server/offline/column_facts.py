@@ -39,6 +39,8 @@ from chainrule_server.offline.answering import answer
 
 # So many names of categories are told.
 MOST_NAMES = 20
+# Within float32, with room for a standardization.
+LARGEST = 1e30
 
 
 def main() -> int:
@@ -148,6 +150,9 @@ def _facts(column: Column) -> dict[str, Any]:
     values = column.values[~np.isnan(column.values)]
     if np.isinf(values).any():
         return {"kind": "unusable", "why": f"holds {values[np.isinf(values)][0]:g}, which is no finite number"}
+    largest = float(np.abs(values).max(initial=0.0))
+    if largest > LARGEST:
+        return {"kind": "unusable", "why": f"holds values as large as {largest:g}; give them in a larger unit"}
     first = values[0] if len(values) else 0.0
     return {
         "kind": "number",

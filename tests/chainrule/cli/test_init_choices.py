@@ -14,6 +14,7 @@ from chainrule.spec.job_file import load_job_file
 from chainrule.v1 import job_pb2
 from chainrule_server.preparation.prepare import prepare
 from chainrule_server.preparation.prepared_job import PreparedJob
+from tests.plain_workers import train_with_plain_workers
 
 pytest.importorskip("pyarrow")
 ROWS = 60
@@ -186,6 +187,24 @@ def test_rows_without_a_target_are_left_out_by_a_setting_and_said(tmp_path: Path
     assert spec.data.missing_target == "leave_out"
     assert "# 6 rows have no target, and are left out." in text
     assert job.row_count == ROWS - 6
+
+
+@pytest.mark.parametrize("form", ["money", "unnamed index", "wavelengths"])
+def test_a_job_as_it_is_proposed_learns_what_the_table_holds(form: str, tmp_path: Path) -> None:
+    sizes = [RANDOM.uniform(1, 9) for _ in range(160)]
+    others = [RANDOM.uniform(0, 1) for _ in sizes]
+    prices = [900 * size + 300 * other for size, other in zip(sizes, others, strict=True)]
+    if form == "money":
+        cells = [f'"${price:,.2f}"' for price in prices]
+        path = csv(tmp_path / "t.csv", ["size", "other", "price"], sizes, others, cells)
+    elif form == "unnamed index":
+        path = csv(tmp_path / "t.csv", ["", "size", "other", "price"], range(160), sizes, others, prices)
+    else:
+        path = csv(tmp_path / "t.csv", ["908.1", "914.46", "y"], sizes, others, prices)
+    _, _, job = proposed(path)
+    result = train_with_plain_workers(job, worker_count=1).result
+    assert result is not None
+    assert {metric.name: metric.value for metric in result.metrics}["r2"] > 0.95
 
 
 @pytest.mark.parametrize(
