@@ -19,6 +19,7 @@ from chainrule_server.errors import InvalidSpec
 from chainrule_server.limits import Limits
 from chainrule_server.offline.gradient_check import check_microbatch
 from chainrule_server.preparation.prepare import prepare
+from chainrule_server.training.training import TrainingFailed
 from tests.plain_workers import train_with_plain_workers
 
 JOBS = Path(__file__).parent / "hard_jobs"
@@ -130,3 +131,45 @@ def test_the_check_of_large_logits_agrees_and_fails_where_the_rule_is_unstable(
 
         monkeypatch.setitem(OPERATIONS, "log_softmax", replace(log_softmax, value=textbook))
         assert any(each["problems"] for each in check_microbatch(job)["parameters"])
+
+
+def failure_of(tmp_path: Path, table: str, **model: str) -> str:
+    """Why a job on these rows fails, whose parameters w and b begin with 1."""
+    (tmp_path / "rows.csv").write_text(table)
+    spec = job_pb2.JobSpec(name="fails")
+    spec.data.uri, spec.data.target, spec.data.validation_fraction = "file:rows.csv", "y", 0.0
+    spec.data.standardize.features = False
+    spec.model.prediction, spec.model.loss = model["prediction"], model["loss"]
+    for name in ("w", "b"):
+        spec.model.parameters.add(name=name, initializer=f"constant({model.get(name, '1')})")
+    spec.training.epochs, spec.training.batch_size, spec.training.shards = 200, 4, 1
+    spec.training.optimizer.learning_rate = float(model.get("rate", "0.1"))
+    with pytest.raises(TrainingFailed) as caught:
+        train_with_plain_workers(prepare(spec, data_root=tmp_path), worker_count=1)
+    return str(caught.value)
+
+
+def test_a_loss_that_is_not_finite_names_row_operation_and_parameters(tmp_path: Path) -> None:
+    rows = "x,y\n1,1\n2,2\n-3,3\n4,4\n"
+    told = failure_of(tmp_path, rows, prediction="log(w * x[0])", loss="(prediction - y)**2 + 0*b")
+    assert re.search(r"^step 1: the loss of row 2 is not finite \(shard 0\): log\(w \* x\[0\]\) of -3 is nan, ", told)
+    assert "below it the parameter w; the last good parameters are those of step 0; keep what is under the log" in told
+
+
+def test_a_gradient_that_is_not_finite_names_parameters_operation_and_row(tmp_path: Path) -> None:
+    rows = "x,y\n1,1\n2,2\n0,3\n4,4\n"
+    told = failure_of(tmp_path, rows, prediction="sqrt(w * x[0]) + b", loss="(prediction - y)**2")
+    assert told.startswith(
+        "step 1: the gradient is not finite (shard 0): that of the parameter w, by the derivative of "
+    )
+    assert "sqrt(w * x[0]), at row 2; the last good parameters are those of step 0; keep what is under the root" in told
+
+
+def test_parameters_that_grow_are_told_to_learn_slower_and_first_ones_are_not(tmp_path: Path) -> None:
+    rows = "x,y\n1,1\n2,2\n3,3\n4,4\n"
+    model = {"prediction": "w * x[0] + b", "loss": "(prediction - y)**4"}
+    grown = failure_of(tmp_path, rows, **model, rate="10")
+    assert "smaller training.optimizer.learning_rate" in grown
+    first = failure_of(tmp_path, rows, **model, w="1e30")
+    assert first.startswith("step 1: the loss of row")
+    assert "no step has been made yet" in first

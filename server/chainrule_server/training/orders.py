@@ -21,8 +21,9 @@ from chainrule_engine.published import PublishedParameters
 from chainrule_engine.reduction import PartialSum, Subtree, covers, finish
 from chainrule_engine.synchronous_sgd import ParameterState
 from chainrule_server.preparation.prepared_job import PreparedJob
+from chainrule_server.training.not_finite import why_not_finite
 from chainrule_server.training.order_rows import OrderRows, Rows
-from chainrule_server.training.result import TrainingFailed, why_not_finite
+from chainrule_server.training.result import TrainingFailed
 from chainrule_server.training.step_cost import StepCosts
 from chainrule_server.training.worker_group import Behind, Member, WorkerGroup
 from chainrule_server.workers.stragglers import Progress
@@ -185,7 +186,9 @@ class Orders:
                 self._answered(member, subtree, now_ns)
             return None
         if message.HasField("not_finite"):
-            raise TrainingFailed(why_not_finite(message.not_finite, self.state, is_step=self.kind == GRADIENT))
+            raise TrainingFailed(
+                why_not_finite(message.not_finite, self.state, self.job, is_step=self.kind == GRADIENT)
+            )
         if is_own and subtree not in member.owed:
             if subtree in self._partial_sums:
                 return None

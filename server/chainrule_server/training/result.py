@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from chainrule.v1 import job_pb2
-from chainrule.v1 import worker_service_pb2 as pb
 from chainrule_engine.reduction import PartialSum
 from chainrule_engine.synchronous_sgd import ParameterState
 from chainrule_server.preparation.prepared_job import PreparedJob
@@ -46,13 +45,4 @@ def why_parameters_not_finite(state: ParameterState) -> str:
     return (
         f"step {state.step + 1}: the parameters would not be finite; the last good ones are those of step "
         f"{state.step}; {ADVICE} often helps"
-    )
-
-
-def why_not_finite(bad: pb.NotFinite, state: ParameterState, *, is_step: bool) -> str:
-    """Why a step or an evaluation fails in which a worker found a loss or gradient that is not finite."""
-    what = f"the loss of row {bad.row}" if bad.row >= 0 else "the gradient"
-    return (
-        f"step {state.step + is_step}: {what} is not finite (shard {bad.shard}); the last good parameters are those of "
-        f"step {state.step}; {ADVICE} or a stable formula often helps"
     )
