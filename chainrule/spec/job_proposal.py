@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from chainrule.text import one_line
+
 # A text column with more values than that says who a row is, and not what it is like; and so does one of which most
 # rows have a value of their own, where there are rows enough to tell.
 MOST_CATEGORIES = 100
@@ -150,7 +152,8 @@ def proposal(
             "early_stopping = { patience_epochs = 10 }",
         ]
     lines.append("")
-    return "\n".join(lines)
+    # A comment takes no control characters, which names and what is said of them may hold.
+    return "\n".join(one_line(line) if line.startswith("#") else line for line in lines)
 
 
 def job_name(stem: str) -> str:
