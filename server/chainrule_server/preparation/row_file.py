@@ -77,13 +77,13 @@ class NewFile:
     def write(self, array: NDArray[Any]) -> None:
         """Append an array."""
         with _on_disk(self.path.parent):
-            array.tofile(self._file)
+            self._file.write(_bytes_of(array))
 
     def put(self, offset_bytes: int, array: NDArray[Any]) -> None:
         """Write an array at a place at or behind the end; what lies between is zeros."""
         with _on_disk(self.path.parent):
             self._file.seek(offset_bytes)
-            array.tofile(self._file)
+            self._file.write(_bytes_of(array))
 
     def cut(self, size_bytes: int) -> None:
         """Give the file its whole size."""
@@ -173,7 +173,7 @@ class RowWriter:
         ends = np.searchsorted(windows, np.arange(len(self._spills)), side="right", sorter=order).tolist()
         with _on_disk(self._file.path.parent):
             for spill, (begin, end) in zip(self._spills, pairwise([0, *ends]), strict=True):
-                rows[order[begin:end]].tofile(spill)
+                spill.write(_bytes_of(rows[order[begin:end]]))
 
     def finish(self) -> None:
         """Put what came in order, and write it."""
@@ -191,6 +191,11 @@ class RowWriter:
                 window[self._place_of[own] - first] = np.fromfile(spill, self._row_type, len(own))
                 spill.close()
             self._file.write(window)
+
+
+def _bytes_of(array: NDArray[Any]) -> memoryview:
+    """The bytes of an array of one axis. Not by its `tofile`, whose error doesn't say what the system said."""
+    return array.view(np.uint8).data
 
 
 @contextmanager
