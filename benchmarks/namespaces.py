@@ -8,6 +8,7 @@ behind, goes when the next starts.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import subprocess
@@ -28,6 +29,18 @@ class NotPossible(RuntimeError):
 
 
 @dataclass(frozen=True)
+class LinkBytes:
+    """What a machine's link has carried, as the kernel counts it: with Ethernet's and TCP's headers."""
+
+    sent: int
+    received: int
+
+    def since(self, before: LinkBytes) -> LinkBytes:
+        """What it carried after `before`."""
+        return LinkBytes(self.sent - before.sent, self.received - before.received)
+
+
+@dataclass(frozen=True)
 class Machine:
     """One namespace. address: of its link."""
 
@@ -37,6 +50,20 @@ class Machine:
     def inside(self, command: Sequence[str]) -> list[str]:
         """The command line that runs a command there."""
         return ["ip", "netns", "exec", self.namespace, *command]
+
+    def link_bytes(self) -> LinkBytes:
+        """What its link has carried since it was made. Raises NotPossible."""
+        return counters_of(_run("ip", "-n", self.namespace, "-s", "-j", "link", "show", "dev", INTERFACE))
+
+
+def counters_of(text: str) -> LinkBytes:
+    """The counters in the answer of `ip -s -j link show dev NAME`. Raises NotPossible."""
+    try:
+        (link,) = json.loads(text)
+        counted = link["stats64"]
+        return LinkBytes(int(counted["tx"]["bytes"]), int(counted["rx"]["bytes"]))
+    except (ValueError, KeyError, TypeError) as error:
+        raise NotPossible(f"'ip -s -j link' gave no counters of one link ({error!r}): {text[:200]}") from None
 
 
 def why_not() -> str | None:
