@@ -80,6 +80,8 @@ def main() -> int:
     if importlib.util.find_spec("torch") is None and options.systems != [OURS]:
         print("DDP is left out: PyTorch is not installed here; pip install torch", file=sys.stderr)
         options.systems = [system for system in options.systems if system == OURS]
+        if not options.systems:
+            return _skipped("no system is left to measure")
     load, started_s = os.getloadavg()[0], time.monotonic()
     with tempfile.TemporaryDirectory(prefix="chainrule-benchmark-") as folder:
         try:
