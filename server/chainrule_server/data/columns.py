@@ -20,6 +20,9 @@ from chainrule.cells.texts import CellRules
 MAX_CATEGORIES = 1000
 # Of 30 columns they fit into a processor's cache.
 BLOCK_ROWS = 1 << 16
+# Of a table of many columns a block has fewer rows, for so many values at most; but not too few, as each takes time.
+BLOCK_VALUES = 1 << 24
+LEAST_BLOCK_ROWS = 256
 # Cells become objects of Python's.
 CELL_ROWS = 1 << 13
 
@@ -121,9 +124,15 @@ class Rows(Protocol):
         """All features, at most BLOCK_ROWS rows at a time, in order. See `Table`."""
 
 
-def block_slices(row_count: int) -> list[slice]:
-    """Where the blocks of so many rows are."""
-    return [slice(start, min(start + BLOCK_ROWS, row_count)) for start in range(0, row_count, BLOCK_ROWS)]
+def block_rows(column_count: int) -> int:
+    """The rows of a block of so many columns."""
+    return min(BLOCK_ROWS, max(LEAST_BLOCK_ROWS, BLOCK_VALUES // max(1, column_count)))
+
+
+def block_slices(row_count: int, column_count: int) -> list[slice]:
+    """Where the blocks of so many rows and columns are."""
+    step = block_rows(column_count)
+    return [slice(start, min(start + step, row_count)) for start in range(0, row_count, step)]
 
 
 def categories_from(codes: NDArray[np.int32], names: Sequence[str], *, name: str) -> Categories:

@@ -92,7 +92,7 @@ class DataSet(_Closes):
 
     def blocks(self) -> Iterator[list[Column]]:
         """All features, a block of rows at a time. Raises ColumnError."""
-        for rows in block_slices(len(self.target)):
+        for rows in block_slices(len(self.target), len(self.feature_names)):
             # One column after the other in memory, as they are gone through.
             columns = np.ascontiguousarray(self.features[rows].T)
             yield [

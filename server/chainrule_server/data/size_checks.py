@@ -1,23 +1,27 @@
 """How much memory reading a table takes, from what its file says of itself, before any is spent on it.
 
 Our own copies are counted: measured with one-byte numbers, the peak is 60 bytes for each row (the target, where each
-row goes, the columns at hand) and 8 for each value.
+row goes, the columns at hand) and 8 for each value, and of the block of rows that is prepared at the moment 24 for
+each.
 """
 
 from __future__ import annotations
 
 from chainrule.process.available_memory import available_memory_bytes
+from chainrule_server.data.columns import block_rows
 from chainrule_server.data.data_root import DataFileError
 
 ROW_BYTES = 64
 VALUE_BYTES = 8
+BLOCK_VALUE_BYTES = 24
 # A text that was read is an object of Python's, besides its characters.
 TEXT_BYTES = 100
 
 
 def table_bytes(row_count: int, column_count: int, *, raw_bytes: int = 0) -> int:
     """What a table of so many rows and columns takes at most. raw_bytes: what is kept as it is in the file."""
-    return raw_bytes + row_count * (ROW_BYTES + VALUE_BYTES * column_count)
+    block_values = min(row_count, block_rows(column_count)) * column_count
+    return raw_bytes + row_count * (ROW_BYTES + VALUE_BYTES * column_count) + BLOCK_VALUE_BYTES * block_values
 
 
 def check_unpacked(size_bytes: int, what: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import tracemalloc
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,9 +13,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from chainrule.v1 import job_pb2
-from chainrule_server.data import data_set
+from chainrule_server.data import columns, data_set
 from chainrule_server.data.columns import Categories
 from chainrule_server.data.memory_budget import MemoryBudget
 from chainrule_server.data.size_checks import table_bytes
@@ -210,3 +213,36 @@ def test_six_jobs_of_which_each_fits_alone_are_prepared_one_after_the_other(tmp_
         assert len({call.result(TIMEOUT_S).rows.sha256 for call in calls}) == 1
     assert most == 1
     assert memory.reserved_bytes == 0
+
+
+@given(st.integers(1, 200_000), st.integers(0, 300_000))
+def test_a_block_of_many_columns_has_few_rows(column_count: int, row_count: int) -> None:
+    blocks = columns.block_slices(row_count, column_count)
+    assert [row for block in blocks for row in (block.start, block.stop)] == [
+        row for start, block in zip([0, *(b.stop for b in blocks)], blocks, strict=False) for row in (start, block.stop)
+    ]
+    assert (blocks[-1].stop if blocks else 0) == row_count
+    for block in blocks:
+        rows = block.stop - block.start
+        assert rows <= columns.LEAST_BLOCK_ROWS or rows * column_count <= columns.BLOCK_VALUES
+
+
+def test_a_table_of_many_columns_costs_no_more_than_was_reserved(tmp_path: Path) -> None:
+    row_count, column_count = 20_000, 700
+    values = np.arange(row_count, dtype=np.int8) % 3
+    table = pa.table({f"c{number}": values for number in range(column_count)})
+    pq.write_table(table, tmp_path / "wide.parquet")
+    assert (tmp_path / "wide.parquet").stat().st_size < 2 * MIB
+    data = job_pb2.DataSpec(uri="file:wide.parquet", target="c0")
+    memory = budget(LARGE)
+    tracemalloc.start()
+    try:
+        with data_set.load(data, data_root=tmp_path, memory=memory) as rows:
+            reserved_bytes = memory.reserved_bytes
+            for block in rows.blocks():
+                assert len(block) == column_count - 1
+                del block
+            _, peak_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak_bytes < reserved_bytes

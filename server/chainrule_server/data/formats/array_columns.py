@@ -140,7 +140,7 @@ class ArrayTable:
 
     def blocks(self, names: Sequence[str]) -> Iterator[list[Column]]:
         """See `Table`."""
-        for rows in block_slices(self.row_count):
+        for rows in block_slices(self.row_count, len(names)):
             yield [
                 column_of(self._columns[name][rows], name=name, is_category=name in self._categories) for name in names
             ]

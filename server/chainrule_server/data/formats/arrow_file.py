@@ -99,7 +99,7 @@ class ArrowTable:
         with arrow_errors(self._name):
             place_of = {name: place for place, name in enumerate(self._names)}
             for batch in _batches(_open(self._file, *sorted(place_of[name] for name in names))):
-                for rows in block_slices(batch.num_rows):
+                for rows in block_slices(batch.num_rows, len(names)):
                     yield columns_of(batch.slice(rows.start, rows.stop - rows.start), names, self._categories)
 
 

@@ -246,7 +246,7 @@ class CsvTable:
     def blocks(self, names: Sequence[str]) -> Iterator[list[Column]]:
         """See `Table`."""
         with arrow_errors(self._name):
-            for rows in block_slices(self.row_count):
+            for rows in block_slices(self.row_count, len(names)):
                 yield columns_of(self._table.slice(rows.start, rows.stop - rows.start), names, self._categories)
 
     def _check_not_mixed(self, name: str, column: Categories) -> None:

@@ -17,8 +17,9 @@ from typing import IO, Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from chainrule_server.data.columns import BLOCK_VALUES
 from chainrule_server.data.data_root import DataFileError
-from chainrule_server.data.size_checks import ROW_BYTES, TEXT_BYTES, VALUE_BYTES, check_unpacked
+from chainrule_server.data.size_checks import BLOCK_VALUE_BYTES, ROW_BYTES, TEXT_BYTES, VALUE_BYTES, check_unpacked
 
 KNOWN = ("features", "target", "feature_names", "classes")
 
@@ -125,7 +126,8 @@ def array_size_bytes(content: IO[bytes]) -> int:
     rows, values = (shape or (1,))[0], math.prod(shape)
     # As it is in the file, as float64, and once more where a class is looked up; texts become objects.
     ours = TEXT_BYTES if dtype.kind == "U" else 2 * VALUE_BYTES if len(shape) > 1 else VALUE_BYTES
-    return int(values * (dtype.itemsize + ours) + ROW_BYTES * rows)
+    block_values = min(values, BLOCK_VALUES)
+    return int(values * (dtype.itemsize + ours) + ROW_BYTES * rows + BLOCK_VALUE_BYTES * block_values)
 
 
 def _check_unpacked(file: BinaryIO, names: Iterable[str]) -> None:

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from chainrule_server.data.column_choice import check_names
-from chainrule_server.data.columns import BLOCK_ROWS, CELL_ROWS, Column
+from chainrule_server.data.columns import CELL_ROWS, Column, block_rows
 from chainrule_server.data.formats.arrow_columns import arrow_errors, column_of, columns_of
 from chainrule_server.data.size_checks import table_bytes
 
@@ -91,5 +91,5 @@ class ParquetTable:
         with arrow_errors(self._name):
             # A row group at a time: over all of them the reader would keep what it has read.
             for group in range(self._file.num_row_groups):
-                for batch in self._file.iter_batches(BLOCK_ROWS, row_groups=[group], columns=list(names)):
+                for batch in self._file.iter_batches(block_rows(len(names)), row_groups=[group], columns=list(names)):
                     yield columns_of(batch, names, self._categories)
