@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from chainrule.client.job_text import event_text
 from chainrule.spec.job_file import load_job_file
 from chainrule.v1 import job_pb2
 from chainrule_engine.graph import Node
@@ -20,6 +21,7 @@ from chainrule_server.limits import Limits
 from chainrule_server.offline.gradient_check import check_microbatch
 from chainrule_server.preparation.prepare import prepare
 from chainrule_server.training.training import TrainingFailed
+from chainrule_server.training.zero_gradient import zero_gradient_event
 from tests.plain_workers import train_with_plain_workers
 
 JOBS = Path(__file__).parent / "hard_jobs"
@@ -173,3 +175,44 @@ def test_parameters_that_grow_are_told_to_learn_slower_and_first_ones_are_not(tm
     first = failure_of(tmp_path, rows, **model, w="1e30")
     assert first.startswith("step 1: the loss of row")
     assert "no step has been made yet" in first
+
+
+@pytest.mark.parametrize(("name", "parameters", "said"), [
+    ("max-of-tied-features", ["w"], r"^a tie: both sides of max\(w \* x\[0\], w \* x\[1\]\) are equal, and then both"),
+    ("max-of-zero-maxout", ["w1", "w2", "b"], r"^a tie: .*; w1, w2, b begin at 0; draw first values instead$"),
+    ("power-zero-exponent-at-zero-base", ["w"], r"^w begins at 0; draw first values instead$"),
+])  # fmt: skip
+def test_a_first_step_whose_gradient_is_0_says_which_parameters_and_why(
+    name: str, parameters: list[str], said: str
+) -> None:
+    training = train_with_plain_workers(prepare(spec_of(name), data_root=JOBS), worker_count=1)
+    assert training.is_first_gradient_zero
+    event = zero_gradient_event(training.job, training.state)
+    assert list(event.gradient_is_zero.parameters) == parameters
+    assert re.search(said, event.gradient_is_zero.reason)
+    text = event_text(event)
+    assert text.startswith(f"warning: the gradient of the first step is exactly 0, and {', '.join(parameters)} didn't")
+
+
+@pytest.mark.parametrize(("prediction", "loss", "said"), [
+    ("relu(w * x[0] - 100) + 0*b", "(prediction - y)**2", "dead units: relu(w * x[0] - 100) is 0 in every row"),
+    ("w * x[0] + b", "0 * (prediction - y)**2", "the loss itself is 0 in every row"),
+    ("w * x[0] + b", "0 * (prediction - y)**2 + 1", "look at what the loss multiplies by 0"),
+])  # fmt: skip
+def test_dead_units_and_a_loss_of_0_are_told(tmp_path: Path, prediction: str, loss: str, said: str) -> None:
+    (tmp_path / "rows.csv").write_text("x,y\n1,1\n2,2\n3,3\n4,4\n")
+    spec = job_pb2.JobSpec(name="stands-still")
+    spec.data.uri, spec.data.target, spec.data.validation_fraction = "file:rows.csv", "y", 0.0
+    spec.data.standardize.features = False
+    spec.model.prediction, spec.model.loss = prediction, loss
+    for name in ("w", "b"):
+        spec.model.parameters.add(name=name, initializer="constant(1)")
+    spec.training.epochs, spec.training.batch_size, spec.training.shards = 1, 4, 1
+    training = train_with_plain_workers(prepare(spec, data_root=tmp_path), worker_count=1)
+    assert training.is_first_gradient_zero
+    assert said in zero_gradient_event(training.job, training.state).gradient_is_zero.reason
+
+
+def test_a_job_that_learns_isnt_said_to_stand_still() -> None:
+    training = train_with_plain_workers(prepare(spec_of("norm-of-tiny-vector"), data_root=JOBS), worker_count=1)
+    assert not training.is_first_gradient_zero

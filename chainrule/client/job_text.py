@@ -104,6 +104,12 @@ def event_text(event: job_pb2.JobEvent) -> str:
                 f"warning: worker {differs.worker} computes with {differs.kind}, "
                 f"the others with {differs.job_kind}; {then}"
             )
+        case "gradient_is_zero":
+            zero = event.gradient_is_zero
+            return (
+                f"warning: the gradient of the first step is exactly 0, and {', '.join(zero.parameters)} didn't move: "
+                f"{zero.reason}"
+            )
         case "resumed":
             why = "it was paused" if event.resumed.was_paused else "the server was started again"
             return f"{why}; the job goes on after step {event.resumed.step}"

@@ -57,6 +57,11 @@ class StepAssembly:
         """All of a partial sum is there."""
         self._vectors[subtree] = vector
 
+    @property
+    def is_zero(self) -> bool:
+        """Whether all that has arrived is exactly 0."""
+        return not any(vector.any() for vector in self._vectors.values())
+
     def commit(self, total: PartialSum, pool: Executor | None, thread_count: int) -> int:
         """Prepare what isn't yet, and make the step's parameters the current ones; how long the reduction took, in ns.
 

@@ -454,7 +454,7 @@ class Metric(_message.Message):
     def __init__(self, name: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
 
 class JobEvent(_message.Message):
-    __slots__ = ("number", "time", "state_changed", "workers_changed", "checkpoint_written", "checkpoint_failed", "checkpoint_damaged", "resumed", "worker_lost", "worker_differs", "shards_moved", "late_worker_helped")
+    __slots__ = ("number", "time", "state_changed", "workers_changed", "checkpoint_written", "checkpoint_failed", "checkpoint_damaged", "resumed", "worker_lost", "worker_differs", "shards_moved", "late_worker_helped", "gradient_is_zero")
     NUMBER_FIELD_NUMBER: _ClassVar[int]
     TIME_FIELD_NUMBER: _ClassVar[int]
     STATE_CHANGED_FIELD_NUMBER: _ClassVar[int]
@@ -467,6 +467,7 @@ class JobEvent(_message.Message):
     WORKER_DIFFERS_FIELD_NUMBER: _ClassVar[int]
     SHARDS_MOVED_FIELD_NUMBER: _ClassVar[int]
     LATE_WORKER_HELPED_FIELD_NUMBER: _ClassVar[int]
+    GRADIENT_IS_ZERO_FIELD_NUMBER: _ClassVar[int]
     number: int
     time: _timestamp_pb2.Timestamp
     state_changed: StateChanged
@@ -479,7 +480,16 @@ class JobEvent(_message.Message):
     worker_differs: WorkerDiffers
     shards_moved: ShardsMoved
     late_worker_helped: LateWorkerHelped
-    def __init__(self, number: _Optional[int] = ..., time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., state_changed: _Optional[_Union[StateChanged, _Mapping]] = ..., workers_changed: _Optional[_Union[WorkersChanged, _Mapping]] = ..., checkpoint_written: _Optional[_Union[CheckpointWritten, _Mapping]] = ..., checkpoint_failed: _Optional[_Union[CheckpointFailed, _Mapping]] = ..., checkpoint_damaged: _Optional[_Union[CheckpointDamaged, _Mapping]] = ..., resumed: _Optional[_Union[Resumed, _Mapping]] = ..., worker_lost: _Optional[_Union[WorkerLost, _Mapping]] = ..., worker_differs: _Optional[_Union[WorkerDiffers, _Mapping]] = ..., shards_moved: _Optional[_Union[ShardsMoved, _Mapping]] = ..., late_worker_helped: _Optional[_Union[LateWorkerHelped, _Mapping]] = ...) -> None: ...
+    gradient_is_zero: GradientIsZero
+    def __init__(self, number: _Optional[int] = ..., time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., state_changed: _Optional[_Union[StateChanged, _Mapping]] = ..., workers_changed: _Optional[_Union[WorkersChanged, _Mapping]] = ..., checkpoint_written: _Optional[_Union[CheckpointWritten, _Mapping]] = ..., checkpoint_failed: _Optional[_Union[CheckpointFailed, _Mapping]] = ..., checkpoint_damaged: _Optional[_Union[CheckpointDamaged, _Mapping]] = ..., resumed: _Optional[_Union[Resumed, _Mapping]] = ..., worker_lost: _Optional[_Union[WorkerLost, _Mapping]] = ..., worker_differs: _Optional[_Union[WorkerDiffers, _Mapping]] = ..., shards_moved: _Optional[_Union[ShardsMoved, _Mapping]] = ..., late_worker_helped: _Optional[_Union[LateWorkerHelped, _Mapping]] = ..., gradient_is_zero: _Optional[_Union[GradientIsZero, _Mapping]] = ...) -> None: ...
+
+class GradientIsZero(_message.Message):
+    __slots__ = ("parameters", "reason")
+    PARAMETERS_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    parameters: _containers.RepeatedScalarFieldContainer[str]
+    reason: str
+    def __init__(self, parameters: _Optional[_Iterable[str]] = ..., reason: _Optional[str] = ...) -> None: ...
 
 class WorkerLost(_message.Message):
     __slots__ = ("worker", "reason", "details")

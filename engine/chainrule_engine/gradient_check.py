@@ -210,14 +210,18 @@ def float32_noise(
 
 def ties_of(graph: Graph, values: Values) -> dict[str, int]:
     """The maxima and minima whose operands are equal, by their text, and in how many values: both derivatives are 0."""
-    f = forward(graph, values)
+    return {node.text: count for node, count in tied_nodes(graph, forward(graph, values)).items()}
+
+
+def tied_nodes(graph: Graph, f: Mapping[Node, Array]) -> dict[Node, int]:
+    """As `ties_of`, from the values that `forward` gave."""
     found = {}
     for node in graph.nodes:
         if node.operation in ("maximum", "minimum"):
             a, b = aligned(node, *(f[operand] for operand in node.operands))
             count = int(np.count_nonzero(np.broadcast_to(np.equal(a, b), f[node].shape)))
             if count:
-                found[node.text] = count
+                found[node] = count
     return found
 
 

@@ -24,6 +24,7 @@ from chainrule_server.training.result import measures_of
 from chainrule_server.training.resume import capture
 from chainrule_server.training.totals import CheckpointTotals
 from chainrule_server.training.training import Training
+from chainrule_server.training.zero_gradient import zero_gradient_event
 
 log = logging.getLogger(__name__)
 # Of a job so many steps and so many epochs are kept at most, evenly spread.
@@ -56,6 +57,9 @@ class Recorder:
         """A step is over, with what belongs to an epoch's end: the evaluation of the validation rows."""
         self._measure(training, evaluation)
         step = training.state.step
+        if step == 1 and training.is_first_gradient_zero:
+            event = zero_gradient_event(training.job, training.state)
+            self.journal.append_event(training.job_id, event, name="gradient is zero")
         is_due = self.every_steps > 0 and step % self.every_steps == 0
         if self._is_last is not None:
             self._is_last.set()

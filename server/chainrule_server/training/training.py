@@ -87,6 +87,8 @@ class Training:
     restore: Callable[[Training], None] | None = None
     # Called between two steps, with the evaluation that came after the first, if one did.
     step_ended: Callable[[Training, PartialSum | None], None] | None = None
+    # After the first step, whether nothing moved in it.
+    is_first_gradient_zero: bool = field(default=False, init=False)
     # What early stopping knows, and the parameters and statistics of the best epoch, which are never changed.
     stopping: EarlyStoppingState = field(default_factory=EarlyStoppingState)
     best: tuple[Vector, NDArray[np.float64]] | None = None
@@ -374,6 +376,9 @@ class Training:
         if self._orders.assembly is None:
             raise TypeError("a step is committed that was not begun")
         complete_ns = self.clock_ns()
+        # One that is NaN isn't 0.
+        if self.state.step == 0:
+            self.is_first_gradient_zero = self._orders.assembly.is_zero
         try:
             reduce_ns = self._orders.assembly.commit(total, self.pool, self.thread_count)
         except NotFinite as error:
