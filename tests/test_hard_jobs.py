@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import re
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -216,3 +218,12 @@ def test_dead_units_and_a_loss_of_0_are_told(tmp_path: Path, prediction: str, lo
 def test_a_job_that_learns_isnt_said_to_stand_still() -> None:
     training = train_with_plain_workers(prepare(spec_of("norm-of-tiny-vector"), data_root=JOBS), worker_count=1)
     assert not training.is_first_gradient_zero
+
+
+@pytest.mark.cluster
+def test_train_says_on_the_terminal_that_nothing_moves(tmp_path: Path) -> None:
+    job_file, model = JOBS / "max-of-tied-features.toml", tmp_path / "model.safetensors"
+    command = [sys.executable, "-P", "-m", "chainrule", "train", str(job_file), "--workers", "1", "-o", str(model)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    (told,) = [line for line in done.stderr.splitlines() if line.startswith("warning: ")]
+    assert "the gradient of the first step is exactly 0, and w didn't move: a tie: both sides of max(" in told

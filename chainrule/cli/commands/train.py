@@ -20,9 +20,10 @@ from chainrule.cli.failures import FAILED, CommandFailed, interrupted, wrong_inp
 from chainrule.cli.options import DataRoot, JobFile, Json, Output, Settings, Transport
 from chainrule.cli.output import print_json, print_line, print_note
 from chainrule.client.blocking.client import Client
-from chainrule.client.job_text import FINAL_STATES, fields_of, result_lines, state_name
+from chainrule.client.job_text import FINAL_STATES, event_text, fields_of, result_lines, state_name
 from chainrule.client.model_output import DEFAULT_FOLDER, check_output, safe_name
 from chainrule.client.progress import ProgressDisplay
+from chainrule.client.watching import states_of
 from chainrule.errors import (
     ChainruleError,
     ClusterError,
@@ -37,7 +38,7 @@ from chainrule.local import preflight
 from chainrule.local.processes import LocalProcesses
 from chainrule.process.available_memory import available_memory_bytes
 from chainrule.spec.job_file import load_job_file
-from chainrule.text import duration, workers
+from chainrule.text import duration, one_line, workers
 from chainrule.v1 import job_pb2
 
 app = typer.Typer()
@@ -285,12 +286,17 @@ def _follow(
     client: Client, cluster: LocalProcesses, job: job_pb2.Job, display: ProgressDisplay
 ) -> Iterator[job_pb2.Job]:
     """Each state of the job until it ends. Raises ClusterError where its processes can't finish it."""
-    updates: queue.SimpleQueue[job_pb2.Job | Exception] = queue.SimpleQueue()
+    updates: queue.SimpleQueue[job_pb2.Job | str | Exception] = queue.SimpleQueue()
 
     def read() -> None:
         try:
-            for update in client.watch_job(job.job_id, reconnect_timeout_s=0):
-                updates.put(update)
+            for update in client.watch_updates(job.job_id, after_event=0, reconnect_timeout_s=0):
+                # What befalls workers is told by who looks after their processes.
+                for event in update.events:
+                    if event.HasField("gradient_is_zero"):
+                        updates.put(event_text(event))
+                for state in states_of(update):
+                    updates.put(state)
             updates.put(ServerUnavailable(f"the server stopped telling how job {job.job_id} goes on"))
         except Exception as error:  # noqa: BLE001 - raised again in the thread that waits
             updates.put(error)
@@ -306,6 +312,9 @@ def _follow(
             if isinstance(update, Exception):
                 _wait_for_last_words(cluster)
                 raise update
+            if isinstance(update, str):
+                display.note(one_line(update))
+                continue
             job = update
             yield job
         if job.state not in FINAL_STATES:
