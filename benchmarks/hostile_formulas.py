@@ -12,10 +12,12 @@ import json
 import sys
 import time
 import tracemalloc
+from collections.abc import Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from chainrule_engine.definitions import Definition
 from chainrule_engine.errors import FormulaError
 from chainrule_engine.model import Input, Model
 from chainrule_engine.parameters import Parameter
@@ -33,13 +35,33 @@ FORMULAS = {
     "an attribute": "y.__class__.__mro__",
     "a lambda": "(lambda: y)()",
 }
+# Thirty functions: the first, and how each of the others calls the one before it.
+DEFINITIONS = {
+    "2^30 calls alike": ("a", "{0}(a) + {0}(a)"),
+    "2^30 calls, no two alike": ("a", "{0}(a + 1) * {0}(a * 2)"),
+    "2^30 dropouts": ("dropout(a, 0.5)", "{0}(a) + {0}(a)"),
+    "calls in calls in calls": ("a", "{0}({0}({0}({0}(a))))"),
+    "large bodies": ("a" + " + a" * 200, "{0}(a + 1) * {0}(a * 2)"),
+    "itself": ("a", "f29(a)"),
+}
 SHAPES = {"a shape of 10^12": (10**6, 10**6), "a shape of 10^300": (10**100, 10**100, 10**100)}
 
 
-def refusal(loss: str, shape: tuple[int, ...]) -> str:
+def thirty(first: str, body: str) -> list[Definition]:
+    """f0(a) = first, and f1 … f29, each with the one before it in its body."""
+    bodies = [first, *(body.format(f"f{number}") for number in range(29))]
+    return [Definition(f"f{number}(a)", each) for number, each in enumerate(bodies)]
+
+
+def refusal(loss: str, shape: tuple[int, ...], definitions: Sequence[Definition] = ()) -> str:
     """The message; raises AssertionError where the model is accepted."""
     try:
-        Model.build(loss=loss, parameters=[Parameter("V", shape)], inputs=[Input("x", (3,)), Input("y", ())])
+        Model.build(
+            loss=loss,
+            definitions=definitions,
+            parameters=[Parameter("V", shape)],
+            inputs=[Input("x", (3,)), Input("y", ())],
+        )
     except FormulaError as error:
         return str(error)
     raise AssertionError(f"accepted: {loss[:40]}")
@@ -50,15 +72,18 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true", help="a line of JSON for each row")
     as_json = parser.parse_args().json
-    cases = {name: (loss, (3, 3)) for name, loss in FORMULAS.items()}
-    cases |= {name: ("sum(V @ x)", shape) for name, shape in SHAPES.items()}
+    cases: dict[str, tuple[str, tuple[int, ...], list[Definition]]] = {}
+    cases |= {name: (loss, (3, 3), []) for name, loss in FORMULAS.items()}
+    cases |= {name: ("sum(V @ x)", shape, []) for name, shape in SHAPES.items()}
+    # x is no number, so that also what is small enough to be read is refused.
+    cases |= {name: ("f29(x)", (3, 3), thirty(*bodies)) for name, bodies in DEFINITIONS.items()}
     worst = 0.0
-    for name, (loss, shape) in cases.items():
+    for name, case in cases.items():
         start_s = time.perf_counter()
-        message = refusal(loss, shape)
+        message = refusal(*case)
         took_ms = (time.perf_counter() - start_s) * 1e3
         tracemalloc.start()
-        refusal(loss, shape)
+        refusal(*case)
         peak_mb = tracemalloc.get_traced_memory()[1] / 1e6
         tracemalloc.stop()
         worst = max(worst, took_ms / LIMIT_MS, peak_mb / LIMIT_MB)

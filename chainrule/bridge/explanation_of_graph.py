@@ -46,7 +46,8 @@ def explanation_of(
             operation=node.operation,
             symbol="" if operation is None else operation.symbol,
             name=f"{node.value:g}" if node.operation == "constant" else node.name,
-            text="" if node.is_leaf else shortened(node.text, MAX_TEXT),
+            text="" if node.is_leaf else shortened(_text_of(node), MAX_TEXT),
+            title=shortened(node.title, MAX_TEXT),
             rule="" if operation is None else operation.formula,
             shape=node.shape,
             forward=summary_of(f[node] if all_rows else _example(node, f[node]), max_values),
@@ -86,6 +87,11 @@ def shortened(text: str, length: int) -> str:
     """One printable line of at most so many characters, its middle left out where it is longer."""
     line = one_line(text)
     return line if len(line) <= length else f"{line[: length // 2 - 1]} … {line[-(length // 2 - 2) :]}"
+
+
+def _text_of(node: Node) -> str:
+    """The part of the formula; of a function of the model's own also which call of it is meant."""
+    return f"{node.text} in {node.within}" if node.within else node.text
 
 
 def _example(node: Node, value: NDArray[Any]) -> NDArray[Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from chainrule.v1 import job_pb2
+from chainrule_engine.definitions import Definition
 from chainrule_engine.errors import FormulaError
 from chainrule_engine.model import Input, Model
 from chainrule_engine.parameters import Parameter
@@ -17,6 +18,7 @@ def build_model(spec: job_pb2.JobSpec, *, feature_count: int, class_count: int) 
         loss=spec.model.loss,
         prediction=spec.model.prediction or None,
         functions={"phi": spec.model.phi} if spec.model.phi else {},
+        definitions=[Definition(each.name, each.formula) for each in spec.model.definitions],
         parameters=[
             Parameter(
                 parameter.name,

@@ -41,12 +41,18 @@ class Explanation:
     @property
     def forward(self) -> dict[str, NDArray[np.float64]]:
         """f of each node by its name or its part of the formula. Of large ones the first 1,000 values, in one row."""
-        return {_key(node): _array(node, node.forward) for node in self.message.nodes}
+        keys = _keys(self.message)
+        return {key: _array(node, node.forward) for key, node in zip(keys, self.message.nodes, strict=True)}
 
     @property
     def backward(self) -> dict[str, NDArray[np.float64]]:
         """g = ∂loss/∂f of each node that has one, as `forward`."""
-        return {_key(node): _array(node, node.backward) for node in self.message.nodes if node.HasField("backward")}
+        keys = _keys(self.message)
+        return {
+            key: _array(node, node.backward)
+            for key, node in zip(keys, self.message.nodes, strict=True)
+            if node.HasField("backward")
+        }
 
     def save(self, path: str | Path) -> Path:
         """Write the drawing to a file: .svg, or .html to step through it. Raises ModelFileError."""
@@ -94,8 +100,13 @@ def explanation_title(name: str, answer: api.ExplainResponse) -> str:
     return f"{name} ({answer.job_id}): parameters of step {answer.step}"
 
 
-def _key(node: api.ExplainedNode) -> str:
-    return node.name or node.text
+def _keys(message: api.ExplainResponse) -> list[str]:
+    """Of each node its name, or what a definition calls it, or its part of the formula; no key is there twice."""
+    keys: dict[str, None] = {}
+    for number, node in enumerate(message.nodes):
+        key = node.name or node.title or node.text
+        keys[f"{key} (node {number})" if key in keys else key] = None
+    return list(keys)
 
 
 def _array(node: api.ExplainedNode, value: api.TensorValue) -> NDArray[np.float64]:

@@ -90,4 +90,5 @@ def _title(node: api.ExplainedNode) -> str:
         return node.name.replace("-", "−")
     if not node.rule:
         return shortened(node.name, MAX_TEXT)
-    return f"{node.symbol}  {node.operation}" if node.symbol else node.operation
+    operation = f"{node.symbol}  {node.operation}" if node.symbol else node.operation
+    return f"{shortened(node.title, MAX_TEXT)}: {operation}" if node.title else operation

@@ -7,9 +7,11 @@ the engine to say, so there is one meaning. Brackets are written where the formu
 
 from __future__ import annotations
 
+import itertools
 import math
 import numbers
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn
@@ -20,6 +22,8 @@ from chainrule.errors import ExpressionError
 ADDITION, PRODUCT, NEGATION, POWER, ATOM = 10, 20, 30, 40, 50
 # What the engine reads.
 MAXIMUM_LENGTH = 10_000
+# What is nested deeper or longer is written as a definition.
+MAXIMUM_DEPTH, MAXIMUM_PART = 40, 1_000
 _NAME = re.compile(r"[^\W\dφϕψσ⁰¹²³⁴⁵⁶⁷⁸⁹](?:[^\Wφϕψσ⁰¹²³⁴⁵⁶⁷⁸⁹]|[\u0300-\u036f])*")
 _RESERVED = ("x", "y", "prediction", "phi", "psi")
 # The names that formulas call operations by; tests hold them against the engine's.
@@ -198,42 +202,74 @@ def text_of(root: Expression, names: Mapping[Expression, str] | None = None) -> 
     known = names or {}
     written: dict[Expression, str] = {}
     for each in _operands_first(root, known):
-        if each in known:
-            written[each] = known[each]
-            continue
-        parts = [each._template[0]]
-        for (operand, weakest), after in zip(each._operands, each._template[1:], strict=True):
-            text = written[operand]
-            binds = ATOM if operand in known else operand._precedence
-            parts += [text if binds >= weakest else f"({text})", after]
-        written[each] = "".join(parts)
+        written[each] = known[each] if each in known else _written(each, written, known)
         if len(written[each]) > MAXIMUM_LENGTH:
             raise ExpressionError(
                 f"the formula has more than {MAXIMUM_LENGTH} characters: a part is written wherever it is used; "
-                "use large parts once"
+                "a job, which names what is used again, can have it"
             )
     return written[root]
 
 
-def model_table(*, loss: Expression | str | None, prediction: Expression | str | None = None) -> dict[str, Any]:
-    """The `model` of a job: the two formulas as text, and the parameters of both in the order of their first use.
+def _written(each: Expression, written: Mapping[Expression, str], called: Mapping[Expression, str]) -> str:
+    """The text of a part, from the texts of its operands or what they are called."""
+    parts = [each._template[0]]
+    for (operand, weakest), after in zip(each._operands, each._template[1:], strict=True):
+        text = called.get(operand, written[operand])
+        binds = ATOM if operand in called else operand._precedence
+        parts += [text if binds >= weakest else f"({text})", after]
+    return "".join(parts)
 
-    In the loss the prediction is written as `prediction`. Raises ExpressionError where two parameters of one name
-    differ, or where one dropout is used twice: the text would draw it twice."""
+
+def model_table(
+    *, loss: Expression | str | None, prediction: Expression | str | None = None, taken: Iterable[str] = ()
+) -> dict[str, Any]:
+    """The `model` of a job: the two formulas as text, their definitions, and the parameters in order of first use.
+
+    What is used several times, or nested too deep, becomes a definition; the prediction is written as `prediction` in
+    the loss. taken: names that no definition may get. Raises ExpressionError where parameters of one name differ."""
     found: dict[str, Any] = {}
     roots = [each for each in (prediction, loss) if isinstance(each, Expression)]
     names = {prediction: "prediction"} if isinstance(prediction, Expression) and prediction is not loss else {}
-    if prediction is not None:
-        found["prediction"] = str(prediction)
-    if isinstance(loss, Expression):
-        found["loss"] = text_of(loss, names)
-    elif loss is not None:
-        found["loss"] = loss
-    for root in roots:
-        _check_dropouts(root, names if root is loss else {})
+    parameters = _parameters(roots)
+    texts, definitions = _texts(roots, names, taken={*taken, *(each.name for each in parameters)})
+    for key, formula in (("prediction", prediction), ("loss", loss)):
+        if isinstance(formula, Expression):
+            found[key] = texts[formula]
+        elif formula is not None:
+            found[key] = formula
+    if definitions:
+        found["definitions"] = definitions
     if roots:
-        found["parameters"] = {each.name: each.table() for each in _parameters(roots)}
+        found["parameters"] = {each.name: each.table() for each in parameters}
     return found
+
+
+def _texts(
+    roots: list[Expression], names: Mapping[Expression, str], *, taken: set[str]
+) -> tuple[dict[Expression, str], dict[str, str]]:
+    """The text of each root, and the definitions of both. names: what later roots call an earlier one."""
+    ends = set(roots)
+    in_order = (each for root in roots for each in _operands_first(root, set(names) - {root}))
+    parts = list(dict.fromkeys(in_order))
+    use_count = Counter(operand for each in parts for operand, _ in each._operands)
+    written: dict[Expression, str] = {}
+    depths: dict[Expression, int] = {}
+    called: dict[Expression, str] = {}
+    definitions: dict[str, str] = {}
+    free = (name for number in itertools.count(1) if (name := f"part{number}") not in taken)
+    for each in parts:
+        text = _written(each, written, called)
+        depth = 1 + max((depths[operand] for operand, _ in each._operands), default=0)
+        is_part = use_count[each] > 1 or depth > MAXIMUM_DEPTH or len(text) > MAXIMUM_PART
+        if each in names:
+            called[each] = names[each]
+        elif each._operands and is_part and each not in ends:
+            called[each] = next(free)
+            definitions[called[each]] = text
+        written[each] = text
+        depths[each] = 0 if each in called else depth
+    return {root: written[root] for root in roots}, definitions
 
 
 def _binary(symbol: str, precedence: int, left: object, right: object) -> Expression:
@@ -304,19 +340,6 @@ def _parameters(roots: Iterable[Expression]) -> list[Shaped]:
                     f"two parameters are called {shaped.name} and differ; give each a name of its own"
                 )
     return list(found.values())
-
-
-def _check_dropouts(root: Expression, known: Iterable[Expression]) -> None:
-    uses: dict[Expression, int] = {root: 1}
-    for each in reversed(list(_operands_first(root, known))):
-        if each._template[0] == "dropout(" and uses[each] > 1:
-            raise ExpressionError(
-                f"{_short(each)} would be written {uses[each]} times, and each is drawn anew; "
-                "write a dropout for each use, or use its value once"
-            )
-        if each not in set(known):
-            for operand, _ in each._operands:
-                uses[operand] = uses.get(operand, 0) + uses[each]
 
 
 def _check_name(name: str) -> None:

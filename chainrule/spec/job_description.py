@@ -83,7 +83,11 @@ def _plain_job(table: Mapping[str, Any]) -> dict[str, Any]:
     """The table of a job file: only what TOML could hold."""
     model = table.get("model")
     if isinstance(model, Mapping) and any(isinstance(model.get(key), Expression) for key in ("loss", "prediction")):
-        written = model_table(loss=model.get("loss"), prediction=model.get("prediction"))
+        own = model.get("definitions", {})
+        taken = [str(name).partition("(")[0].strip() for name in own] if isinstance(own, Mapping) else []
+        written = model_table(loss=model.get("loss"), prediction=model.get("prediction"), taken=taken)
+        if "definitions" in written and isinstance(own, Mapping):
+            model = {**model, "definitions": {**own, **written["definitions"]}}
         table = {
             **table,
             "model": {**written, **model, **{key: written[key] for key in ("loss", "prediction") if key in written}},

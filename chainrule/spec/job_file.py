@@ -6,6 +6,7 @@ that keys exist and values have the field's type; whether a job makes sense is f
 Short forms:
 - A list of messages whose first field is `name` may be a table from names to values; a value that is a list is the
   `shape`: `[model.parameters]  V1 = [32, "d"]`.
+  A value that is a text is the `formula`: `[model.definitions]  hidden = "relu(V @ x)"`.
 - Whole numbers in a `shape` stand for their digits.
 - A message of switches may be the list of those that are on: `standardize = ["features", "target"]`.
 """
@@ -177,7 +178,8 @@ class _Reader:
                 target[key] = scalar
 
     def _fill_named(self, message: Message, name: str, value: object, path: str) -> None:
-        shape = fields_of_message(message).get("shape")
+        fields = fields_of_message(message)
+        shape, formula = fields.get("shape"), fields.get("formula")
         if isinstance(value, dict) and "name" in value:
             self._problem(_join(path, "name"), f"the name is {name!r} already; remove this key")
         elif isinstance(value, dict):
@@ -186,6 +188,9 @@ class _Reader:
             self._fill_repeated(message, shape, value, path)
         elif shape is not None:
             self._problem(path, f'must be a shape such as [32, "d"] or a table, got {_shown(value)}')
+        elif formula is not None:
+            if (text := self._scalar(formula, value, path)) is not None:
+                setattr(message, formula.name, text)
         else:
             self._problem(path, f"must be a table, got {_shown(value)}")
         setattr(message, message.DESCRIPTOR.fields[0].name, name)

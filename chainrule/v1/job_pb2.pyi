@@ -98,18 +98,28 @@ class JobSpec(_message.Message):
     def __init__(self, name: _Optional[str] = ..., model: _Optional[_Union[ModelSpec, _Mapping]] = ..., data: _Optional[_Union[DataSpec, _Mapping]] = ..., training: _Optional[_Union[TrainingSpec, _Mapping]] = ..., labels: _Optional[_Mapping[str, str]] = ..., priority: _Optional[int] = ...) -> None: ...
 
 class ModelSpec(_message.Message):
-    __slots__ = ("prediction", "loss", "phi", "parameters", "start")
+    __slots__ = ("prediction", "loss", "phi", "parameters", "start", "definitions")
     PREDICTION_FIELD_NUMBER: _ClassVar[int]
     LOSS_FIELD_NUMBER: _ClassVar[int]
     PHI_FIELD_NUMBER: _ClassVar[int]
     PARAMETERS_FIELD_NUMBER: _ClassVar[int]
     START_FIELD_NUMBER: _ClassVar[int]
+    DEFINITIONS_FIELD_NUMBER: _ClassVar[int]
     prediction: str
     loss: str
     phi: str
     parameters: _containers.RepeatedCompositeFieldContainer[Parameter]
     start: ModelStart
-    def __init__(self, prediction: _Optional[str] = ..., loss: _Optional[str] = ..., phi: _Optional[str] = ..., parameters: _Optional[_Iterable[_Union[Parameter, _Mapping]]] = ..., start: _Optional[_Union[ModelStart, _Mapping]] = ...) -> None: ...
+    definitions: _containers.RepeatedCompositeFieldContainer[Definition]
+    def __init__(self, prediction: _Optional[str] = ..., loss: _Optional[str] = ..., phi: _Optional[str] = ..., parameters: _Optional[_Iterable[_Union[Parameter, _Mapping]]] = ..., start: _Optional[_Union[ModelStart, _Mapping]] = ..., definitions: _Optional[_Iterable[_Union[Definition, _Mapping]]] = ...) -> None: ...
+
+class Definition(_message.Message):
+    __slots__ = ("name", "formula")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    FORMULA_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    formula: str
+    def __init__(self, name: _Optional[str] = ..., formula: _Optional[str] = ...) -> None: ...
 
 class ModelStart(_message.Message):
     __slots__ = ("job", "model", "parameters", "sha256", "preprocessing")

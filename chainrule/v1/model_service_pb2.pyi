@@ -175,7 +175,7 @@ class SubtreeGradient(_message.Message):
     def __init__(self, first_shard: _Optional[int] = ..., shard_count: _Optional[int] = ..., row_count: _Optional[int] = ..., loss: _Optional[float] = ..., norm: _Optional[float] = ...) -> None: ...
 
 class ExplainedNode(_message.Message):
-    __slots__ = ("operation", "symbol", "name", "text", "rule", "shape", "forward", "backward", "operands")
+    __slots__ = ("operation", "symbol", "name", "text", "rule", "shape", "forward", "backward", "operands", "title")
     OPERATION_FIELD_NUMBER: _ClassVar[int]
     SYMBOL_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
@@ -185,6 +185,7 @@ class ExplainedNode(_message.Message):
     FORWARD_FIELD_NUMBER: _ClassVar[int]
     BACKWARD_FIELD_NUMBER: _ClassVar[int]
     OPERANDS_FIELD_NUMBER: _ClassVar[int]
+    TITLE_FIELD_NUMBER: _ClassVar[int]
     operation: str
     symbol: str
     name: str
@@ -194,7 +195,8 @@ class ExplainedNode(_message.Message):
     forward: TensorValue
     backward: TensorValue
     operands: _containers.RepeatedCompositeFieldContainer[Operand]
-    def __init__(self, operation: _Optional[str] = ..., symbol: _Optional[str] = ..., name: _Optional[str] = ..., text: _Optional[str] = ..., rule: _Optional[str] = ..., shape: _Optional[_Iterable[int]] = ..., forward: _Optional[_Union[TensorValue, _Mapping]] = ..., backward: _Optional[_Union[TensorValue, _Mapping]] = ..., operands: _Optional[_Iterable[_Union[Operand, _Mapping]]] = ...) -> None: ...
+    title: str
+    def __init__(self, operation: _Optional[str] = ..., symbol: _Optional[str] = ..., name: _Optional[str] = ..., text: _Optional[str] = ..., rule: _Optional[str] = ..., shape: _Optional[_Iterable[int]] = ..., forward: _Optional[_Union[TensorValue, _Mapping]] = ..., backward: _Optional[_Union[TensorValue, _Mapping]] = ..., operands: _Optional[_Iterable[_Union[Operand, _Mapping]]] = ..., title: _Optional[str] = ...) -> None: ...
 
 class Operand(_message.Message):
     __slots__ = ("node", "letter", "partial", "contribution", "partial_value")

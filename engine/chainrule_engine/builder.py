@@ -7,10 +7,10 @@ import math
 import operator
 import re
 from collections.abc import Callable, Iterable, Mapping
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 from chainrule_engine.errors import FormulaError, ShapeMismatch
-from chainrule_engine.formula import FUNCTION_LETTERS, Term, same_name
+from chainrule_engine.formula import FUNCTION_LETTERS, Term, parse, same_name
 from chainrule_engine.graph import Node
 from chainrule_engine.operations import FUNCTIONS, OPERATIONS, Misfit, Operation
 
@@ -26,6 +26,19 @@ _FOLDED: dict[str, Callable[[float, float], float]] = {
     "square": lambda a, _: a * a,
 }
 _TEXT_LENGTH = 60
+# Of what all calls of defined functions read and make together: a network of some hundred layers fits.
+MAXIMUM_CALLS = 500
+MAXIMUM_READ = 20_000
+MAXIMUM_NODES = 20_000
+
+
+class DefinedFunction(NamedTuple):
+    """A function of a model's own: layer(V, h) = relu(V @ h) + h. field: what errors call its formula."""
+
+    name: str
+    arguments: tuple[str, ...]
+    field: str
+    formula: str
 
 
 class GraphBuilder:
@@ -41,6 +54,18 @@ class GraphBuilder:
         self._masks = 0
         self._field = ""
         self._formula = ""
+        # Names that have a meaning, but not here, and why.
+        self.unavailable: dict[str, str] = {}
+        # By a node's index: what a definition calls it, which call made it, what is read before its operands.
+        self.titles: dict[int, str] = {}
+        self.call_titles: dict[int, str] = {}
+        self.first: dict[int, tuple[Node, ...]] = {}
+        self._defined: dict[str, DefinedFunction] = {}
+        self._arguments: dict[str, Node] = {}
+        self._called: dict[tuple[object, ...], Node] = {}
+        self._call_count = 0
+        self._read_length = 0
+        self._within = ""
 
     def begin(self, field: str, formula: str) -> None:
         """Say which formula the next calls come from."""
@@ -49,6 +74,14 @@ class GraphBuilder:
     def declare(self, name: str, node: Node) -> None:
         """Let `name` stand for `node`."""
         self._named[same_name(name)] = node
+
+    def define(self, function: DefinedFunction) -> None:
+        """Let formulas call a function whose formula has been checked."""
+        self._defined[function.name] = function
+
+    def entitle(self, node: Node, title: str) -> None:
+        """Let pictures call a node by a definition's name; the first counts."""
+        self.titles.setdefault(node.index, title)
 
     def leaf(
         self, operation: str, name: str, shape: tuple[int, ...], *, batched: bool, class_count: int | None = None
@@ -64,9 +97,11 @@ class GraphBuilder:
         return self._constant(value, start, end)
 
     def name(self, name: str, start: int) -> Node:
-        node = self._named.get(name)
+        node = self._arguments.get(name) or self._named.get(name)
         if node is not None:
             return node
+        if name in self.unavailable:
+            self._fail(f"'{name}' {self.unavailable[name]}", start + 1)
         if self.is_function(name):
             written = self._formula[start : start + 1]
             if FUNCTION_LETTERS.get(written) == name:
@@ -81,7 +116,9 @@ class GraphBuilder:
         )
 
     def is_function(self, name: str) -> bool:
-        return (name in self._functions or name in FUNCTIONS) and name not in self._named
+        if name in self._named or name in self._arguments:
+            return False
+        return name in self._functions or name in FUNCTIONS or name in self._defined
 
     def negation(self, operand: Term[Node], start: int) -> Node:
         return self._apply("negative", [operand], (), start, operand.end, start + 1)
@@ -96,24 +133,76 @@ class GraphBuilder:
         scalar = not left.node.shape or not right.node.shape
         return self._apply("multiply" if scalar else "matmul", [left, right], (), left.start, right.end, column)
 
-    def call(self, function: str, arguments: list[Term[Node]], start: int, end: int) -> Node:
+    def call(self, function: str, arguments: list[Term[Node]], start: int, end: int, nesting: int) -> Node:
         name = self._functions.get(function, function)
         if not self.is_function(function):
-            known = {**FUNCTIONS, **self._functions}
+            if function in self.unavailable:
+                self._fail(f"'{function}' {self.unavailable[function]}", start + 1)
+            known = [*FUNCTIONS, *self._functions, *self._defined]
             hint = self._suggestion(function, known) or f"; the functions are {', '.join(sorted(known))}"
             if function in ("phi", "psi"):
                 hint = f'; say what it is in the model, for example {function} = "sigmoid"'
             self._fail(f"unknown function '{function}'{hint}", start + 1)
+        if function in self._defined:
+            return self._call_defined(self._defined[function], arguments, start, end, nesting)
         operation = OPERATIONS[FUNCTIONS[name]]
         if operation.name == "dropout":
             return self._dropout(function, arguments, start, end)
         operands, options = self._options(function, operation, operation.operand_count, arguments, start)
         if operation.name == "power" and operands[1].node.value == 2.0 and operands[1].node.operation == "constant":
             return self._apply("square", operands[:1], (), start, end, start + 1)
-        return self._apply(operation.name, operands, options, start, end, start + 1)
+        made = len(self.nodes)
+        node = self._apply(operation.name, operands, options, start, end, start + 1)
+        if len(operands) < len(arguments) and node.index >= made:
+            self.first[node.index] = tuple(argument.node for argument in arguments)
+        return node
 
     def component(self, operand: Term[Node], indices: list[int], end: int) -> Node:
         return self._apply("component", [operand], tuple(indices), operand.start, end, operand.end + 1)
+
+    # How functions of a model's own are called.
+
+    def _call_defined(
+        self, function: DefinedFunction, arguments: list[Term[Node]], start: int, end: int, nesting: int
+    ) -> Node:
+        if len(arguments) != len(function.arguments):
+            takes = f"{len(function.arguments)} argument{'s' * (len(function.arguments) != 1)}"
+            written = f"{function.name}({', '.join(function.arguments)})"
+            self._fail(f"{written} takes {takes}, but has {len(arguments)}", start + 1)
+        key = (function.name, *(argument.node.index for argument in arguments))
+        if key in self._called:
+            return self._called[key]
+        self._count_call(function, start)
+        masks = self._masks
+        outer = self._field, self._formula, self._arguments, self._within
+        call = self._text(Term(arguments[0].node, start, end))
+        self.begin(function.field, function.formula)
+        self._arguments = {name: each.node for name, each in zip(function.arguments, arguments, strict=True)}
+        self._within = call
+        try:
+            node = parse(function.formula, self, field=function.field, nesting=nesting + 1).node
+        except FormulaError as error:
+            if error.field != function.field or "; called as '" in error.reason:
+                raise
+            reason = f"{error.reason}; called as '{call}' at column {start + 1} of {outer[0]}"
+            raise type(error)(reason, field=error.field, column=error.column) from None
+        finally:
+            self._field, self._formula, self._arguments, self._within = outer
+        self.call_titles.setdefault(node.index, call)
+        # What draws a dropout draws anew in each call, as it would if it were written out.
+        if self._masks == masks:
+            self._called[key] = node
+        return node
+
+    def _count_call(self, function: DefinedFunction, start: int) -> None:
+        self._call_count += 1
+        self._read_length += len(function.formula)
+        if self._call_count > MAXIMUM_CALLS or self._read_length > MAXIMUM_READ:
+            self._fail(
+                f"there are more than {MAXIMUM_CALLS} different calls of defined functions, or {MAXIMUM_READ} "
+                "characters in them; give what is used again a name of its own",
+                start + 1,
+            )
 
     # How nodes are made.
 
@@ -155,9 +244,9 @@ class GraphBuilder:
         options += [rule.default for rule in operation.options[len(options) :] if rule.default is not None]
         operands = arguments[:count] if operation.options else arguments
         while len(operands) > count:  # max(a, b, c) is max(max(a, b), c)
-            first, second = operands[:2]
-            node = self._apply(operation.name, [first, second], (), first.start, second.end, start + 1)
-            operands = [Term(node, first.start, second.end), *operands[2:]]
+            left, right = operands[:2]
+            node = self._apply(operation.name, [left, right], (), left.start, right.end, start + 1)
+            operands = [Term(node, left.start, right.end), *operands[2:]]
         return operands, tuple(options)
 
     def _apply(
@@ -196,7 +285,9 @@ class GraphBuilder:
         end: int,
     ) -> Node:
         batched = any(operand.batched for operand in operands)
-        return Node(0, name, operands, shape, batched, options, "", 0.0, None, self._formula, start, end)
+        return Node(
+            0, name, operands, shape, batched, options, "", 0.0, None, self._formula, start, end, "", self._within
+        )
 
     def check_size(self, shape: tuple[int, ...], column: int | None) -> None:
         """Raise ShapeMismatch if one example alone would not fit in memory."""
@@ -227,9 +318,11 @@ class GraphBuilder:
         known = self._known.get(key) if shared else None
         if known is not None:
             return known
+        if len(self.nodes) >= MAXIMUM_NODES:
+            self._fail(f"the formulas have more than {MAXIMUM_NODES} different parts", node.start + 1)
         numbered = Node(
             len(self.nodes), node.operation, node.operands, node.shape, node.batched, node.options, node.name,
-            node.value, node.class_count, node.formula, node.start, node.end,
+            node.value, node.class_count, node.formula, node.start, node.end, "", node.within,
         )  # fmt: skip
         self.nodes.append(numbered)
         self._known[key] = numbered
@@ -244,7 +337,9 @@ class GraphBuilder:
     def _vocabulary(self) -> str:
         parameters = ", ".join(name for name, node in self._named.items() if node.operation == "parameter")
         inputs = ", ".join(name for name, node in self._named.items() if node.operation == "input")
-        return f"the parameters are {parameters or '(none)'} and the inputs {inputs or '(none)'}"
+        kinds = f"the parameters are {parameters or '(none)'} and the inputs {inputs or '(none)'}"
+        defined = [name for name, node in self._named.items() if node.operation not in ("parameter", "input")]
+        return kinds + (f"; defined are {', '.join(defined)}" if defined else "")
 
     def _suggestion(self, name: str, known: Iterable[str]) -> str:
         close = difflib.get_close_matches(name[:100], list(known), n=2, cutoff=0.7) if len(name) > 2 else []

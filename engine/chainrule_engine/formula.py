@@ -70,7 +70,7 @@ class FormulaBuilder(Protocol[N]):
     def negation(self, operand: Term[N], start: int) -> N: ...
     def operator(self, symbol: str, left: Term[N], right: Term[N], column: int) -> N: ...
     def juxtaposition(self, left: Term[N], right: Term[N], column: int) -> N: ...
-    def call(self, function: str, arguments: list[Term[N]], start: int, end: int) -> N: ...
+    def call(self, function: str, arguments: list[Term[N]], start: int, end: int, nesting: int) -> N: ...
     def component(self, operand: Term[N], indices: list[int], end: int) -> N: ...
 
 
@@ -114,18 +114,20 @@ def tokens_of(text: str, *, field: str) -> Iterator[Token]:
     yield Token("end", "the end", len(text), len(text))
 
 
-def parse(text: str, builder: FormulaBuilder[N], *, field: str) -> Term[N]:
-    """Read a whole formula and return what the builder made of it. Raises FormulaError with `field` and the column."""
-    return _Parser(text, builder, field).formula()
+def parse(text: str, builder: FormulaBuilder[N], *, field: str, nesting: int = 0) -> Term[N]:
+    """Read a whole formula and return what the builder made of it. Raises FormulaError with `field` and the column.
+
+    nesting: how deep the formula stands in others already."""
+    return _Parser(text, builder, field, nesting).formula()
 
 
 class _Parser(Generic[N]):
-    def __init__(self, text: str, builder: FormulaBuilder[N], field: str) -> None:
+    def __init__(self, text: str, builder: FormulaBuilder[N], field: str, nesting: int) -> None:
         self._builder = builder
         self._field = field
         self._tokens = tokens_of(text, field=field)
         self._next = next(self._tokens)
-        self._nesting = 0
+        self._nesting = nesting
 
     def formula(self) -> Term[N]:
         if self._next.kind == "end":
@@ -207,7 +209,7 @@ class _Parser(Generic[N]):
                 self._advance()
                 arguments.append(self._expression(ADDITION))
         end = self._close(")", opening).end
-        return Term(self._builder.call(name.text, arguments, name.start, end), name.start, end)
+        return Term(self._builder.call(name.text, arguments, name.start, end, self._nesting), name.start, end)
 
     def _is_value(self, name: Token) -> bool:
         try:

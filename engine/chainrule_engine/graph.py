@@ -25,7 +25,8 @@ class Node:
     index: its place in the order of building; operands come first.
     shape: of one example. batched: whether there is a value for each row.
     options: numbers that are no operands, such as the rate of dropout.
-    name: of a parameter or an input. value: of a constant. class_count: of an input that holds classes."""
+    name: of a parameter or an input. value: of a constant. class_count: of an input that holds classes.
+    title: what a definition calls an operation's value. within: the call of a definition that the text is part of."""
 
     index: int
     operation: str
@@ -39,6 +40,8 @@ class Node:
     formula: str = field(default="", repr=False)
     start: int = 0
     end: int = 0
+    title: str = ""
+    within: str = ""
 
     @property
     def is_leaf(self) -> bool:

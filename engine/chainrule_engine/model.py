@@ -12,12 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chainrule_engine.builder import MAXIMUM_ELEMENTS, GraphBuilder
+from chainrule_engine.definitions import Definition, Definitions
 from chainrule_engine.errors import FormulaError, ShapeMismatch, ValueMismatch
 from chainrule_engine.evaluation import evaluation_roots
 from chainrule_engine.formula import FUNCTION_LETTERS, NAME, parse, same_name
 from chainrule_engine.graph import Graph, Node
 from chainrule_engine.operations import FUNCTIONS, OPERATIONS
 from chainrule_engine.parameters import Parameter, ParameterLayout
+from chainrule_engine.text_order import in_text_order
 
 _FUNCTION_LETTERS = {"φ": "phi", "ϕ": "phi", "ψ": "psi"}
 # What letters are called that are no function's own name.
@@ -58,20 +60,25 @@ class Model:
         loss: str,
         prediction: str | None = None,
         functions: Mapping[str, str] | None = None,
+        definitions: Sequence[Definition] = (),
         parameters: Sequence[Parameter],
         inputs: Sequence[Input],
     ) -> Model:
         """Read the formulas. In `loss`, the name `prediction` stands for the prediction formula.
 
-        functions: such as {"phi": "sigmoid"}. Raises FormulaError or ShapeMismatch, whose `field` is 'loss',
-        'prediction', 'functions.phi' or 'parameters.V1', and whose `column` counts from 1."""
+        functions: such as {"phi": "sigmoid"}. definitions: parts with names, each of which may use those before it.
+        Raises FormulaError or ShapeMismatch, whose `field` is 'loss', 'prediction', 'functions.phi', 'parameters.V1' or
+        'definitions.hidden', and whose `column` counts from 1."""
         builder = GraphBuilder(_checked_functions(functions or {}))
-        _declare_leaves(builder, parameters, inputs)
+        taken = _declare_leaves(builder, parameters, inputs)
+        defined = Definitions(definitions, builder, taken=taken, has_prediction=prediction is not None)
+        defined.before_prediction()
         predicted = None
         if prediction is not None:
             builder.begin("prediction", prediction)
             predicted = parse(prediction, builder, field="prediction").node
             builder.declare("prediction", predicted)
+            defined.after_prediction()
         builder.begin("loss", loss)
         root = parse(loss, builder, field="loss").node
         if root.shape:
@@ -83,6 +90,13 @@ class Model:
             )
         if root.class_count is not None or (predicted is not None and predicted.class_count is not None):
             raise FormulaError("a class cannot be the whole formula", field="loss", column=1)
+        if definitions:
+            # Without definitions the nodes are in the order of the text already.
+            read = [root] if predicted is None else [predicted, root]
+            *others, root = in_text_order(
+                builder.nodes, read, first=builder.first, titles=builder.call_titles | builder.titles
+            )
+            predicted = others[0] if others else None
         roots = [root] if predicted is None else [root, predicted]
         evaluated, statistics, normalized = evaluation_roots(roots)
         return cls(
@@ -125,7 +139,8 @@ def _checked_functions(functions: Mapping[str, str]) -> dict[str, str]:
     return checked
 
 
-def _declare_leaves(builder: GraphBuilder, parameters: Sequence[Parameter], inputs: Sequence[Input]) -> None:
+def _declare_leaves(builder: GraphBuilder, parameters: Sequence[Parameter], inputs: Sequence[Input]) -> set[str]:
+    """Declare parameters and inputs, and return the names that are taken then."""
     taken: set[str] = {"prediction"}
     total = 0
     leaves: tuple[Parameter | Input, ...] = (*parameters, *inputs)
@@ -163,6 +178,7 @@ def _declare_leaves(builder: GraphBuilder, parameters: Sequence[Parameter], inpu
                 raise ShapeMismatch("an input of classes is a scalar, with at least one class", field=field)
             node = builder.leaf("input", leaf.name, tuple(leaf.shape), batched=True, class_count=leaf.class_count)
         builder.declare(leaf.name, node)
+    return taken
 
 
 def _listed(names: set[str]) -> str:

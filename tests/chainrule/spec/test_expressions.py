@@ -15,6 +15,7 @@ from chainrule.errors import ExpressionError
 from chainrule.spec import expressions, functions
 from chainrule.spec.expressions import FUNCTION_NAMES, Expression, inputs, model_table, parameter
 from chainrule_engine import formula
+from chainrule_engine.definitions import Definition
 from chainrule_engine.errors import EngineError
 from chainrule_engine.graph import Graph
 from chainrule_engine.model import Model
@@ -32,6 +33,13 @@ def shape_of(graph: Graph) -> list[tuple[Any, ...]]:
         (n.operation, [place[o] for o in n.operands], n.shape, n.batched, n.options, n.name, repr(n.value))
         for n in graph.nodes
     ]
+
+
+def without_constants(graph: Graph) -> list[tuple[Any, ...]]:
+    """The graph likewise, but for where its constants stand, which changes no bits: they have no gradient."""
+    return shape_of(
+        Graph(graph.root, tuple(sorted(graph.nodes, key=lambda node: (node.operation != "constant", node.value))))
+    )
 
 
 def expression_of(case: Case) -> Expression:
@@ -179,13 +187,59 @@ def test_two_parameters_of_one_name_are_refused_where_they_differ() -> None:
             model_table(loss=w + other)
 
 
-def test_a_dropout_that_the_text_would_draw_twice_is_refused() -> None:
+def test_a_dropout_that_is_used_twice_is_drawn_once() -> None:
     noisy = functions.dropout(w, 0.5)
-    with pytest.raises(ExpressionError, match="written 2 times"):
-        model_table(loss=functions.sum(noisy * noisy))
+    table = model_table(loss=functions.sum(noisy * noisy))
+    assert (table["definitions"], table["loss"]) == ({"part1": "dropout(w, 0.5)"}, "sum(part1 * part1)")
     # The prediction is written once; the loss only names it.
     prediction = noisy @ x
-    assert model_table(loss=prediction * prediction, prediction=prediction)["loss"] == "prediction * prediction"
+    table = model_table(loss=prediction * prediction, prediction=prediction)
+    assert (table["prediction"], table["loss"]) == ("dropout(w, 0.5) @ x", "prediction * prediction")
+
+
+def test_what_is_used_several_times_becomes_a_definition() -> None:
+    hidden = functions.tanh(V @ x)
+    prediction = w @ hidden + functions.sum(hidden)
+    residual = prediction - y
+    part1 = parameter("part1")
+    table = model_table(
+        loss=residual * residual + part1 * functions.norm(hidden), prediction=prediction, taken=["part2"]
+    )
+    assert table["definitions"] == {"part3": "tanh(V @ x)", "part4": "prediction - y"}
+    assert table["prediction"] == "w @ part3 + sum(part3)"
+    assert table["loss"] == "part4 * part4 + part1 * norm(part3)"
+
+
+@settings(deadline=None)
+@given(cases(normalization=True))
+def test_shared_parts_are_the_graph_of_the_formula_written_out(case: Case) -> None:
+    part = expression_of(case)
+    root = functions.tanh(part) * part + part
+    table = model_table(loss=root)
+    definitions = [Definition(name, text) for name, text in table.get("definitions", {}).items()]
+    assert len(definitions) == (1 if part._operands else 0)
+    parameters, inputs = case.model.layout.parameters, list(case.model.inputs)
+    named = Model.build(loss=table["loss"], definitions=definitions, parameters=parameters, inputs=inputs)
+    if "dropout" not in case.formula:
+        assert without_constants(named.loss) == without_constants(built(case, str(root)).loss)
+
+
+def test_parts_that_would_grow_exponentially_and_deep_ones_are_short() -> None:
+    doubled = w
+    for _ in range(60):
+        doubled = doubled * doubled + doubled
+    table = model_table(loss=functions.sum(doubled))
+    assert len(table["definitions"]) == 59
+    deep = x
+    for _ in range(300):
+        deep = functions.tanh(V @ deep)
+    table = model_table(loss=w @ deep)
+    assert 7 <= len(table["definitions"]) <= 30
+    long = w
+    for _ in range(3000):
+        long = long + b
+    table = model_table(loss=functions.sum(long))
+    assert all(len(text) <= 2 * expressions.MAXIMUM_PART for text in table["definitions"].values())
 
 
 def test_a_deep_expression_overflows_no_stack_and_a_long_one_is_refused() -> None:
