@@ -24,7 +24,7 @@ ADDITION, PRODUCT, NEGATION, POWER, ATOM = 10, 20, 30, 40, 50
 MAXIMUM_LENGTH = 10_000
 # What is nested deeper or longer is written as a definition.
 MAXIMUM_DEPTH, MAXIMUM_PART = 40, 1_000
-_NAME = re.compile(r"[^\W\dφϕψσ⁰¹²³⁴⁵⁶⁷⁸⁹](?:[^\Wφϕψσ⁰¹²³⁴⁵⁶⁷⁸⁹]|[\u0300-\u036f])*")
+_NAME = re.compile(r"[^\W\dφϕψσ⁰¹²³⁴⁵⁶⁷⁸⁹](?:[^\Wφϕψσ⁰¹²³⁴⁵⁶⁷⁸⁹]|[\u0300-\u036f])*['’′″‴]*")
 _RESERVED = ("x", "y", "prediction", "phi", "psi")
 # The names that formulas call operations by; tests hold them against the engine's.
 FUNCTION_NAMES = (

@@ -12,6 +12,7 @@ from typing import NamedTuple, NoReturn
 from chainrule_engine.errors import FormulaError, ShapeMismatch
 from chainrule_engine.formula import FUNCTION_LETTERS, Term, parse, same_name
 from chainrule_engine.graph import Node
+from chainrule_engine.lookalikes import lookalike
 from chainrule_engine.operations import FUNCTIONS, OPERATIONS, Misfit, Operation
 
 MAXIMUM_ELEMENTS = 2**31
@@ -112,7 +113,8 @@ class GraphBuilder:
                 )
             self._fail(f"'{name}' is a function; write {name}(…)", start + 1)
         return self._fail(
-            f"unknown name '{name}'{self._suggestion(name, self._named)}; {self._vocabulary()}", start + 1
+            f"unknown name '{name}'{self._suggestion(name, [*self._arguments, *self._named])}; {self._vocabulary()}",
+            start + 1,
         )
 
     def is_function(self, name: str) -> bool:
@@ -341,8 +343,11 @@ class GraphBuilder:
         defined = [name for name, node in self._named.items() if node.operation not in ("parameter", "input")]
         return kinds + (f"; defined are {', '.join(defined)}" if defined else "")
 
-    def _suggestion(self, name: str, known: Iterable[str]) -> str:
-        close = difflib.get_close_matches(name[:100], list(known), n=2, cutoff=0.7) if len(name) > 2 else []
+    def _suggestion(self, name: str, names: Iterable[str]) -> str:
+        known = list(names)
+        if alike := lookalike(name[:100], known):
+            return alike
+        close = difflib.get_close_matches(name[:100], known, n=2, cutoff=0.7) if len(name) > 2 else []
         return f"; did you mean '{close[0]}'?" if close else ""
 
     def _fail(self, message: str, column: int) -> NoReturn:

@@ -26,8 +26,9 @@ SUPERSCRIPTS = dict(zip("⁰¹²³⁴⁵⁶⁷⁸⁹", "0123456789", strict=True
 SPELLINGS = {"·": "@", "⋅": "@", "∙": "@", "^": "**", "−": "-", "×": "*"}
 
 _ENDS = "".join((*FUNCTION_LETTERS, *SUPERSCRIPTS))
-# A letter or an underscore, then digits and accents too; the letters that are functions, and superscripts, end it.
-NAME = rf"[^\W\d{_ENDS}](?:[^\W{_ENDS}]|[\u0300-\u036f])*"
+# A letter or an underscore, then digits and accents too, and primes at its end; the letters that are functions, and
+# superscripts, end it.
+NAME = rf"[^\W\d{_ENDS}](?:[^\W{_ENDS}]|[\u0300-\u036f])*['’′″‴]*"
 
 _TOKEN = re.compile(
     r"(?P<space>\s+)"
@@ -35,10 +36,15 @@ _TOKEN = re.compile(
     rf"|(?P<letter>[{''.join(FUNCTION_LETTERS)}])"
     rf"|(?P<superscript>[⁺⁻]?[{''.join(SUPERSCRIPTS)}]+)"
     rf"|(?P<name>{NAME})"
-    r"|(?P<symbol>\*\*|[-−+*×/@·⋅∙^()\[\],])"
+    r"|(?P<symbol>\*\*|[-−+*×/@·⋅∙^()\[\]{},])"
 )
 
 ADDITION, PRODUCT, NEGATION, POWER = 10, 20, 30, 40
+# All three are brackets; [ directly after a value is an index.
+CLOSING = {"(": ")", "[": "]", "{": "}"}
+PRIMES = {"'": "′", "’": "′", "″": "′′", "‴": "′′′"}
+# What a lecture writes before a formula: Loss(x, y, V) =
+_HEAD = re.compile(rf"\s*{NAME}\s*(?:\((?P<arguments>[^()=]*)\)\s*)?=(?!=)")
 PRECEDENCE = {"+": ADDITION, "-": ADDITION, "*": PRODUCT, "/": PRODUCT, "@": PRODUCT, "**": POWER}
 
 N = TypeVar("N")
@@ -75,23 +81,28 @@ class FormulaBuilder(Protocol[N]):
 
 
 def same_name(name: str) -> str:
-    """A name as it is looked up: equal for names that look alike, with accents of their own or not, and µ like μ.
+    """A name as it is looked up: equal for names that look alike, as é however it is coded, µ and μ, V' and V′.
 
     Nothing more (no NFKC): V₃ and V3 look different, and are."""
-    return unicodedata.normalize("NFC", name).replace("µ", "μ")
+    name = unicodedata.normalize("NFC", name).replace("µ", "μ")
+    for written, prime in PRIMES.items():
+        name = name.replace(written, prime)
+    return name
 
 
-def tokens_of(text: str, *, field: str) -> Iterator[Token]:
+def tokens_of(text: str, *, field: str, start: int = 0, stop: int | None = None) -> Iterator[Token]:
     """The tokens of a formula in order, one of kind 'end' at its end. Raises FormulaError at a foreign character.
+
+    start, stop: the part of the text to read; places are those in the whole text.
 
     They are read as they are asked for: of a formula that is refused early, the rest is never looked at."""
     if len(text) > MAXIMUM_LENGTH:
         raise FormulaError(
             f"the formula has {len(text)} characters; at most {MAXIMUM_LENGTH} are read", field=field, column=1
         )
-    position = 0
-    while position < len(text):
-        match = _TOKEN.match(text, position)
+    position, stop = start, len(text) if stop is None else stop
+    while position < stop:
+        match = _TOKEN.match(text, position, stop)
         if match is None:
             raise FormulaError(
                 f"unexpected character {text[position]!r}; a formula has names, numbers, + - * / ** @ and brackets",
@@ -111,21 +122,44 @@ def tokens_of(text: str, *, field: str) -> Iterator[Token]:
             yield Token("name", same_name(found), start, position)
         elif kind != "space":
             yield Token(kind, SPELLINGS.get(found, found), start, position)
-    yield Token("end", "the end", len(text), len(text))
+    yield Token("end", "the end", stop, stop)
 
 
-def parse(text: str, builder: FormulaBuilder[N], *, field: str, nesting: int = 0) -> Term[N]:
+def parse(
+    text: str, builder: FormulaBuilder[N], *, field: str, nesting: int = 0, may_have_head: bool = False
+) -> Term[N]:
     """Read a whole formula and return what the builder made of it. Raises FormulaError with `field` and the column.
 
-    nesting: how deep the formula stands in others already."""
-    return _Parser(text, builder, field, nesting).formula()
+    nesting: how deep the formula stands in others already. may_have_head: 'Loss(x, y, V) =' may stand before it."""
+    start = _end_of_head(text, builder, field) if may_have_head else 0
+    return _Parser(text, builder, field, nesting, start).formula()
+
+
+def _end_of_head(text: str, builder: FormulaBuilder[N], field: str) -> int:
+    """Where the formula begins after 'Loss(x, y, V) =', or 0. Each name in the brackets must be known."""
+    match = _HEAD.match(text[: MAXIMUM_LENGTH + 1])
+    if match is None:
+        return 0
+    if match["arguments"] is not None:
+        *tokens, end = tokens_of(text, field=field, start=match.start("arguments"), stop=match.end("arguments"))
+        for place, token in enumerate([*tokens, end]):
+            if place % 2 == 0 and token.kind == "name":
+                builder.name(token.text, token.start)
+            elif place % 2 == 0 or token.text not in (",", "the end"):
+                found = "a name is missing" if token.kind == "end" else f"unexpected '{token.text}'"
+                raise FormulaError(
+                    f"{found}; before '=' stand a name and the names that the formula depends on: Loss(x, y, V1)",
+                    field=field,
+                    column=token.start + 1,
+                )
+    return match.end()
 
 
 class _Parser(Generic[N]):
-    def __init__(self, text: str, builder: FormulaBuilder[N], field: str, nesting: int) -> None:
+    def __init__(self, text: str, builder: FormulaBuilder[N], field: str, nesting: int, start: int) -> None:
         self._builder = builder
         self._field = field
-        self._tokens = tokens_of(text, field=field)
+        self._tokens = tokens_of(text, field=field, start=start)
         self._next = next(self._tokens)
         self._nesting = nesting
 
@@ -151,7 +185,7 @@ class _Parser(Generic[N]):
                 # A power binds to the right: a**b**c is a**(b**c), and its exponent may have a sign.
                 right = self._expression(NEGATION if precedence == POWER else precedence + 1)
                 node = self._builder.operator(token.text, left, right, token.start + 1)
-            elif weakest <= PRODUCT and (token.kind == "name" or token.text == "("):
+            elif weakest <= PRODUCT and (token.kind == "name" or token.text in CLOSING):
                 right = self._expression(PRODUCT + 1)
                 node = self._builder.juxtaposition(left, right, token.start + 1)
             else:
@@ -183,9 +217,9 @@ class _Parser(Generic[N]):
             if len(token.text) > MAXIMUM_NAME_LENGTH:
                 self._fail(f"a name of {len(token.text)} characters", token)
             term = self._named(token)
-        elif token.text == "(":
+        elif token.text in CLOSING:
             inner = self._expression(ADDITION)
-            term = Term(inner.node, token.start, self._close(")", token).end)
+            term = Term(inner.node, token.start, self._close(token).end)
         elif token.kind == "end":
             self._fail("the formula ends where a term is expected", token)
         else:
@@ -199,16 +233,18 @@ class _Parser(Generic[N]):
     def _named(self, name: Token) -> Term[N]:
         opening = self._next
         # A name that is no function is multiplied by the bracket after it: V(x + b) is V @ (x + b).
-        if opening.text != "(" or (not self._builder.is_function(name.text) and self._is_value(name)):
+        is_function = self._builder.is_function(name.text)
+        is_call = opening.text in CLOSING and (is_function or (opening.text != "[" and not self._is_value(name)))
+        if not is_call:
             return Term(self._builder.name(name.text, name.start), name.start, name.end)
         self._advance()
         arguments = []
-        if self._next.text != ")":
+        if self._next.text != CLOSING[opening.text]:
             arguments.append(self._expression(ADDITION))
             while self._next.text == ",":
                 self._advance()
                 arguments.append(self._expression(ADDITION))
-        end = self._close(")", opening).end
+        end = self._close(opening).end
         return Term(self._builder.call(name.text, arguments, name.start, end, self._nesting), name.start, end)
 
     def _is_value(self, name: Token) -> bool:
@@ -225,18 +261,22 @@ class _Parser(Generic[N]):
         while self._next.text == ",":
             self._advance()
             indices.append(self._index())
-        end = self._close("]", opening).end
+        end = self._close(opening).end
         return Term(self._builder.component(operand, indices, end), operand.start, end)
 
     def _index(self) -> int:
         token = self._next
         if token.kind != "number" or not token.text.isdigit() or len(token.text) > MAXIMUM_NUMBER_LENGTH:
-            self._fail(f"unexpected '{token.text}': an index is a whole number, counted from 0", token)
+            self._fail(
+                f"unexpected '{token.text}': an index is a whole number, counted from 0; for a product write ( in "
+                "place of [",
+                token,
+            )
         self._advance()
         return int(token.text)
 
-    def _close(self, symbol: str, opening: Token) -> Token:
-        token = self._next
+    def _close(self, opening: Token) -> Token:
+        token, symbol = self._next, CLOSING[opening.text]
         if token.text != symbol:
             found = "the formula ends" if token.kind == "end" else f"found '{token.text}'"
             self._fail(f"'{opening.text}' of column {opening.start + 1} needs a '{symbol}', but {found}", token)

@@ -76,11 +76,11 @@ class Model:
         predicted = None
         if prediction is not None:
             builder.begin("prediction", prediction)
-            predicted = parse(prediction, builder, field="prediction").node
+            predicted = parse(prediction, builder, field="prediction", may_have_head=True).node
             builder.declare("prediction", predicted)
             defined.after_prediction()
         builder.begin("loss", loss)
-        root = parse(loss, builder, field="loss").node
+        root = parse(loss, builder, field="loss", may_have_head=True).node
         if root.shape:
             raise ShapeMismatch(
                 f"the loss has shape {root.shape}, but a loss is one number for each example; "
@@ -158,7 +158,8 @@ def _declare_leaves(builder: GraphBuilder, parameters: Sequence[Parameter], inpu
                 )
         if not re.fullmatch(NAME, leaf.name):
             raise FormulaError(
-                f"'{leaf.name}' is no name; a name has letters, digits and _, and starts with a letter", field=field
+                f"'{leaf.name}' is no name; a name has letters, digits and _, and starts with a letter",
+                field=field,
             )
         if same_name(leaf.name) in taken or builder.is_function(leaf.name):
             raise FormulaError(f"the name '{leaf.name}' is taken", field=field)

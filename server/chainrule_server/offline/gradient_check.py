@@ -62,6 +62,8 @@ MOST_ELEMENTS_OF_STEP = 50
 FEWEST_ELEMENTS = 5
 # Multiplications of all differences together: some 20 s.
 MOST_WORK = 2e10
+# What a node costs besides its elements, in multiplications.
+NODE_WORK = 5_000
 # More training rows than this don't take part in the one step; see `one_step`.
 MOST_ROWS = 4096
 # Of a power of two that float32 holds with room for what is multiplied by it.
@@ -309,7 +311,8 @@ def _plan(job: PreparedJob, row_count: int) -> TrainingPlan:
 def _elements_for_each(job: PreparedJob, row_count: int, *, most: int) -> int:
     """How many elements of each parameter are differenced: fewer where the model and its rows are many."""
     parameters = job.model.layout.parameters
-    work = 2 * job.model.layout.size * row_count * len(parameters)
+    work_of_pass = job.model.layout.size * row_count + NODE_WORK * len(job.model.loss.nodes)
+    work = 2 * work_of_pass * len(parameters)
     return max(FEWEST_ELEMENTS, min(most, int(MOST_WORK / work)))
 
 

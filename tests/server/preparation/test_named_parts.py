@@ -16,6 +16,7 @@ from chainrule.v1 import job_pb2
 from chainrule_server.errors import InvalidSpec
 from chainrule_server.models import model_file
 from chainrule_server.models.trained_model import TrainedModel
+from chainrule_server.offline import gradient_check
 from chainrule_server.preparation.prepare import prepare
 from tests.cluster.support import sha256_of_the_engine_alone
 from tests.server.in_process import add_data_sets
@@ -133,6 +134,12 @@ def test_a_network_of_fifty_layers_is_an_onnx_graph_of_the_same_outputs(tmp_path
     session = runtime.InferenceSession(onnx_model(model).SerializeToString(), providers=["CPUExecutionProvider"])
     (outputs,) = session.run(["outputs"], {"features": np.ones((2, 3))})
     assert np.isfinite(outputs).all()
+
+
+def test_the_gradient_of_a_network_of_fifty_layers_is_checked() -> None:
+    job = prepare(residual_network(50))
+    assert gradient_check._elements_for_each(job, 8, most=gradient_check.MOST_ELEMENTS) <= 60
+    assert [row["problems"] for row in gradient_check.check_microbatch(job, row_count=1)["parameters"]] == [[]] * 102
 
 
 def test_a_wrong_definition_is_named_by_its_key_and_column() -> None:
