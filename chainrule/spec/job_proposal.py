@@ -29,7 +29,7 @@ Kind = Literal["number", "category", "unusable"]
 @dataclass(frozen=True)
 class ColumnFacts:
     """What is known of a column, from all rows. distinct: how many values. names: the first categories. why: it can't
-    be used. is_counter: it numbers the rows, one after the other."""
+    be used. is_counter: it numbers the rows, one after the other. is_code: its numbers are written like 007."""
 
     name: str
     kind: Kind
@@ -37,6 +37,7 @@ class ColumnFacts:
     distinct: int = 0
     is_whole: bool = False
     is_counter: bool = False
+    is_code: bool = False
     names: tuple[str, ...] = ()
     why: str = ""
 
@@ -99,7 +100,7 @@ def proposal(
         raise NoTarget(f"no column but {target.name!r} can be used, so there is nothing to predict it from")
     # What is written with a sign is a quantity.
     written = (csv_format or {}).get("numbers", ())
-    is_class = target.kind == "category" or (_may_be_class(target) and target.name not in written)
+    is_class = target.kind == "category" or target.is_code or (_may_be_class(target) and target.name not in written)
     # Without a target a row is left out.
     used_count = row_count - target.missing
     shards = _shards(used_count)
@@ -192,16 +193,19 @@ def _model_lines(*, is_class: bool, classes: ColumnFacts) -> list[str]:
 def _category_lines(features: Sequence[ColumnFacts], target: ColumnFacts, *, is_class: bool) -> list[str]:
     """Whole numbers that are names: the target's for certain where it is a class, others as a hint."""
     lines = []
-    perhaps = [column.name for column in features if _may_be_class(column)]
+    perhaps = [column.name for column in features if _may_be_class(column) and not column.is_code]
     if perhaps:
         lines.append(
             f"# Whole numbers with few values: {_listed(perhaps)}. If they are names, put them into categories."
         )
+    codes = [column.name for column in features if column.is_code]
+    if codes:
+        lines.append(f"# Numbers that are written like 007 are names: {_listed(codes)}.")
     if is_class and target.kind == "number":
-        lines += [
-            f"# {_quoted(target.name)} has {target.distinct} whole numbers; without this line it is a quantity.",
-            f"categories = [{_quoted(target.name)}]",
-        ]
+        lines.append(f"# {_quoted(target.name)} has {target.distinct} whole numbers; without this it is a quantity.")
+        codes.append(target.name)
+    if codes:
+        lines.append(f"categories = [{', '.join(map(_quoted, codes))}]")
     return lines
 
 
@@ -216,7 +220,7 @@ def _why_left_out(column: ColumnFacts, row_count: int) -> str:
     if column.distinct <= 1:
         return "it is the same in every row"
     own = column.distinct > OWN_SHARE * row_count and row_count >= FEWEST_ROWS
-    if column.kind == "category" and (column.distinct > MOST_CATEGORIES or own):
+    if (column.kind == "category" or column.is_code) and (column.distinct > MOST_CATEGORIES or own):
         return f"{column.distinct} different texts in {row_count} rows, so it is a name or a remark"
     if column.is_counter and column.is_whole and row_count >= FEWEST_ROWS:
         return "it counts the rows, and says nothing of them"

@@ -3,8 +3,8 @@ for them.
 
 The question is a JobSpec, of which only `data` counts; see `answering`. The answer is
 {"row_count": n, "columns": [{"name", "kind", "missing", …}], "csv": {…}, "has_own_target": …}.
-All rows are looked at. kind: "number" (then also "is_whole",
-"distinct", "is_counter": it numbers the rows), "category" ("distinct", "names": the first of them, sorted), or
+All rows are looked at. kind: "number" (then also "is_whole", "distinct", "is_counter": it numbers the rows, "is_code":
+some are written with zeros in front, as 007), "category" ("distinct", "names": the first of them, sorted), or
 "unusable" ("why"). csv: the `data.csv` that reads the file, where the question has none and it takes one.
 has_own_target: the last column, "target", is the data set's own, which a job doesn't name.
 """
@@ -66,6 +66,9 @@ def facts_of(data: job_pb2.DataSpec, *, data_root: Path | None) -> dict[str, Any
         table = files.table(wanted, ())
         seen = {name: _described(table, name) for name in wanted}
         if ending_of(names[0]) in (".csv", ".tsv"):
+            whole = [name for name in wanted if seen[name].get("is_whole")]
+            for name in _with_zeros_in_front(files, whole):
+                seen[name]["is_code"] = True
             for name in wanted:
                 if seen[name]["kind"] != "number" and _looks_written(files, name):
                     # Cells far below may be others: then it stays what it is.
@@ -75,6 +78,20 @@ def facts_of(data: job_pb2.DataSpec, *, data_root: Path | None) -> dict[str, Any
         columns = [seen.get(name, {"name": name, **unnamed}) for name in files.columns]
         csv_format = {field.name: list(value) if field.is_repeated else value for field, value in data.csv.ListFields()}
         return {"row_count": table.row_count, "columns": columns, "csv": csv_format, "has_own_target": False}
+
+
+def _with_zeros_in_front(files: OpenFiles, names: list[str]) -> set[str]:
+    """The columns of whole numbers some of which are written like 007: as names are, and quantities are not."""
+    import pyarrow.compute as pc  # where a CSV file was read, it is there
+
+    found: set[str] = set()
+    for block in (block for form in files.forms for block in form.cells(names) if names):
+        found |= {
+            name
+            for name, cells in zip(names, block, strict=True)
+            if pc.any(pc.match_substring_regex(cells, r"^\s*0\d")).as_py()
+        }
+    return found
 
 
 def _looks_written(files: OpenFiles, name: str) -> bool:
