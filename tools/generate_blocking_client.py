@@ -3,7 +3,7 @@
     python tools/generate_blocking_client.py [FOLDER]
 
 The words of asyncio are taken out, in docstrings too; ruff then sorts the imports and sets the lines. Why no library
-does it: docs/decisions/0025-the-blocking-client-is-generated.md.
+does it: docs/decisions/0030-the-blocking-client-is-generated.md.
 """
 
 from __future__ import annotations
