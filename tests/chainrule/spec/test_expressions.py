@@ -217,7 +217,7 @@ def test_shared_parts_are_the_graph_of_the_formula_written_out(case: Case) -> No
     root = functions.tanh(part) * part + part
     table = model_table(loss=root)
     definitions = [Definition(name, text) for name, text in table.get("definitions", {}).items()]
-    assert len(definitions) == (1 if part._operands else 0)
+    assert bool(definitions) == bool(part._operands)
     parameters, inputs = case.model.layout.parameters, list(case.model.inputs)
     named = Model.build(loss=table["loss"], definitions=definitions, parameters=parameters, inputs=inputs)
     if "dropout" not in case.formula:
