@@ -13,8 +13,11 @@ from chainrule.graph_picture.values import picture_of
 from chainrule.spec.job_description import job_spec
 from chainrule.spec.job_file import parse_job
 from chainrule.v1 import job_pb2
+from chainrule.v1 import model_service_pb2 as api
 from chainrule_server.errors import InvalidSpec
 from chainrule_server.models import model_file
+from chainrule_server.models.cancellation import Stop
+from chainrule_server.models.explanation import explain
 from chainrule_server.models.trained_model import TrainedModel
 from chainrule_server.offline import gradient_check
 from chainrule_server.preparation.prepare import prepare
@@ -134,6 +137,16 @@ def test_a_network_of_fifty_layers_is_an_onnx_graph_of_the_same_outputs(tmp_path
     session = runtime.InferenceSession(onnx_model(model).SerializeToString(), providers=["CPUExecutionProvider"])
     (outputs,) = session.run(["outputs"], {"features": np.ones((2, 3))})
     assert np.isfinite(outputs).all()
+
+
+def test_a_network_of_fifty_layers_is_explained_row_by_row_and_by_shard() -> None:
+    job = prepare(residual_network(50))
+    trained = TrainedModel.of(job, job.first_state())
+    for request in (api.ExplainRequest(row=3), api.ExplainRequest(shard=1)):
+        response = explain(trained, request, job, Stop())
+        titles = [node.title for node in response.nodes if node.title]
+        assert titles == [f"h{number}" for number in range(51)]
+        assert all(node.forward.value_count for node in response.nodes)
 
 
 def test_the_gradient_of_a_network_of_fifty_layers_is_checked() -> None:
