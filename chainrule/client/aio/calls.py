@@ -79,6 +79,11 @@ def open_channel(address: str, credentials: Credentials, options: Options) -> gr
     return open_aio_channel(address, credentials, options)
 
 
+async def close_channel(channel: grpc.aio.Channel) -> None:
+    """Close a channel."""
+    await channel.close()
+
+
 async def wait_for(function: Callable[P, T], *arguments: P.args, **keywords: P.kwargs) -> T:
     """What a function that works with files returns: it runs in a thread, and the loop goes on."""
     return await asyncio.to_thread(function, *arguments, **keywords)

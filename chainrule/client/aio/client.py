@@ -17,7 +17,7 @@ from typing import Self
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from chainrule.cells.values import Value
-from chainrule.client.aio.calls import open_channel, sleep, write_model
+from chainrule.client.aio.calls import close_channel, open_channel, sleep, write_model
 from chainrule.client.aio.data_calls import DataCalls
 from chainrule.client.channel import (
     CREATE_TIMEOUT_S,
@@ -72,7 +72,7 @@ class Client(DataCalls):
     async def close(self) -> None:
         """End the connection and every call on it; whoever waits for one gets ServerUnavailable."""
         self._is_closed = True
-        await self._channel.close()
+        await close_channel(self._channel)
 
     async def __aenter__(self) -> Self:
         return self

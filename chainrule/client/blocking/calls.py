@@ -6,6 +6,7 @@ A wait that is interrupted (ctrl-C) cancels its call.
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from time import sleep as sleep
@@ -21,6 +22,7 @@ from chainrule.security.secure_channel import open_channel as open_channel
 
 P = ParamSpec("P")
 T = TypeVar("T")
+CLOSE_TIMEOUT_S = 3.0
 
 
 class Calls:
@@ -57,6 +59,13 @@ class Calls:
         except ValueError as error:
             # gRPC says so where the channel was closed.
             raise ServerUnavailable(f"the connection to {self.address} is closed ({error})") from None
+
+
+def close_channel(channel: grpc.Channel) -> None:
+    """Close a channel, in a few seconds at most: one whose call was interrupted while it began never ends by itself."""
+    closing = threading.Thread(target=channel.close, name="close channel", daemon=True)
+    closing.start()
+    closing.join(CLOSE_TIMEOUT_S)
 
 
 def wait_for(function: Callable[P, T], *arguments: P.args, **keywords: P.kwargs) -> T:

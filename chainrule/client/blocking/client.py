@@ -18,7 +18,7 @@ from typing import Self
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from chainrule.cells.values import Value
-from chainrule.client.blocking.calls import open_channel, sleep, write_model
+from chainrule.client.blocking.calls import close_channel, open_channel, sleep, write_model
 from chainrule.client.blocking.data_calls import DataCalls
 from chainrule.client.channel import (
     CREATE_TIMEOUT_S,
@@ -73,7 +73,7 @@ class Client(DataCalls):
     def close(self) -> None:
         """End the connection and every call on it; whoever waits for one gets ServerUnavailable."""
         self._is_closed = True
-        self._channel.close()
+        close_channel(self._channel)
 
     def __enter__(self) -> Self:
         return self
